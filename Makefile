@@ -1,0 +1,202 @@
+# One Makefile, no recursion. `make help` lists the targets; config.mk holds local settings.
+-include config.mk
+
+VARIANT ?= release
+prefix  ?= /usr/local
+DESTDIR ?=
+VERSION := 0.1.0
+
+B := build/$(VARIANT)
+PYTHON ?= /usr/bin/python3
+
+PKGS     := libconfig libevent_core lmdb libunbound jansson smartcols openssl
+PKG_CF   := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null || echo -lconfig -levent_core -llmdb -lunbound -ljansson -lsmartcols -lcrypto) -lresolv -lpthread
+
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings \
+	-Wpointer-arith -Wformat=2 -Wvla -Wundef
+HARDEN := -fPIE -fstack-protector-strong
+CFLAGS_release := -O2 -g -D_FORTIFY_SOURCE=2
+CFLAGS_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+CFLAGS_fuzz    := -O1 -g -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all \
+	-fprofile-instr-generate -fcoverage-mapping
+# Negative controls: builds that break the promise on purpose; the tests must turn red on them.
+CFLAGS_nosync   := $(CFLAGS_release) -DNEGATIVE_NO_SEGMENT_SYNC
+CFLAGS_earlyack := $(CFLAGS_release) -DNEGATIVE_EARLY_ACKNOWLEDGE
+# A build with one planted bug for each fuzz target, which the fuzzers must find.
+CFLAGS_planted  := $(CFLAGS_fuzz) -DPLANTED_BUGS
+
+CC_fuzz    := clang
+CC_planted := clang
+CC := $(or $(CC_$(VARIANT)),gcc)
+
+ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"' $(WARN) $(HARDEN) $(PKG_CF) -I. \
+	$(CFLAGS_$(VARIANT)) $(CFLAGS)
+ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now $(filter -fsanitize=address% -fprofile-instr-generate,$(CFLAGS_$(VARIANT))) $(LDFLAGS)
+
+DIRS := $(sort $(wildcard common/*) shm scheduler scheduler/core master receiver deliverer resolver recorder ctl bench/sink bench/load)
+SRC  := $(foreach d,$(DIRS),$(wildcard $(d)/*.c))
+# A file named main_X.c holds main() of the program sluice-X (main_sluiced.c, main_sluice.c: of itself).
+MAINS   := $(filter %/main_sluiced.c %/main_sluice.c %/main_stat.c %/main_sink.c %/main_load.c,$(SRC))
+LIB_SRC := $(filter-out $(MAINS),$(SRC))
+LIB     := $(B)/libsluice.a
+PROGRAMS := $(foreach p,sluiced sluice stat sink load,$(if $(filter %/main_$(p).c,$(MAINS)),$(if $(filter sluiced sluice,$(p)),$(p),sluice-$(p))))
+BINS    := $(PROGRAMS:%=$(B)/bin/%)
+
+UNIT_SRC := $(wildcard tests/unit/*/test_*.c)
+UNIT     := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZ     := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/fuzz/%)
+REPLAY   := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/replay/%)
+TEST_LIB_SRC := $(wildcard tests/lib/*.c)
+TEST_LIB_OBJ := $(TEST_LIB_SRC:%.c=$(B)/obj/%.o)
+TOOL_SRC := $(wildcard tests/tools/*.c)
+TOOLS    := $(TOOL_SRC:tests/tools/%.c=$(B)/tools/%)
+
+.DEFAULT_GOAL := all
+.PHONY: all help deps check-deps unit replay fuzz-build layout check asan fuzz fuzz-all sim scenario lint format \
+	sizes install demo run bench stranger witness crash clean man tools
+
+all: check-deps
+	@$(MAKE) --no-print-directory bins
+
+.PHONY: bins
+bins: $(BINS)
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+# Objects ---------------------------------------------------------------------------------------
+$(B)/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(LIB): $(LIB_SRC:%.c=$(B)/obj/%.o)
+	@rm -f $@
+	ar rcs $@ $^
+
+define program_rule
+$(B)/bin/$(if $(filter sluiced sluice,$(1)),$(1),sluice-$(1)): $(patsubst %.c,$(B)/obj/%.o,$(filter %/main_$(1).c,$(MAINS))) $(LIB)
+	@mkdir -p $$(@D)
+	$$(CC) $$(ALL_LDFLAGS) -o $$@ $$^ $$(PKG_LIBS)
+endef
+$(foreach p,sluiced sluice stat sink load,$(if $(filter %/main_$(p).c,$(MAINS)),$(eval $(call program_rule,$(p)))))
+
+$(B)/unit/%: $(B)/obj/tests/unit/%.o $(TEST_LIB_OBJ) $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka $(PKG_LIBS)
+
+$(B)/tools/%: $(B)/obj/tests/tools/%.o $(TEST_LIB_OBJ) $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+# A fuzz target is LLVMFuzzerTestOneInput(); libFuzzer drives it, or replay.c over its corpus.
+$(B)/fuzz/%: $(B)/obj/tests/fuzz/%.o $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(PKG_LIBS)
+
+$(B)/replay/%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+-include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
+.SECONDARY:
+
+## make              build everything into build/release/bin
+## make deps         install the Debian packages (root)
+deps:
+	tests/deps install
+
+check-deps:
+	@tests/deps ensure
+
+unit: $(UNIT)
+replay: $(REPLAY)
+tools: $(TOOLS)
+
+## make check        build, then every test; last line: N passed, N failed, N skipped
+check: check-deps
+	@$(MAKE) --no-print-directory bins unit replay tools
+	@tests/run $(if $(DATA),--data $(DATA))
+
+## make layout       floors, pure, headers
+layout: $(LIB)
+	@$(PYTHON) tests/layout.py $(B)
+
+## make asan         unit tests and corpora under ASan and UBSan
+asan: check-deps
+	@$(MAKE) --no-print-directory VARIANT=asan bins unit replay
+	@tests/run --variant asan --only unit,fuzz
+
+## make fuzz F=smtp_reply T=60   one fuzz target for T seconds; `make fuzz-all T=60` runs them all
+T ?= 60
+fuzz: check-deps
+	@$(MAKE) --no-print-directory VARIANT=fuzz build/fuzz/fuzz/fuzz_$(F)
+	@tests/fuzz/run --seconds $(T) $(F)
+
+fuzz-all: check-deps
+	@$(MAKE) --no-print-directory VARIANT=fuzz $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/fuzz/%)
+	@$(MAKE) --no-print-directory VARIANT=planted $(FUZZ_SRC:tests/fuzz/%.c=build/planted/fuzz/%)
+	@tests/fuzz/run --seconds $(T) --planted all
+
+## make scenario     the scenario tests alone (K=expression picks)
+scenario: check-deps
+	@$(MAKE) --no-print-directory bins tools
+	@$(PYTHON) -m pytest -q tests/scenario $(if $(K),-k "$(K)")
+
+## make witness      strace: a finished fdatasync and commit before each 250
+witness: check-deps
+	@$(MAKE) --no-print-directory bins
+	@$(MAKE) --no-print-directory VARIANT=nosync bins
+	@$(MAKE) --no-print-directory VARIANT=earlyack bins
+	@$(PYTHON) tests/witness.py
+
+## make crash N=60   kill -9 of every kind of process under load, checked by a ledger
+N ?= 60
+crash: check-deps
+	@$(MAKE) --no-print-directory bins
+	@$(PYTHON) tests/crash.py --kills $(N)
+
+## make demo         mail through two virtual MTAs to three simulated providers, with its verdict
+demo: check-deps
+	@$(MAKE) --no-print-directory bins
+	@$(PYTHON) bench/demo.py
+
+## make run          the demo's daemon, left running
+run: check-deps
+	@$(MAKE) --no-print-directory bins
+	@$(PYTHON) bench/demo.py --leave-up
+
+## make bench        side by side with Postfix
+bench: check-deps
+	@$(MAKE) --no-print-directory bins
+	@$(PYTHON) bench/bench.py
+
+## make stranger     debootstrap of a bare Debian 12, clone, make demo, make check inside it
+stranger:
+	@tests/stranger
+
+## make lint         cppcheck, clang-tidy, gcc -fanalyzer
+lint:
+	cppcheck --quiet --std=c11 --enable=warning,portability --inline-suppr -I. $(SRC)
+	clang-tidy --quiet $(SRC) -- -std=c11 -D_GNU_SOURCE -I. $(PKG_CF) -DSLUICE_VERSION='""'
+	@for f in $(SRC); do gcc -std=c11 -D_GNU_SOURCE -I. $(PKG_CF) -DSLUICE_VERSION='""' -fanalyzer -O1 -c -o /dev/null $$f || exit 1; done
+
+## make format       clang-format
+format:
+	clang-format -i $(SRC) $(foreach d,$(DIRS),$(wildcard $(d)/*.h)) $(wildcard tests/*/*.c tests/unit/*/*.c)
+
+## make sizes        the ten longest functions and files
+sizes:
+	@$(PYTHON) tests/sizes.py
+
+## make install      prefix= DESTDIR=
+install: all
+	install -d $(DESTDIR)$(prefix)/sbin $(DESTDIR)$(prefix)/bin $(DESTDIR)$(prefix)/share/man/man5 $(DESTDIR)$(prefix)/share/sluice
+	install -m 755 $(B)/bin/sluiced $(DESTDIR)$(prefix)/sbin/sluiced
+	install -m 755 $(B)/bin/sluice $(B)/bin/sluice-stat $(B)/bin/sluice-sink $(B)/bin/sluice-load $(DESTDIR)$(prefix)/bin/
+	$(B)/bin/sluiced --print-sample > $(DESTDIR)$(prefix)/share/sluice/sluice.conf.sample
+	$(B)/bin/sluiced --print-manual > $(DESTDIR)$(prefix)/share/man/man5/sluice.conf.5
+
+clean:
+	rm -rf build

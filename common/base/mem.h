@@ -1,0 +1,15 @@
+/* mem: allocation that does not fail (it aborts); sizes are bounded where bytes enter. */
+#pragma once
+
+#include <stddef.h>
+
+void *mem_alloc(size_t bytes);             /* uninitialised; never NULL */
+void *mem_zalloc(size_t bytes);            /* zeroed */
+void *mem_calloc(size_t n, size_t bytes);  /* zeroed; checks the product */
+void *mem_realloc(void *p, size_t bytes);  /* p may be NULL */
+char *mem_strdup(const char *s);           /* s may not be NULL */
+char *mem_memdup0(const void *p, size_t n); /* a copy with a NUL behind it */
+void mem_free(void *p);                    /* NULL is fine */
+
+/* Grows the array *p of elements of `size` bytes to hold at least `want`; *cap in elements. */
+void mem_grow(void **p, size_t *cap, size_t want, size_t size);
