@@ -9,9 +9,10 @@ VERSION := 0.1.0
 B := build/$(VARIANT)
 PYTHON ?= /usr/bin/python3
 
-PKGS     := libconfig libevent_core lmdb libunbound jansson smartcols openssl
+# libunbound by hand: its .pc wants the packages of its own libraries.
+PKGS     := libconfig libevent_core lmdb jansson smartcols
 PKG_CF   := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null || echo -lconfig -levent_core -llmdb -lunbound -ljansson -lsmartcols -lcrypto) -lresolv -lpthread
+PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null || echo -lconfig -levent_core -llmdb -ljansson -lsmartcols) -lunbound -lresolv -lpthread
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings \
 	-Wpointer-arith -Wformat=2 -Wvla -Wundef
@@ -54,50 +55,66 @@ TOOL_SRC := $(wildcard tests/tools/*.c)
 TOOLS    := $(TOOL_SRC:tests/tools/%.c=$(B)/tools/%)
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps check-deps unit replay fuzz-build layout check asan fuzz fuzz-all sim scenario lint format \
+.PHONY: all help deps check-deps check-build-deps unit replay fuzz-build layout check asan fuzz fuzz-all sim scenario lint format \
 	sizes install demo run bench stranger witness crash clean man tools
 
-all: check-deps
+all: check-build-deps
 	@$(MAKE) --no-print-directory bins
 
 .PHONY: bins
 bins: $(BINS)
+	@:
 
 help:
 	@sed -n 's/^## //p' Makefile
 
+# `make V=1` shows the commands.
+ifeq ($(V),)
+Q = @
+say = @printf '  %-4s %s\n' $(1) $(patsubst build/%,%,$@)
+else
+say = @:
+endif
+
 # Objects ---------------------------------------------------------------------------------------
 $(B)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(LIB): $(LIB_SRC:%.c=$(B)/obj/%.o)
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,AR)
+	$(Q)ar rcs $@ $^
 
 define program_rule
 $(B)/bin/$(if $(filter sluiced sluice,$(1)),$(1),sluice-$(1)): $(patsubst %.c,$(B)/obj/%.o,$(filter %/main_$(1).c,$(MAINS))) $(LIB)
 	@mkdir -p $$(@D)
-	$$(CC) $$(ALL_LDFLAGS) -o $$@ $$^ $$(PKG_LIBS)
+	$$(call say,LD)
+	$$(Q)$$(CC) $$(ALL_LDFLAGS) -o $$@ $$^ $$(PKG_LIBS)
 endef
 $(foreach p,sluiced sluice stat sink load,$(if $(filter %/main_$(p).c,$(MAINS)),$(eval $(call program_rule,$(p)))))
 
 $(B)/unit/%: $(B)/obj/tests/unit/%.o $(TEST_LIB_OBJ) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka $(PKG_LIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka $(PKG_LIBS)
 
 $(B)/tools/%: $(B)/obj/tests/tools/%.o $(TEST_LIB_OBJ) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
 # A fuzz target is LLVMFuzzerTestOneInput(); libFuzzer drives it, or replay.c over its corpus.
 $(B)/fuzz/%: $(B)/obj/tests/fuzz/%.o $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(PKG_LIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(PKG_LIBS)
 
 $(B)/replay/%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
 .SECONDARY:
@@ -106,6 +123,9 @@ $(B)/replay/%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(LIB)
 ## make deps         install the Debian packages (root)
 deps:
 	tests/deps install
+
+check-build-deps:
+	@tests/deps ensure build
 
 check-deps:
 	@tests/deps ensure
@@ -138,6 +158,12 @@ fuzz-all: check-deps
 	@$(MAKE) --no-print-directory VARIANT=fuzz $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/fuzz/%)
 	@$(MAKE) --no-print-directory VARIANT=planted $(FUZZ_SRC:tests/fuzz/%.c=build/planted/fuzz/%)
 	@tests/fuzz/run --seconds $(T) --planted all
+
+## make sim EPISODES=20000   random worlds around the scheduler's core; SEED=n replays
+EPISODES ?= 20000
+sim: check-deps
+	@$(MAKE) --no-print-directory tools
+	@$(B)/tools/sim $(if $(SEED),-s $(SEED)) -n $(EPISODES)
 
 ## make scenario     the scenario tests alone (K=expression picks)
 scenario: check-deps
@@ -192,11 +218,17 @@ sizes:
 
 ## make install      prefix= DESTDIR=
 install: all
-	install -d $(DESTDIR)$(prefix)/sbin $(DESTDIR)$(prefix)/bin $(DESTDIR)$(prefix)/share/man/man5 $(DESTDIR)$(prefix)/share/sluice
+	install -d $(DESTDIR)$(prefix)/sbin $(DESTDIR)$(prefix)/bin $(DESTDIR)$(prefix)/share/man/man5 \
+		$(DESTDIR)$(prefix)/share/sluice $(DESTDIR)$(prefix)/share/doc/sluice
 	install -m 755 $(B)/bin/sluiced $(DESTDIR)$(prefix)/sbin/sluiced
 	install -m 755 $(B)/bin/sluice $(B)/bin/sluice-stat $(B)/bin/sluice-sink $(B)/bin/sluice-load $(DESTDIR)$(prefix)/bin/
-	$(B)/bin/sluiced --print-sample > $(DESTDIR)$(prefix)/share/sluice/sluice.conf.sample
-	$(B)/bin/sluiced --print-manual > $(DESTDIR)$(prefix)/share/man/man5/sluice.conf.5
+	@mkdir -p $(B)/share
+	$(B)/bin/sluiced --print-sample > $(B)/share/sluice.conf.sample
+	$(B)/bin/sluiced --print-manual > $(B)/share/sluice.conf.5
+	sed 's,/usr/local/,$(prefix)/,' etc/sluice.service > $(B)/share/sluice.service
+	install -m 644 $(B)/share/sluice.conf.5 $(DESTDIR)$(prefix)/share/man/man5/
+	install -m 644 etc/sluice.conf $(B)/share/sluice.conf.sample $(B)/share/sluice.service $(DESTDIR)$(prefix)/share/sluice/
+	install -m 644 README.md INSTALL LICENSE doc/manual.md $(DESTDIR)$(prefix)/share/doc/sluice/
 
 clean:
 	rm -rf build

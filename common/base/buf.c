@@ -29,6 +29,8 @@ char *
 buf_room(struct buf *b, size_t n)
 {
 	CHECK(n < SIZE_MAX / 4);
+	if (b->data == NULL && n == 0)
+		n = 1; /* a place to point at */
 	if (b->start + b->len + n > b->cap) {
 		if (b->start > 0) {
 			memmove(b->data, b->data + b->start, b->len);

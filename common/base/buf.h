@@ -35,5 +35,5 @@ void buf_consume(struct buf *b, size_t n);
 static inline struct slice
 buf_slice(const struct buf *b)
 {
-	return slice_of(b->data + b->start, b->len);
+	return b->data == NULL ? SLICE_NONE : slice_of(b->data + b->start, b->len);
 }

@@ -47,12 +47,13 @@
 #define STORE_MAP_BYTES        (64ull << 30)
 #define STORE_OPS_MAX          20000 /* operations of one transaction */
 #define ENVELOPE_BYTES_MAX     (8u << 20)
-#define EVENT_BYTES_MAX        (4u << 20)
+#define EVENT_BYTES_MAX        (16u << 20)   /* a reception with SMTP_RCPT_MAX long addresses */
 #define NAME_BYTES_MAX         512
 
 /* Between processes. */
 #define RING_ENTRIES           4096       /* power of two */
 #define RING_BYTES             (8u << 20) /* payload ring each way */
+#define ASK_BYTES_MAX          4096       /* a domain or an smtp-hosts value, with its port */
 #define IPC_PAYLOAD_MAX        (2u << 20)
 #define OPERATOR_FRAME_MAX     65536
 #define OPERATOR_CLIENTS_MAX   64

@@ -41,6 +41,12 @@ log_open(const char *where, const char *who)
 	return 0;
 }
 
+int
+log_descriptor(void)
+{
+	return to_syslog ? -1 : log_fd;
+}
+
 void
 log_who(const char *who)
 {
@@ -64,7 +70,7 @@ log_line(enum log_level level, const char *fmt, ...)
 
 	if ((int)level > level_most)
 		return;
-	if (log_fd == 2 && !to_syslog)
+	if (log_fd == 2 && !to_syslog && !isatty(2)) /* as the journal wants it */
 		o += (size_t)snprintf(line, sizeof line, "<%d>", (int)level);
 	else if (!to_syslog)
 		o += (size_t)snprintf(line, sizeof line, "%s ", clock_iso(iso, clock_wall_us()));

@@ -9,6 +9,8 @@ enum log_level { LOG_LEVEL_ERROR = 3, LOG_LEVEL_WARN = 4, LOG_LEVEL_INFO = 6, LO
 /* `where`: "stderr", "syslog" or a path (opened for append, 0640). `who` names the process in each
  * line and must live on. 0 or -E_*. May be called again. */
 int log_open(const char *where, const char *who);
+/* The descriptor that lines go to, for who closes all others; -1: syslog. */
+int log_descriptor(void);
 void log_who(const char *who);
 void log_threshold(enum log_level most); /* what is above it is dropped; default INFO */
 

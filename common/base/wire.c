@@ -45,7 +45,7 @@ void
 wire_read_init(struct wire_reader *r, struct slice s)
 {
 	r->p = (const unsigned char *)s.p;
-	r->end = r->p + s.n;
+	r->end = s.n > 0 ? r->p + s.n : r->p; /* p may be NULL */
 	r->bad = false;
 }
 

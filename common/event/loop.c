@@ -18,6 +18,7 @@ struct loop {
 	struct event_base *base;
 	uint64_t boot_us;
 	uint64_t wall_us;
+	bool clocks_read; /* in this turn */
 	bool stopped;
 	void (*turn_end)(void *arg);
 	void *turn_arg;
@@ -30,6 +31,16 @@ read_clocks(struct loop *l)
 {
 	l->boot_us = clock_boot_us();
 	l->wall_us = clock_wall_us();
+	l->clocks_read = true;
+}
+
+/* The first who asks in a turn reads them: before the wait for events they would be too old. */
+static const struct loop *
+with_clocks(const struct loop *l)
+{
+	if (!l->clocks_read)
+		read_clocks((struct loop *)(uintptr_t)l);
+	return l;
 }
 
 struct loop *
@@ -64,12 +75,13 @@ void
 loop_run(struct loop *l)
 {
 	l->stopped = false;
+	l->clocks_read = false;
 	while (!l->stopped) {
 		if (event_base_loop(l->base, EVLOOP_ONCE) != 0)
 			break; /* nothing is watched any more */
 		if (l->turn_end != NULL)
 			l->turn_end(l->turn_arg);
-		read_clocks(l);
+		l->clocks_read = false;
 	}
 }
 
@@ -90,13 +102,13 @@ loop_set_turn_end(struct loop *l, void (*fn)(void *arg), void *arg)
 uint64_t
 loop_boot_us(const struct loop *l)
 {
-	return l->boot_us;
+	return with_clocks(l)->boot_us;
 }
 
 uint64_t
 loop_wall_us(const struct loop *l)
 {
-	return l->wall_us;
+	return with_clocks(l)->wall_us;
 }
 
 struct event_base *

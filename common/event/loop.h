@@ -18,7 +18,7 @@ void loop_stop(struct loop *l);
 /* Called once after all events of a turn: the place to batch (group sends, wake-ups). */
 void loop_set_turn_end(struct loop *l, void (*fn)(void *arg), void *arg);
 
-/* The clocks as read at the start of this turn, µs (clock.h). */
+/* The clocks as read once in this turn, when first asked for, µs (clock.h). */
 uint64_t loop_boot_us(const struct loop *l);
 uint64_t loop_wall_us(const struct loop *l);
 
