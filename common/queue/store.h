@@ -1,0 +1,100 @@
+/* store: the durable rows in LMDB. Only the scheduler opens it; one thread of it writes.
+ *
+ * Flags: none but MDB_NOTLS (no WRITEMAP, no NOSYNC, no DUPSORT). Tables: rows, names, queues,
+ * segments, replies, meta. Every value carries a CRC32C of key and value; what fails it is
+ * reported, never used. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/ids.h"
+#include "common/base/str.h"
+
+struct store;
+
+/* Opens or creates SPOOL/lmdb. -E_FOREIGN when it belongs to another instance; -E_FORMAT, -E_CRC
+ * when it is damaged or its data file was emptied: never reset. Once in a process, never across
+ * fork. */
+int store_open(struct store **out, const char *spool_path, const unsigned char instance[16]);
+/* The same with another size of the map than STORE_MAP_BYTES: for tests of a full one. */
+int store_open_sized(struct store **out, const char *spool_path, const unsigned char instance[16],
+		     uint64_t map_bytes);
+void store_close(struct store **s);
+/* Share of the map in use, 0..100; what LMDB can use again does not count. */
+unsigned store_fill_percent(struct store *s);
+
+/* One entry's row. */
+struct store_row {
+	uint32_t queue; /* number in the names table */
+	uint32_t segment;
+	uint64_t epoch;
+	uint32_t offset; /* in units of 16 bytes */
+	uint32_t due_s;  /* wall seconds; 0: at once */
+	uint32_t received_s;
+	uint32_t job, sender_domain; /* numbers in the names table, 0 none */
+	uint16_t attempts;
+	uint16_t n_rcpts;
+	uint32_t first_rcpt; /* index in the record's recipients */
+	uint32_t kbytes;     /* record size in KiB, rounded up */
+	uint8_t flags;
+	struct slice done; /* bitmap of finished recipients, (n_rcpts + 7) / 8 bytes; empty: none */
+};
+enum store_row_flags { STORE_ROW_MAYBE_DUP = 1 };
+
+struct store_queue { /* state of one queue */
+	bool paused;
+	uint8_t retry_level; /* index into retry-after of the next failure */
+	uint32_t retry_at_s; /* 0: not in retry */
+	struct slice reason; /* last error, at most 512 bytes */
+};
+enum store_segment_state { STORE_SEGMENT_FREE, STORE_SEGMENT_OPEN, STORE_SEGMENT_SEALED };
+struct store_segment {
+	uint64_t epoch;
+	uint64_t bytes;
+	uint64_t committed; /* records below this offset are acknowledged or forgotten */
+	uint8_t state;
+	uint8_t receiver; /* owner while OPEN */
+};
+struct store_meta {
+	uint64_t next_message_id; /* high-water mark of leased blocks */
+	uint64_t next_epoch;
+	uint64_t event_file, event_offset; /* event log is covered up to here */
+	uint64_t next_lsn;
+	uint64_t next_lease;
+};
+
+/* Loading at start; each calls fn for every item (slices borrowed for the call) and counts in *bad
+ * those whose checksum fails and those that the table counts but does not show. A new store's meta:
+ * numbers begin at 1, event position {0, 0}. */
+int store_load_meta(struct store *s, struct store_meta *out);
+int store_load_rows(struct store *s,
+		    void (*fn)(void *arg, struct entry_key key, const struct store_row *row),
+		    void *arg, uint64_t *bad);
+int store_load_names(struct store *s, void (*fn)(void *arg, uint32_t number, struct slice name),
+		     void *arg, uint64_t *bad);
+int store_load_queues(struct store *s,
+		      void (*fn)(void *arg, uint32_t queue, const struct store_queue *q), void *arg,
+		      uint64_t *bad);
+int store_load_segments(struct store *s,
+			void (*fn)(void *arg, uint32_t number, const struct store_segment *seg),
+			void *arg, uint64_t *bad);
+/* The last reply of an entry, copied; length or -E_MISSING. Own short read transaction. */
+int store_last_reply(struct store *s, struct entry_key key, char *dst, size_t bytes);
+
+/* Writing: one transaction at a time, by one thread. Any error makes the whole transaction
+ * unusable: store_abort() it, answer nobody, and let the process end: what a failed commit did is
+ * unknown. */
+struct store_txn;
+int store_begin(struct store *s, struct store_txn **out);
+int store_put_row(struct store_txn *t, struct entry_key key, const struct store_row *row);
+/* What the transaction sees; row->done is borrowed until the next call. 0, -E_MISSING, -E_CRC. */
+int store_get_row(struct store_txn *t, struct entry_key key, struct store_row *row);
+int store_del_row(struct store_txn *t, struct entry_key key); /* also its reply; fine when absent */
+int store_put_reply(struct store_txn *t, struct entry_key key, struct slice reply);
+int store_put_name(struct store_txn *t, uint32_t number, struct slice name);
+int store_put_queue(struct store_txn *t, uint32_t queue, const struct store_queue *q);
+int store_put_segment(struct store_txn *t, uint32_t number, const struct store_segment *seg);
+int store_put_meta(struct store_txn *t, const struct store_meta *m);
+int store_commit(struct store_txn **t); /* 0 only when it is on disk */
+void store_abort(struct store_txn **t);
