@@ -1,0 +1,189 @@
+/* conf: the configuration: read into one snapshot, parsed and checked, asked by typed settings.
+ *
+ * Life: the master reads all files into a snapshot (conf_snapshot_read), a short-lived child checks
+ * it, every process parses the same bytes (conf_parse). Every directive is one row of the schema
+ * (conf_schema.h): name, type, range, default, scope, help, reload or restart, built or not. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "common/base/buf.h"
+#include "common/base/json.h"
+#include "common/base/limits.h"
+#include "common/base/str.h"
+
+/* N per window; n == 0 is unlimited. */
+struct conf_rate {
+	uint64_t n;
+	uint64_t window_us;
+};
+
+struct conf_intervals {
+	unsigned n;
+	uint64_t us[RETRY_STEPS_MAX];
+};
+
+#define CONF_UNLIMITED UINT64_MAX /* of counts and sizes */
+#define CONF_NEVER     UINT64_MAX /* of intervals */
+
+/* What was found wrong (or doubtful); printed one a line as `FILE:LINE: message`. */
+struct conf_report {
+	struct buf text; /* errors and warnings in order of file and line */
+	unsigned n_errors;
+	unsigned n_warnings; /* their lines read `FILE:LINE: warning: message` */
+};
+void conf_report_clear(struct conf_report *r);
+
+/* Reads `path` and what it includes into *snapshot (names and bytes of all files). 0 or -E_*; what
+ * went wrong with which file stands in *r. */
+int conf_snapshot_read(const char *path, struct buf *snapshot, struct conf_report *r);
+/* A snapshot of one text that is no file (a test, the sample); its includes are not read. */
+void conf_snapshot_text(struct buf *snapshot, const char *name, struct slice content);
+
+struct conf; /* opaque, immutable after conf_parse() */
+
+/* Parses and checks all of it. 0 with *out owned by the caller, or -E_BAD with r->n_errors > 0. */
+int conf_parse(struct slice snapshot, struct conf **out, struct conf_report *r);
+void conf_free(struct conf **c);
+
+/* Global settings; strings borrowed from the conf. -------------------------------------------- */
+struct conf_global {
+	const char *host_name; /* of the machine when not given */
+	const char *user;      /* NULL: stay who we are */
+	const char *spool;
+	const char *run;
+	const char *log_file;
+	const char *postmaster;
+	const char *name_server;         /* "IP" or "IP@PORT" or NULL: /etc/resolv.conf */
+	const char *const *name_servers; /* all of them, NULL-terminated */
+	unsigned workers;
+	unsigned receivers;
+	uint64_t total_max_smtp_out; /* CONF_UNLIMITED or N */
+	uint64_t total_max_smtp_in;
+};
+const struct conf_global *conf_global(const struct conf *c);
+
+/* smtp-listeners; 0.0.0.0:25 when the configuration has none. */
+struct conf_listener {
+	struct sockaddr_storage addr;
+	socklen_t addr_len;
+	const char *text;   /* as written */
+	const char *source; /* named client rule or NULL */
+};
+size_t conf_listeners(const struct conf *c, const struct conf_listener **out);
+
+/* Virtual MTAs and their source IPs. ----------------------------------------------------------- */
+/* One local address. Index 0 always exists: the kernel chooses (no smtp-source-hosts at all). */
+struct conf_source_ip {
+	struct sockaddr_storage addr; /* port 0; family AF_UNSPEC for index 0 */
+	socklen_t addr_len;
+	const char *text; /* "192.0.2.10"; "" for index 0 */
+};
+size_t conf_source_ips(const struct conf *c, const struct conf_source_ip **out);
+
+/* One smtp-source-hosts element of a virtual MTA. */
+struct conf_vmta_source {
+	unsigned source_ip; /* index into conf_source_ips() */
+	const char *helo;   /* its `name` */
+	unsigned weight;    /* 1 unless given */
+};
+struct conf_vmta {
+	const char *name;   /* "{default}" is number 0 and always there */
+	unsigned n_sources; /* at least 1 */
+	const struct conf_vmta_source *sources;
+};
+size_t conf_vmtas(const struct conf *c, const struct conf_vmta **out);
+/* Number of the virtual MTA, -1 when there is none. Names are compared without case. */
+int conf_vmta_find(const struct conf *c, struct slice name);
+
+struct conf_pool {
+	const char *name;
+	unsigned n_vmtas;
+	const unsigned *vmtas; /* numbers */
+};
+size_t conf_pools(const struct conf *c, const struct conf_pool **out);
+int conf_pool_find(const struct conf *c, struct slice name);
+
+/* What a client may do (`sources` in the file), merged for its address: the more specific CIDR
+ * wins per directive. ------------------------------------------------------------------------- */
+struct conf_client {
+	bool smtp_service;
+	bool always_allow_relaying;
+	bool process_x_virtual_mta, retain_x_virtual_mta, allow_empty_x_virtual_mta;
+	bool reject_invalid_virtual_mta;
+	bool process_x_job, retain_x_job;
+	bool process_x_envid;
+	bool add_received_header;
+	bool hide_message_source;
+	bool add_date_header, add_message_id_header;
+	const char *default_virtual_mta; /* a virtual MTA or pool, NULL: {default} */
+	const char *jobid_header;        /* "X-Job" unless given */
+	uint64_t max_message_size;       /* bytes, at most MESSAGE_BYTES_MAX */
+	uint64_t max_message_hops;
+	uint64_t max_rcpt_per_message; /* at most SMTP_RCPT_MAX */
+	uint64_t smtp_command_timeout_us, smtp_data_timeout_us;
+};
+/* `listener_source`: the listener's named rule or NULL. */
+void conf_client(const struct conf *c, const struct sockaddr *peer, const char *listener_source,
+		 struct conf_client *out);
+
+/* The settings of one queue (domain × virtual MTA) after precedence. --------------------------- */
+struct conf_queue {
+	uint64_t max_smtp_out;
+	struct conf_rate max_msg_rate, max_connect_rate;
+	uint64_t max_msg_per_connection;   /* CONF_UNLIMITED or N */
+	uint64_t max_rcpt_per_transaction; /* 1..CLAIM_RCPT_MAX */
+	uint64_t mx_connection_attempts;
+	struct conf_intervals retry_after;
+	uint64_t retry_recipients_after_us, retry_after_dns_error_us;
+	uint64_t bounce_after_us; /* or CONF_NEVER */
+	uint64_t connection_idle_timeout_us;
+	bool retry_upon_new_mail;
+	bool bounce_upon_no_mx, bounce_upon_5xx_greeting;
+	bool smtp_421_means_mx_unavailable, smtp_553_means_invalid_mailbox;
+	bool ignore_pipelining, ignore_8bitmime;
+	bool discard;               /* type = "discard" */
+	const char *smtp_hosts;     /* NULL: DNS */
+	uint16_t default_smtp_port; /* 25 */
+	uint64_t connect_timeout_us, smtp_greeting_timeout_us, data_send_timeout_us;
+	uint64_t smtp_data_termination_timeout_us, smtp_multiple_line_response_timeout_us;
+	uint64_t smtp_command_reply_timeout_us; /* MAIL, RCPT, DATA: RFC 5321 4.5.3.2 */
+	const char *const
+		*allow_destinations; /* CIDR texts, NULL-terminated; global and domain's */
+};
+/* `domain` lower case without root dot. Never fails: an unknown vmta gives the global values. */
+void conf_queue(const struct conf *c, struct slice domain, struct slice vmta,
+		struct conf_queue *out);
+
+/* acct-files. --------------------------------------------------------------------------------- */
+struct conf_acct_file {
+	const char *path;
+	bool r, d, b, t, tq, rb, rs, f; /* record types wanted */
+	uint64_t max_size_bytes;
+	uint64_t move_interval_us;
+	const char *move_to; /* or NULL */
+	bool iso_times, world_readable, sync, json;
+	const char *user_string; /* or NULL */
+};
+size_t conf_acct_files(const struct conf *c, const struct conf_acct_file **out);
+
+/* All values of a queue with the file and line each came from (or "default"), as
+ * [{"name","value","file","line","scope"}]: `sluice show settings D/V`. */
+void conf_show_settings(const struct conf *c, struct slice domain, struct slice vmta,
+			struct json *j);
+
+/* The value in force of one directive of a queue, or of a global one. False: no such directive. */
+struct conf_setting {
+	const char *value; /* as written, or the default */
+	const char *file;  /* NULL: the default */
+	unsigned line;
+};
+bool conf_setting_find(const struct conf *c, struct slice domain, struct slice vmta,
+		       const char *name, struct conf_setting *out);
+
+/* The sample file and the manual page (man(7) source), generated from the schema. */
+void conf_print_sample(struct buf *out);
+void conf_print_manual(struct buf *out);

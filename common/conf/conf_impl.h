@@ -1,0 +1,55 @@
+/* conf_impl: what struct conf holds; for the modules of this folder. */
+#pragma once
+
+#include "common/conf/conf.h"
+#include "common/conf/conf_arena.h"
+#include "common/conf/conf_load.h"
+#include "common/conf/conf_net.h"
+#include "common/conf/conf_tree.h"
+
+/* A client rule: by address, or by name. */
+struct conf_rule {
+	const struct conf_block *block;
+	bool by_name;
+	struct conf_cidr cidr;
+};
+
+/* Rows that more than one module treats by hand. */
+struct conf_rows {
+	const struct conf_directive *type, *allow_destinations, *bounce_upon_no_mx;
+	const struct conf_directive *add_date_header, *global_allow_destinations;
+};
+
+struct conf {
+	struct conf_arena arena;
+	struct conf_block *root;
+	const char **files; /* names */
+	size_t n_files;
+	struct conf_rows rows;
+
+	struct conf_global global;
+	struct conf_listener *listeners;
+	size_t n_listeners;
+	struct conf_source_ip *source_ips;
+	size_t n_source_ips, cap_source_ips;
+	struct conf_vmta *vmtas;
+	size_t n_vmtas;
+	int *vmta_pool; /* of each virtual MTA: the pool whose domains it inherits, -1 if none */
+	struct conf_pool *pools;
+	size_t n_pools;
+	struct conf_acct_file *acct_files;
+	size_t n_acct_files;
+	struct conf_named *names; /* virtual MTAs and pools */
+
+	struct conf_rule *rules; /* by address: the wider prefix first; then those by name */
+	size_t n_rules;
+	struct conf_client client_defaults;
+	struct conf_queue queue_defaults;
+	struct conf_patterns *patterns;
+};
+
+/* Stores a typed value into the field that its row is bound to; false when it is bound to none. */
+bool conf_store(void *base, const struct conf_value *v);
+
+/* Fills *c from a tree that has no error. Warnings go to x->msgs. */
+void conf_build(struct conf *c, struct conf_loader *x);

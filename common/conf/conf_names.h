@@ -1,0 +1,11 @@
+/* conf_names: names of virtual MTAs and pools, one name space, compared without case. */
+#pragma once
+
+#include "common/conf/conf_impl.h"
+
+enum conf_named_kind { CONF_NAMED_VMTA, CONF_NAMED_POOL };
+
+void conf_names_add(struct conf *c, const char *name, enum conf_named_kind kind, unsigned number);
+/* Its number, or -1. */
+int conf_names_find(const struct conf *c, struct slice name, enum conf_named_kind kind);
+void conf_names_clear(struct conf *c);

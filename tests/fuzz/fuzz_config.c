@@ -1,0 +1,84 @@
+/* fuzz: one configuration file through snapshot, parse and the questions that processes ask. */
+#include <netinet/in.h>
+#include <stdlib.h>
+
+#include "common/base/check.h"
+#include "common/base/mem.h"
+#include "common/conf/conf.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void
+ask(const struct conf *c)
+{
+	static const char *const domains[] = { "a.b", "x.a.b", "gmail.com", "[10.1.2.3]", "" };
+	const struct sockaddr_in peer = { .sin_family = AF_INET,
+					  .sin_addr.s_addr = htonl(0x7f000001) };
+	const struct conf_listener *l;
+	const struct conf_vmta *v;
+	const struct conf_pool *p;
+	struct conf_client client;
+	size_t n = conf_vmtas(c, &v);
+
+	CHECK(n >= 1 && v[0].n_sources >= 1);
+	for (size_t i = 0; i < n && i < 8; i++) {
+		for (size_t k = 0; k < sizeof domains / sizeof *domains; k++) {
+			struct buf out = { 0 };
+			struct conf_queue q;
+			struct json j;
+
+			conf_queue(c, slice_str(domains[k]), slice_str(v[i].name), &q);
+			CHECK(q.retry_after.n >= 1 && q.retry_after.n <= RETRY_STEPS_MAX);
+			CHECK(q.max_smtp_out >= 1 && q.default_smtp_port >= 1);
+			json_init(&j, &out);
+			conf_show_settings(c, slice_str(domains[k]), slice_str(v[i].name), &j);
+			buf_clear(&out);
+		}
+		CHECK(conf_vmta_find(c, slice_str(v[i].name)) == (int)i);
+	}
+	n = conf_pools(c, &p);
+	for (size_t i = 0; i < n; i++)
+		CHECK(p[i].n_vmtas >= 1 && conf_pool_find(c, slice_str(p[i].name)) == (int)i);
+	n = conf_listeners(c, &l);
+	CHECK(n >= 1 && n <= LISTENERS_MAX);
+	conf_client(c, (const struct sockaddr *)&peer, l[0].source, &client);
+	CHECK(client.max_message_size >= 1 && client.max_message_size <= MESSAGE_BYTES_MAX);
+}
+
+/* libconfig's own words for what it does not take: the scan before it leaves it nothing to say. */
+static void
+no_words_of_the_library(struct slice report)
+{
+	static const char *const words[] = { ": syntax error\n", ": duplicate setting name\n",
+					     ": mismatched element type in array\n",
+					     ": memory exhausted\n" };
+
+	for (size_t i = 0; report.n > 0 && i < sizeof words / sizeof *words; i++)
+		CHECK(memmem(report.p, report.n, words[i], strlen(words[i])) == NULL);
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct buf snapshot = { 0 };
+	struct conf_report r = { 0 };
+	struct conf *c = NULL;
+	size_t lines = 0;
+	int rc;
+
+	if (size > 65536)
+		return 0;
+	conf_snapshot_text(&snapshot, "f", slice_of(data, size));
+	rc = conf_parse(buf_slice(&snapshot), &c, &r);
+	CHECK((rc == 0) == (r.n_errors == 0) && (rc == 0) == (c != NULL));
+	for (size_t i = 0; i < r.text.len; i++)
+		lines += buf_slice(&r.text).p[i] == '\n';
+	CHECK(r.n_errors + r.n_warnings > CONF_ERRORS_MAX || lines == r.n_errors + r.n_warnings);
+	no_words_of_the_library(buf_slice(&r.text));
+	if (c != NULL)
+		ask(c);
+	conf_free(&c);
+	conf_report_clear(&r);
+	buf_clear(&snapshot);
+	return 0;
+}
