@@ -1,0 +1,311 @@
+#include "common/ipc/results.h"
+
+#include "common/base/check.h"
+#include "common/base/err.h"
+#include "common/base/wire.h"
+#include "common/queue/claims.h"
+
+/* Encoded: u32 flags, u64 wall, u64 boot, four strings (u16 length), u16 n, then for each recipient
+ *
+ *   u8 marks   which of these stand below; what is missing is as in the recipient before
+ *   index      varint (missing: one more than before)
+ *   outcome    u8 action, 3 bytes of status, u16 code
+ *   text       varints prefix, suffix, middle: the text begins with `prefix` bytes of the one
+ * before and ends with `suffix` bytes of it; the `middle` bytes between them follow
+ *
+ * Replies to the recipients of one message mostly differ in the address that they quote, so this
+ * keeps a thousand of them whole where plain texts would not fit. */
+enum marks { MARK_INDEX = 1, MARK_OUTCOME = 2, MARK_TEXT = 4 };
+
+#define IP_BYTES_MAX    64
+#define MTA_BYTES_MAX   256
+#define ESMTP_BYTES_MAX 512
+#define TAIL_BYTES      2 /* n */
+
+/* The worst case without any text fits: marks, index, outcome. */
+_Static_assert(4 + 8 + 8 + 4 * 2 + 2 * IP_BYTES_MAX + MTA_BYTES_MAX + ESMTP_BYTES_MAX + TAIL_BYTES +
+			       CLAIM_RCPT_MAX * (1 + 3 + 6) + 3 <=
+		       CLAIM_RESULT_BYTES,
+	       "all recipients of a claim fit its slot, whatever the texts");
+
+static struct slice
+cut(struct slice s, size_t max)
+{
+	return s.n <= max ? s : slice_of(s.p, max);
+}
+
+static void
+put_text16(struct buf *out, struct slice s, size_t max)
+{
+	s = cut(s, max);
+	wire_put_u16(out, (uint16_t)s.n);
+	buf_put_slice(out, s);
+}
+
+static void
+put_varint(struct buf *out, uint32_t v)
+{
+	while (v >= 0x80) {
+		wire_put_u8(out, (uint8_t)(v | 0x80));
+		v >>= 7;
+	}
+	wire_put_u8(out, (uint8_t)v);
+}
+
+static void
+put_difference(struct buf *out, struct slice before, struct slice now)
+{
+	size_t most = before.n < now.n ? before.n : now.n, prefix = 0, suffix = 0;
+
+	while (prefix < most && before.p[prefix] == now.p[prefix])
+		prefix++;
+	while (suffix < most - prefix &&
+	       before.p[before.n - 1 - suffix] == now.p[now.n - 1 - suffix])
+		suffix++;
+	put_varint(out, (uint32_t)prefix);
+	put_varint(out, (uint32_t)suffix);
+	put_varint(out, (uint32_t)(now.n - prefix - suffix));
+	buf_put(out, now.p + prefix, now.n - prefix - suffix);
+}
+
+static bool
+same_outcome(const struct result_rcpt *a, const struct result_rcpt *b)
+{
+	return a->action == b->action && a->code == b->code &&
+	       memcmp(a->status, b->status, sizeof a->status) == 0;
+}
+
+/* The recipients with texts of at most `text_max` bytes; false when that does not fit into `room`.
+ */
+static bool
+put_rcpts(struct buf *out, const struct results *r, size_t text_max, size_t room)
+{
+	static const struct result_rcpt none;
+	const struct result_rcpt *before = &none;
+	size_t start = out->len;
+	uint32_t expected = 0;
+
+	for (size_t i = 0; i < r->n_rcpts; i++) {
+		const struct result_rcpt *q = &r->rcpts[i];
+		struct slice text = cut(q->diag, text_max), old = cut(before->diag, text_max);
+		unsigned marks = (q->index != expected ? MARK_INDEX : 0u) |
+				 (same_outcome(q, before) ? 0u : MARK_OUTCOME) |
+				 (slice_eq(text, old) ? 0u : MARK_TEXT);
+
+		wire_put_u8(out, (uint8_t)marks);
+		if (marks & MARK_INDEX)
+			put_varint(out, q->index);
+		if (marks & MARK_OUTCOME) {
+			wire_put_u8(out, q->action);
+			buf_put(out, q->status, sizeof q->status);
+			wire_put_u16(out, q->code);
+		}
+		if (marks & MARK_TEXT)
+			put_difference(out, old, text);
+		if (out->len - start > room)
+			return false;
+		expected = q->index + 1u;
+		before = q;
+	}
+	return true;
+}
+
+/* Takes back what was appended behind `len`. */
+static void
+shorten(struct buf *out, size_t len)
+{
+	out->len = len;
+}
+
+void
+results_encode(struct buf *out, const struct results *r)
+{
+	size_t start = out->len, head, room, good = 0, bad = REPLY_KEPT_MAX;
+
+	CHECK(r->n_rcpts <= CLAIM_RCPT_MAX);
+	wire_put_u32(out, r->flags);
+	wire_put_u64(out, r->wall_us);
+	wire_put_u64(out, r->boot_us);
+	put_text16(out, r->dlv_source_ip, IP_BYTES_MAX);
+	put_text16(out, r->dlv_destination_ip, IP_BYTES_MAX);
+	put_text16(out, r->dsn_mta, MTA_BYTES_MAX);
+	put_text16(out, r->dlv_esmtp, ESMTP_BYTES_MAX);
+	wire_put_u16(out, (uint16_t)r->n_rcpts);
+	head = out->len;
+	room = CLAIM_RESULT_BYTES - (head - start);
+	if (put_rcpts(out, r, REPLY_KEPT_MAX, room))
+		return;
+	/* The longest texts are cut first: the largest bound (nearly) that lets all fit. */
+	while (bad - good > 1) {
+		size_t middle = (good + bad) / 2;
+
+		shorten(out, head);
+		if (put_rcpts(out, r, middle, room))
+			good = middle;
+		else
+			bad = middle;
+	}
+	shorten(out, head);
+	CHECK(put_rcpts(out, r, good, room));
+}
+
+/* Decoding ---------------------------------------------------------------------------------------
+ */
+
+static struct slice
+get_text16(struct wire_reader *r, size_t max)
+{
+	size_t n = wire_u16(r);
+
+	if (n > max)
+		r->bad = true;
+	return wire_raw(r, n);
+}
+
+static uint32_t
+get_varint(struct wire_reader *r)
+{
+	uint32_t v = 0;
+
+	for (unsigned shift = 0; shift < 21; shift += 7) {
+		uint8_t b = wire_u8(r);
+
+		v |= (uint32_t)(b & 0x7f) << shift;
+		if ((b & 0x80) == 0)
+			return v;
+	}
+	r->bad = true;
+	return 0;
+}
+
+/* The text that differs from `before`, put together at *at, which has room for REPLY_KEPT_MAX. */
+static struct slice
+get_difference(struct wire_reader *r, struct slice before, char *at)
+{
+	size_t prefix = get_varint(r), suffix = get_varint(r), n = get_varint(r);
+	struct slice middle;
+
+	if (r->bad || prefix + suffix > before.n || prefix + suffix + n > REPLY_KEPT_MAX) {
+		r->bad = true;
+		return SLICE_NONE;
+	}
+	middle = wire_raw(r, n);
+	if (r->bad)
+		return SLICE_NONE;
+	if (prefix > 0)
+		memcpy(at, before.p, prefix);
+	if (n > 0)
+		memcpy(at + prefix, middle.p, n);
+	if (suffix > 0)
+		memcpy(at + prefix + n, before.p + before.n - suffix, suffix);
+	return slice_of(at, prefix + n + suffix);
+}
+
+/* `rcpts` has room for n, `texts` for n * REPLY_KEPT_MAX bytes. */
+static int
+get_rcpts(struct wire_reader *r, struct result_rcpt *rcpts, size_t n, char *texts)
+{
+	struct result_rcpt now = { 0 };
+	uint32_t index = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		unsigned marks = wire_u8(r);
+
+		if (marks & MARK_INDEX)
+			index = get_varint(r);
+		if (marks & MARK_OUTCOME) {
+			struct slice status;
+
+			now.action = wire_u8(r);
+			status = wire_raw(r, sizeof now.status);
+			if (!r->bad)
+				memcpy(now.status, status.p, sizeof now.status);
+			now.code = wire_u16(r);
+		}
+		if (marks & MARK_TEXT) {
+			now.diag = get_difference(r, now.diag, texts);
+			texts += now.diag.n;
+		}
+		if (r->bad || index > UINT16_MAX ||
+		    marks > (MARK_INDEX | MARK_OUTCOME | MARK_TEXT) ||
+		    now.action >= EVENT_ACTION_COUNT)
+			return -E_BAD;
+		now.index = (uint16_t)index++;
+		rcpts[i] = now;
+	}
+	return 0;
+}
+
+int
+results_decode(struct results *out, struct slice s, struct buf *scratch)
+{
+	struct wire_reader r;
+	struct result_rcpt *rcpts;
+	size_t array;
+
+	*out = (struct results){ 0 };
+	wire_read_init(&r, s);
+	out->flags = wire_u32(&r);
+	out->wall_us = wire_u64(&r);
+	out->boot_us = wire_u64(&r);
+	out->dlv_source_ip = get_text16(&r, IP_BYTES_MAX);
+	out->dlv_destination_ip = get_text16(&r, IP_BYTES_MAX);
+	out->dsn_mta = get_text16(&r, MTA_BYTES_MAX);
+	out->dlv_esmtp = get_text16(&r, ESMTP_BYTES_MAX);
+	out->n_rcpts = wire_u16(&r);
+	if (r.bad || out->n_rcpts > CLAIM_RCPT_MAX || wire_left(&r) < out->n_rcpts)
+		return -E_BAD;
+	array = out->n_rcpts * sizeof *rcpts;
+	buf_reset(scratch);
+	rcpts = (struct result_rcpt *)(void *)buf_room(scratch,
+						       array + out->n_rcpts * REPLY_KEPT_MAX);
+	if (get_rcpts(&r, rcpts, out->n_rcpts, (char *)rcpts + array) != 0)
+		return -E_BAD;
+	out->rcpts = rcpts;
+	return wire_done(&r) ? 0 : -E_BAD;
+}
+
+/* The strings ------------------------------------------------------------------------------------
+ */
+
+#define STRING_BYTES_MAX 2048 /* of each; a longer one is cut */
+
+#define RESULT_STRINGS(X) X(sender) X(pool) X(job) X(envid) X(src_mta) X(src_ip) X(dst_ip) X(user)
+
+void
+result_strings_encode(struct buf *out, const struct result_strings *s)
+{
+	CHECK(s->n_rcpts <= CLAIM_RCPT_MAX);
+#define X(name) put_text16(out, s->name, STRING_BYTES_MAX);
+	RESULT_STRINGS(X)
+#undef X
+	wire_put_u64(out, s->received_wall_us);
+	wire_put_u64(out, s->body_bytes);
+	wire_put_u16(out, (uint16_t)s->n_rcpts);
+	for (size_t i = 0; i < s->n_rcpts; i++)
+		put_text16(out, s->rcpts[i], STRING_BYTES_MAX);
+}
+
+int
+result_strings_decode(struct result_strings *out, struct slice s, struct buf *scratch)
+{
+	struct wire_reader r;
+	struct slice *rcpts;
+
+	*out = (struct result_strings){ 0 };
+	wire_read_init(&r, s);
+#define X(name) out->name = get_text16(&r, STRING_BYTES_MAX);
+	RESULT_STRINGS(X)
+#undef X
+	out->received_wall_us = wire_u64(&r);
+	out->body_bytes = wire_u64(&r);
+	out->n_rcpts = wire_u16(&r);
+	if (r.bad || out->n_rcpts > CLAIM_RCPT_MAX || wire_left(&r) / 2 < out->n_rcpts)
+		return -E_BAD;
+	buf_reset(scratch);
+	rcpts = (struct slice *)(void *)buf_room(scratch, out->n_rcpts * sizeof *rcpts);
+	for (size_t i = 0; i < out->n_rcpts; i++)
+		rcpts[i] = get_text16(&r, STRING_BYTES_MAX);
+	out->rcpts = rcpts;
+	return wire_done(&r) ? 0 : -E_BAD;
+}
