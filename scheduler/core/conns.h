@@ -1,0 +1,24 @@
+/* conns: the table of connections.
+ *
+ *   FREE -> OPENING -> IDLE <-> BUSY -> CLOSING -> FREE
+ *   Any state goes to FREE when the connection or its worker is gone. */
+#pragma once
+
+#include "scheduler/core/state.h"
+
+/* A new one in state OPENING; CORE_NONE when all numbers are in use. */
+uint32_t conns_new(struct core *c, uint32_t qi, unsigned worker, uint32_t source);
+/* The given number, which a worker states; false when it is in use or absurd. */
+bool conns_adopt(struct core *c, uint32_t number, uint32_t qi, unsigned worker, uint32_t source,
+		 enum conn_state state);
+/* Moves it; keeps the counts and the idle list of its queue. */
+void conns_set(struct core *c, uint32_t number, enum conn_state to);
+/* Frees the number. What the queue may do now is the caller's to ask for (run_push). */
+void conns_free(struct core *c, uint32_t number);
+/* Tells the worker to close it: CLOSING. */
+void conns_close(struct core *c, uint32_t number);
+/* Queues wait for total-max-smtp-out: closes the longest idle connection that nobody is about to
+ * use, unless enough are being closed. */
+void conns_close_resting(struct core *c);
+/* NULL when the number is free or none at all. */
+struct conn *conns_get(struct core *c, uint32_t number);

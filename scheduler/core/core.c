@@ -1,0 +1,355 @@
+#include "scheduler/core/core.h"
+
+#include <string.h>
+
+#include "common/base/check.h"
+#include "common/base/mem.h"
+#include "scheduler/core/conns.h"
+#include "scheduler/core/entries.h"
+#include "scheduler/core/grants.h"
+#include "scheduler/core/pump.h"
+#include "scheduler/core/run.h"
+#include "scheduler/core/sources.h"
+#include "scheduler/core/targets.h"
+
+/* A waiting queue whose turn does not come sooner is looked at in this many at one go. */
+#define TIMERS_AT_ONCE 4096
+
+/* Clock -------------------------------------------------------------------------------------- */
+void
+core_clock(struct core *c, const struct core_now *now)
+{
+	uint64_t boot = c->now.boot_us;
+
+	c->now = *now;
+	if (c->now.boot_us < boot)
+		c->now.boot_us = boot; /* it never runs backwards */
+}
+
+uint64_t
+core_wall_of(const struct core *c, uint64_t boot_us)
+{
+	uint64_t wall = c->now.wall_us + boot_us - c->now.boot_us;
+
+	return (int64_t)wall < 0 ? 0 : wall;
+}
+
+uint64_t
+core_boot_of(const struct core *c, uint64_t wall_us)
+{
+	uint64_t boot = c->now.boot_us + wall_us - c->now.wall_us;
+
+	return (int64_t)boot < 0 ? 0 : boot;
+}
+
+void
+meter_add(struct meter *m, uint64_t now_us, uint32_t k)
+{
+	uint32_t step = (uint32_t)(now_us / (10 * SECOND_US));
+
+	if (step - m->step >= METER_STEPS)
+		memset(m->count, 0, sizeof(m->count));
+	else
+		while (m->step != step)
+			m->count[++m->step % METER_STEPS] = 0;
+	m->step = step;
+	m->count[step % METER_STEPS] += k;
+}
+
+uint64_t
+meter_minute(const struct meter *m, uint64_t now_us)
+{
+	uint32_t step = (uint32_t)(now_us / (10 * SECOND_US));
+	uint64_t sum = 0;
+
+	for (uint32_t i = 0; i < METER_STEPS; i++) {
+		if (step - (m->step - i) < METER_STEPS)
+			sum += m->count[(m->step - i) % METER_STEPS];
+	}
+	return sum;
+}
+
+/* Life --------------------------------------------------------------------------------------- */
+static uint32_t *
+heap_position(void *arg, uint32_t queue)
+{
+	struct core *c = arg;
+
+	return &c->queues[queue].heap_pos;
+}
+
+struct core *
+core_new_in(const struct core_ops *ops, void *ctx, const struct core_world *w, uint64_t next_lease)
+{
+	struct core *c = mem_zalloc(sizeof(*c));
+
+	c->ops = *ops;
+	c->ctx = ctx;
+	c->next_lease = next_lease ? next_lease : 1;
+	c->total_max = w->total_max_smtp_out;
+	c->free_entry = c->free_claim = CORE_NONE;
+	c->run = c->total_line = c->asks_line = c->free_conns = c->resting =
+		(struct list){ CORE_NONE, CORE_NONE };
+	c->timers.pos = heap_position;
+	c->timers.arg = c;
+	sources_make(c, w);
+	return c;
+}
+
+void
+core_free(struct core **core)
+{
+	struct core *c = *core;
+
+	if (!c)
+		return;
+	for (size_t i = 0; i < c->marks.cap; i++) {
+		if (c->marks.cells[i].value != MAP_NONE)
+			mem_free((void *)(uintptr_t)c->marks.cells[i].value);
+	}
+	for (uint32_t i = 0; i < c->n_queues; i++) {
+		pump_active_free(&c->queues[i].active);
+		mem_free(c->queues[i].name);
+	}
+	grants_clear(c);
+	sources_clear(c);
+	map_clear(&c->marks);
+	map_clear(&c->tags_map);
+	timers_clear(&c->timers);
+	mem_free(c->entries);
+	mem_free(c->tags);
+	mem_free(c->epochs);
+	mem_free(c->queues);
+	mem_free(c->by_number);
+	mem_free(c->conns);
+	mem_free(c);
+	*core = NULL;
+}
+
+void
+core_reconfigure_in(struct core *c, const struct core_now *now, const struct core_world *w,
+		    const uint32_t *source_map)
+{
+	core_clock(c, now);
+	for (uint32_t i = 0; i < c->n_queues; i++) {
+		if (c->queues[i].line == LINE_SOURCES)
+			run_line_leave(c, i);
+	}
+	sources_change(c, w, source_map);
+	c->total_max = w->total_max_smtp_out;
+	for (uint32_t i = 0; i < c->n_queues; i++) {
+		struct queue *q = &c->queues[i];
+
+		q->vmta = sources_vmta(c, slice_of(q->name, q->name_len));
+	}
+	core_settings_changed(c, now);
+}
+
+/* Running ------------------------------------------------------------------------------------ */
+/* The next queue to look at and why, CORE_NONE when there is none. */
+static uint32_t
+next_queue(struct core *c, enum line *turn)
+{
+	*turn = LINE_TOTAL;
+	if (c->total_line.head != CORE_NONE && pump_total_room(c))
+		return c->total_line.head;
+	*turn = LINE_ASKS;
+	if (c->asks_line.head != CORE_NONE && pump_asks_room(c))
+		return c->asks_line.head;
+	*turn = LINE_NONE;
+	return run_pop(c);
+}
+
+uint64_t
+core_run(struct core *c, const struct core_now *now, unsigned most)
+{
+	unsigned work = 0;
+
+	core_clock(c, now);
+	if (!c->started) {
+		c->started = true;
+		sources_begin(c);
+	}
+	sources_tick(c);
+	for (unsigned i = 0; timers_next(&c->timers) <= c->now.boot_us; i++) {
+		if (i == TIMERS_AT_ONCE && most) {
+			work = most;
+			break;
+		}
+		run_push(c, timers_pop(&c->timers));
+	}
+	for (;;) {
+		enum line turn;
+		uint32_t qi;
+
+		if (most && work >= most)
+			return c->now.boot_us;
+		qi = next_queue(c, &turn);
+		if (qi == CORE_NONE)
+			break;
+		pump_visit(c, qi, &work, turn);
+		work++; /* also a look costs time */
+	}
+	return timers_next(&c->timers) < c->move_next ? timers_next(&c->timers) : c->move_next;
+}
+
+/* Workers ------------------------------------------------------------------------------------ */
+void
+core_worker_up(struct core *c, const struct core_now *now, unsigned worker)
+{
+	core_clock(c, now);
+	CHECK(worker < c->n_workers);
+	sources_worker_up(c, worker);
+}
+
+void
+core_worker_down(struct core *c, const struct core_now *now, unsigned worker)
+{
+	core_clock(c, now);
+	CHECK(worker < c->n_workers);
+	c->workers[worker].up = false;
+	for (uint32_t i = 0; i < c->n_conns_made; i++) {
+		struct conn *cn = &c->conns[i];
+		uint32_t qi;
+
+		if (cn->state == CONN_FREE || cn->worker != worker)
+			continue;
+		qi = cn->queue;
+		if (cn->state == CONN_OPENING)
+			c->totals.connect_failed++;
+		conns_free(c, i);
+		run_push(c, qi);
+	}
+	sources_worker_down(c, worker);
+}
+
+void
+core_worker_room(struct core *c, const struct core_now *now, unsigned worker)
+{
+	core_clock(c, now);
+	CHECK(worker < c->n_workers);
+	c->workers[worker].full = false;
+	run_wake_room(c, worker);
+}
+
+/* Connections -------------------------------------------------------------------------------- */
+/* The n-th time in a row that OPENs came back unattempted: the next one waits longer. */
+static void
+hold_opens(struct core *c, struct active *a)
+{
+	uint64_t hold = 100000ull << a->hold_level;
+
+	if (a->hold_level < 6)
+		a->hold_level++;
+	a->open_hold = c->now.boot_us + hold;
+}
+
+void
+core_opened(struct core *c, const struct core_now *now, uint32_t connection, uint32_t rcpt_max)
+{
+	struct conn *cn;
+
+	core_clock(c, now);
+	cn = conns_get(c, connection);
+	if (!cn || cn->state != CONN_OPENING)
+		return;
+	cn->rcpt_max = rcpt_max;
+	c->queues[cn->queue].active->hold_level = 0;
+	targets_succeeded(c, cn->queue, cn);
+	conns_set(c, connection, CONN_IDLE);
+	cn->stamp = c->now.boot_us;
+	run_push(c, cn->queue);
+}
+
+void
+core_open_failed(struct core *c, const struct core_now *now, uint32_t connection,
+		 enum core_failure why, struct slice text)
+{
+	struct conn *cn;
+	struct active *a;
+	uint32_t qi;
+
+	core_clock(c, now);
+	cn = conns_get(c, connection);
+	if (!cn)
+		return;
+	if (cn->state != CONN_OPENING) {
+		core_closed(c, now, connection, text);
+		return;
+	}
+	qi = cn->queue;
+	a = pump_active(c, qi);
+	c->totals.connect_failed++;
+	pump_last_error(c, qi, text);
+	if (why == CORE_FAIL_NOT_ATTEMPTED || why == CORE_FAIL_SOURCE || why == CORE_FAIL_DENIED) {
+		if (a->connect)
+			rate_refund(a->connect, cn->stamp, 1);
+	}
+	if (why == CORE_FAIL_NOT_ATTEMPTED) {
+		/* Perhaps the route was stale: a fresh one costs little. */
+		a->route_expires = c->now.boot_us;
+		hold_opens(c, a);
+	} else if (why == CORE_FAIL_SOURCE) {
+		sources_bad(c, cn->source);
+	} else {
+		targets_failed(c, qi, cn,
+			       why == CORE_FAIL_HOST_PERMANENT ? TARGET_REFUSED
+			       : why == CORE_FAIL_DENIED       ? TARGET_DENIED
+							       : TARGET_FAILED);
+	}
+	conns_free(c, connection);
+	run_push(c, qi);
+}
+
+/* A peer that closes what nobody used, this soon after it was ready, does not want us. */
+#define QUICK_CLOSE_US (5 * SECOND_US)
+
+void
+core_closed(struct core *c, const struct core_now *now, uint32_t connection, struct slice text)
+{
+	struct conn *cn;
+	uint32_t qi;
+
+	core_clock(c, now);
+	cn = conns_get(c, connection);
+	if (!cn)
+		return;
+	if (cn->state == CONN_OPENING) {
+		core_open_failed(c, now, connection, CORE_FAIL_HOST, text);
+		return;
+	}
+	qi = cn->queue;
+	if (cn->state == CONN_IDLE && cn->n_messages == 0 &&
+	    cn->stamp + QUICK_CLOSE_US > c->now.boot_us) {
+		pump_last_error(c, qi, text);
+		targets_failed(c, qi, cn, TARGET_FAILED);
+	}
+	conns_free(c, connection);
+	run_push(c, qi);
+}
+
+bool
+core_adopt_connection(struct core *c, const struct core_now *now, uint32_t connection,
+		      uint32_t queue, unsigned worker, uint32_t source_ip)
+{
+	uint32_t qi;
+
+	core_clock(c, now);
+	CHECK(worker < c->n_workers);
+	if (queue >= c->n_numbers || c->by_number[queue] == CORE_NONE || source_ip >= c->n_sources)
+		return false;
+	qi = c->by_number[queue];
+	pump_settings(c, qi);
+	if (!conns_adopt(c, connection, qi, worker, source_ip, CONN_IDLE))
+		return false;
+	run_push(c, qi);
+	return true;
+}
+
+int
+core_connection_worker(const struct core *c, uint32_t connection)
+{
+	if (connection >= c->n_conns_made || c->conns[connection].state == CONN_FREE)
+		return -1;
+	return c->conns[connection].worker;
+}

@@ -1,0 +1,292 @@
+/* core: decides what goes when, on which connection, from which source IP. Pure: facts and clock values
+ * in, decisions out through `core_ops`; it reads no clock, does no I/O and logs nothing.
+ *
+ * The driver (scheduler/) turns decisions into messages, events and rows, and tells what came of them.
+ * Ops are called from inside core functions and must not call back into the core.
+ *
+ * A queue is in exactly one waiting place (enum core_wait) which is also its answer to "why does it not
+ * send, and when will it": nothing is polled. Memory: at most 48 bytes per entry, 160 per queue with its
+ * name; rate history and done-bitmaps are allocated on first use. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/ids.h"
+#include "common/base/limits.h"
+#include "common/base/str.h"
+#include "common/conf/conf.h"
+
+struct core;
+
+/* The clock values every call carries; µs of CLOCK_BOOTTIME and CLOCK_REALTIME. */
+struct core_now {
+	uint64_t boot_us;
+	uint64_t wall_us;
+};
+
+#define CORE_CONNECTIONS_MAX 65536
+#define CORE_NONE            UINT32_MAX
+
+enum core_give_up {
+	CORE_EXPIRED,     /* older than bounce-after */
+	CORE_NO_ROUTE,    /* NXDOMAIN, null MX, no MX and no address: `text` says which, with status */
+	CORE_DISCARDED,   /* type = "discard" */
+	CORE_HOST_REFUSED, /* 5xx greeting of every host, bounce-upon-5xx-greeting */
+};
+
+/* Where a queue waits; the names are what `blocked.by` says. */
+enum core_wait {
+	CORE_WAIT_NONE,        /* runs, or may run at once */
+	CORE_WAIT_EMPTY,       /* no mail */
+	CORE_WAIT_CONNECTIONS, /* max-smtp-out or total-max-smtp-out is used up */
+	CORE_WAIT_RATE,        /* max-msg-rate or max-connect-rate */
+	CORE_WAIT_PAUSED,
+	CORE_WAIT_RETRY,       /* the queue's next-retry time, or all its entries are due later */
+	CORE_WAIT_SOURCES,     /* no live worker owns a usable source IP */
+	CORE_WAIT_DNS,         /* a route was asked for */
+};
+
+/* Decisions. ------------------------------------------------------------------------------------ */
+struct core_open {
+	uint32_t connection; /* number given by the core; < CORE_CONNECTIONS_MAX */
+	uint32_t queue;
+	uint32_t source_ip;
+	unsigned worker;
+	uint32_t route_slot;
+	uint64_t route_generation;
+	uint16_t target;
+	uint64_t deadline_boot_us;
+};
+struct core_work {
+	uint32_t connection;
+	uint32_t queue;
+	uint32_t entry; /* index: the driver's handle to it */
+	struct entry_key key;
+	unsigned worker;
+	uint32_t source_ip;
+	uint64_t lease;
+	uint32_t attempt; /* from 1 */
+	uint32_t segment, offset16;
+	uint64_t epoch;
+	uint32_t first_rcpt;
+	uint16_t n_rcpts;         /* of the entry */
+	const uint8_t *attempt_bits; /* which of them to attempt now; (n_rcpts + 7) / 8 bytes */
+	uint16_t n_attempt;
+	uint64_t deadline_boot_us;
+	uint64_t granted_boot_us; /* the stamp */
+};
+struct core_ops {
+	/* The settings of a queue (interned by the driver, valid until core_settings_changed()). */
+	const struct conf_queue *(*settings)(void *ctx, uint32_t queue, struct slice name);
+	void (*ask_route)(void *ctx, uint32_t queue, struct slice name);
+	void (*open)(void *ctx, const struct core_open *o);
+	/* False: the worker's claim table is full; the core takes the grant back and waits for a free slot
+	 * (core_worker_room()). */
+	bool (*work)(void *ctx, const struct core_work *w);
+	void (*close)(void *ctx, uint32_t connection, unsigned worker);
+	/* All unfinished recipients of the entry have outlived bounce-after, or the queue's domain cannot
+	 * get mail (permanent DNS answer, discard): the driver logs outcomes and then calls core_entry_gone(). */
+	void (*give_up)(void *ctx, uint32_t entry, enum core_give_up why, const char *text);
+	/* Durable state of the queue changed: retry level, retry time, paused, last error. */
+	void (*queue_changed)(void *ctx, uint32_t queue);
+};
+
+struct core *core_new(const struct core_ops *ops, void *ctx, const struct conf *conf, uint64_t next_lease);
+void core_free(struct core **c);
+
+/* Facts. ---------------------------------------------------------------------------------------- */
+/* A queue by its durable number; name "domain/vmta". Fine when it is there already. */
+void core_queue_add(struct core *c, uint32_t queue, struct slice name);
+/* State as loaded from the store. */
+void core_queue_restore(struct core *c, uint32_t queue, bool paused, unsigned retry_level,
+			uint64_t retry_at_wall_us, struct slice last_error);
+
+struct core_entry_facts {
+	struct entry_key key;
+	uint32_t queue;
+	uint32_t segment, offset16;
+	uint64_t epoch;          /* of the segment; the core keeps it per segment number, not per entry */
+	uint32_t received_s, due_s;
+	uint32_t first_rcpt;
+	uint16_t n_rcpts;
+	uint16_t attempts;
+	uint32_t kbytes;
+	uint32_t job, sender_domain; /* name numbers */
+	uint8_t row_flags;
+	struct slice done;       /* bitmap of finished recipients, may be empty */
+	bool committed;          /* false: not to be sent before core_entry_committed() */
+};
+/* The entry's index. */
+uint32_t core_entry_add(struct core *c, const struct core_now *now, const struct core_entry_facts *f);
+void core_entry_committed(struct core *c, const struct core_now *now, uint32_t entry);
+/* Its last recipient is finished, or it was not queued after all: forget it. Any state but claimed. */
+void core_entry_gone(struct core *c, const struct core_now *now, uint32_t entry);
+void core_entry_get(const struct core *c, uint32_t entry, struct core_entry_facts *out);
+/* Is `entry` (still) the one of this key? Any number may be asked. */
+bool core_entry_is(const struct core *c, uint32_t entry, struct entry_key key);
+bool core_entry_is_claimed(const struct core *c, uint32_t entry);
+/* An operator deletes it: false when it is claimed now (the caller tries again after its result). The entry
+ * leaves its queue; core_entry_gone() when the deletion is durable. */
+bool core_entry_withdraw(struct core *c, const struct core_now *now, uint32_t entry);
+
+/* Workers: a source IP of the configuration belongs to one worker (to several only when there are fewer IPs
+ * than workers). Home: IP i at worker i mod W. When its owner dies it moves to a live worker at once if
+ * that one does not come back within 200 ms; it goes home when the guest has closed its connections. */
+void core_worker_up(struct core *c, const struct core_now *now, unsigned worker);
+/* All its connections are gone; its leases are settled one by one by the driver (core_result with
+ * connection lost, or core_returned) from the claim table, before or after this call. */
+void core_worker_down(struct core *c, const struct core_now *now, unsigned worker);
+void core_worker_room(struct core *c, const struct core_now *now, unsigned worker);
+
+void core_route(struct core *c, const struct core_now *now, uint32_t queue, unsigned route_status,
+		uint32_t slot, uint64_t generation, uint16_t n_targets, uint64_t expires_boot_us,
+		const char *text);
+void core_opened(struct core *c, const struct core_now *now, uint32_t connection, uint32_t rcpt_max);
+/* `why`: enum open_failure (common/ipc/message.h) as a number; codes in core_failure below. The next
+ * target is tried; when none is left and no connection of the queue lives, the queue goes into retry. */
+enum core_failure {
+	CORE_FAIL_HOST,          /* refused, timed out, lost, 4xx greeting: next target */
+	CORE_FAIL_HOST_PERMANENT, /* 5xx greeting */
+	CORE_FAIL_NOT_ATTEMPTED, /* stale route, late, no resources: nothing happened, refunded */
+	CORE_FAIL_SOURCE,        /* the source IP cannot be used: another source */
+	CORE_FAIL_DENIED,        /* destination not allowed: next target */
+};
+void core_open_failed(struct core *c, const struct core_now *now, uint32_t connection,
+		      enum core_failure why, struct slice text);
+void core_closed(struct core *c, const struct core_now *now, uint32_t connection, struct slice text);
+
+/* The end of a claim. */
+struct core_rcpt_result {
+	uint16_t index;   /* within the entry */
+	uint8_t action;   /* enum event_action: DELIVERED BOUNCED DEFERRED UNATTEMPTED */
+};
+struct core_result {
+	uint32_t entry;
+	uint64_t lease;
+	const struct core_rcpt_result *rcpts;
+	size_t n_rcpts;
+	bool connection_gone; /* no more work on it */
+	bool host_failed;     /* 421, lost: the deferral is the queue's matter (retry-after), other targets first */
+	bool maybe_dup;
+	struct slice text;    /* last reply, for the queue's last error */
+};
+/* What the row becomes; `done` borrowed until the next core call. */
+struct core_decision {
+	bool finished;        /* all recipients are: delete the row, then core_entry_gone() once durable */
+	uint32_t due_s;       /* wall seconds, 0 at once */
+	uint16_t attempts;
+	uint8_t row_flags;
+	struct slice done;
+	uint8_t retry_level;  /* of the queue, after this */
+	uint32_t retry_at_s;
+};
+/* False: no such claim (late result of an old lease): nothing changed. */
+bool core_settle(struct core *c, const struct core_now *now, const struct core_result *r, struct core_decision *out);
+/* A lease came back unattempted: charges are refunded, the entry is ready again at its old place. */
+bool core_returned(struct core *c, const struct core_now *now, uint32_t entry, uint64_t lease);
+/* At start: an entry is out at a live worker under `lease`, on `connection` (its number as the worker states
+ * it). Afterwards core_settle()/core_returned() as usual. */
+void core_adopt(struct core *c, const struct core_now *now, uint32_t entry, uint64_t lease,
+		uint32_t connection, unsigned worker, uint32_t source_ip);
+
+/* Operators. */
+void core_pause(struct core *c, const struct core_now *now, uint32_t queue, bool paused);
+/* Deliver now: clears the queue's retry (and with `rcpts` the hold of deferred recipients). */
+void core_schedule(struct core *c, const struct core_now *now, uint32_t queue, bool rcpts);
+
+/* Makes every decision that can be made now; call once per turn after the facts. Returns the boot µs of
+ * the next timer, UINT64_MAX when there is none. `most`: bound on decisions of one call (0: none);
+ * when it is reached the return value is `now`. */
+uint64_t core_run(struct core *c, const struct core_now *now, unsigned most);
+
+/* Looking. --------------------------------------------------------------------------------------- */
+struct core_queue_view {
+	uint32_t number;
+	struct slice name;
+	uint64_t rcpts, entries, kbytes;
+	uint32_t connections, opening;
+	bool paused;
+	uint64_t retry_at_wall_us; /* 0: none */
+	unsigned retry_level;
+	enum core_wait wait;
+	const char *limit;         /* directive that refused it, or NULL */
+	uint64_t until_wall_us;    /* when it clears, 0 not known */
+	uint64_t attempted, delivered, bounced, transient;
+	uint64_t msg_rate;         /* recipients attempted in the last minute */
+	struct slice last_error;
+	uint64_t last_error_wall_us;
+};
+bool core_queue_view(const struct core *c, const struct core_now *now, uint32_t queue, struct core_queue_view *out);
+/* Calls fn for each queue from `*cursor` on (0 to begin), at most `most` of them; false when all were seen. */
+bool core_each_queue(const struct core *c, uint32_t *cursor, unsigned most, void (*fn)(void *arg, uint32_t queue), void *arg);
+/* Same for the entries of a queue (CORE_NONE: of all queues); stays valid when entries come and go between calls. */
+bool core_each_entry(const struct core *c, uint32_t queue, uint32_t *cursor, unsigned most, void (*fn)(void *arg, uint32_t entry), void *arg);
+
+struct core_source_view {
+	uint32_t source_ip;
+	int worker; /* -1: none lives */
+	uint32_t connections;
+	uint64_t attempted, delivered, msg_rate, connect_rate;
+};
+void core_source_view(const struct core *c, const struct core_now *now, uint32_t source_ip, struct core_source_view *out);
+struct core_totals {
+	uint64_t queued_rcpts, queued_entries, queued_kbytes, queues_with_mail;
+	uint64_t attempted, delivered, transient, bounced, connect_attempts, connect_failed;
+	uint32_t connections;
+	uint64_t next_lease;
+};
+void core_totals(const struct core *c, struct core_totals *out);
+/* CHECKs every invariant it knows (sums, lists, one waiting place); for tests and the simulator. */
+void core_check(const struct core *c);
+
+/* Beside the above. -------------------------------------------------------------------------------- */
+/* What core_new() takes from the configuration; tests and the simulator give it themselves. */
+struct core_world {
+	unsigned workers;
+	uint64_t total_max_smtp_out; /* CONF_UNLIMITED or N */
+	size_t n_source_ips;         /* index 0: the kernel chooses */
+	size_t n_vmtas;
+	const struct conf_vmta *vmtas;
+};
+struct core *core_new_in(const struct core_ops *ops, void *ctx, const struct core_world *w, uint64_t next_lease);
+
+/* `unsigned route_status` of core_route() (enum route_status of common/proc/route.h, which this floor does not see). */
+enum core_route_status {
+	CORE_ROUTE_GOOD,
+	CORE_ROUTE_NO_DOMAIN,
+	CORE_ROUTE_NO_MX,
+	CORE_ROUTE_NULL_MX,
+	CORE_ROUTE_TEMPORARY,
+	CORE_ROUTE_UNUSABLE,
+	CORE_ROUTE_LOOP,
+};
+/* The targets of a good route: call it just before core_route() with the same n_targets. Without it each target is
+ * taken to be less preferred than the one before, and connections end when the route is renewed. */
+struct core_target {
+	uint64_t id;         /* names MX host and address across renewals (a hash), 0 none */
+	uint16_t preference;
+	uint16_t mx;         /* index of the MX host: mx-connection-attempts counts per host */
+};
+void core_route_targets(struct core *c, uint32_t queue, const struct core_target *targets, uint16_t n);
+/* The resolver is a new one: what was asked and not answered is asked again. */
+void core_resolver_up(struct core *c, const struct core_now *now);
+/* The settings that ops->settings returned are void: all are asked for anew. */
+void core_settings_changed(struct core *c, const struct core_now *now);
+/* At start, beside core_adopt(): a connection without a lease that a worker states; false: close it yourself. */
+bool core_adopt_connection(struct core *c, const struct core_now *now, uint32_t connection, uint32_t queue,
+			   unsigned worker, uint32_t source_ip);
+/* Whose connection it is, -1 when there is no such: what a worker says about another's is not to be believed. */
+int core_connection_worker(const struct core *c, uint32_t connection);
+/* Which recipients its claim attempts, (n_rcpts + 7) / 8 bytes; NULL when it is not claimed. */
+const uint8_t *core_claim_bits(const struct core *c, uint32_t entry);
+/* At start: what was attempted before and still counts, in order of the stamps (of this boot). */
+void core_charge(struct core *c, const struct core_now *now, uint32_t queue, uint64_t stamp_boot_us,
+		 uint32_t rcpts, uint32_t connects);
+/* Another configuration in place of `old` (the workers stay as many): settings, virtual MTAs, source IPs. What source IPs
+ * are called by number changes; connections on those that are gone, or that now live elsewhere, end with their message. */
+void core_reconfigure(struct core *c, const struct core_now *now, const struct conf *old, const struct conf *conf);
+/* The same; source_map[old number] is the new number or CORE_NONE. */
+void core_reconfigure_in(struct core *c, const struct core_now *now, const struct core_world *w,
+			 const uint32_t *source_map);

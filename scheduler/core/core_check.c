@@ -1,0 +1,265 @@
+/* core_check: every invariant of the core's tables, for tests and the simulator. */
+#include "common/base/check.h"
+#include "common/base/mem.h"
+#include "scheduler/core/entries.h"
+#include "scheduler/core/pump.h"
+#include "scheduler/core/sources.h"
+#include "scheduler/core/targets.h"
+
+/* What is summed up over the tables and compared with the counters. */
+struct sums {
+	uint32_t n[PLACES_IN_QUEUE];
+	uint32_t rcpts;
+	uint64_t kbytes;
+	uint32_t conns, opening, idle, busy;
+};
+
+static void
+check_list(const struct core *c, uint32_t qi, const struct list *l, enum place place, bool sorted,
+	   uint32_t *n)
+{
+	uint32_t prev = CORE_NONE;
+
+	for (uint32_t e = l->head; e != CORE_NONE; prev = e, e = c->entries[e].next) {
+		const struct entry *en = &c->entries[e];
+
+		CHECK(en->queue == qi && en->place == place && en->prev == prev);
+		CHECK(!sorted || prev == CORE_NONE || c->entries[prev].due <= en->due);
+		CHECK(place != PLACE_READY || entries_untried(c, e) > 0 ||
+		      entries_unfinished(c, e) == 0);
+		++*n;
+	}
+	CHECK(l->tail == prev);
+}
+
+static void
+check_entries(const struct core *c, struct sums *sums)
+{
+	for (uint32_t e = 0; e < c->n_entries; e++) {
+		const struct entry *en = &c->entries[e];
+		const struct queue *q;
+		struct sums *s;
+
+		CHECK(en->place <= PLACE_FREE);
+		if (en->place >= PLACES_IN_QUEUE)
+			continue;
+		CHECK(en->queue < c->n_queues);
+		q = &c->queues[en->queue];
+		s = &sums[en->queue];
+		s->n[en->place]++;
+		s->rcpts += entries_unfinished(c, e);
+		s->kbytes += en->kbytes;
+		if (en->place == PLACE_READY || en->place == PLACE_DEFERRED)
+			CHECK(en->received >= q->oldest);
+		if (en->place == PLACE_CLAIMED) {
+			const struct claim *cl = &c->claims[en->next];
+
+			CHECK(en->next < c->n_claims_made && cl->entry == e && cl->lease != 0);
+			CHECK(cl->n_attempt > 0 && cl->lease < c->next_lease);
+			if (cl->conn != CORE_NONE) {
+				CHECK(c->conns[cl->conn].state == CONN_BUSY);
+				CHECK(c->conns[cl->conn].claim == en->next);
+				CHECK(c->conns[cl->conn].queue == en->queue);
+			}
+		}
+	}
+}
+
+static void
+check_conns(const struct core *c, struct sums *sums)
+{
+	uint32_t n = 0, idle = 0, closing = 0, resting = 0, last = CORE_NONE;
+
+	for (uint32_t i = 0; i < c->n_conns_made; i++) {
+		const struct conn *cn = &c->conns[i];
+		struct sums *s = &sums[cn->queue];
+
+		if (cn->state == CONN_FREE)
+			continue;
+		n++;
+		CHECK(cn->queue < c->n_queues && c->workers[cn->worker].up);
+		s->conns++;
+		s->opening += cn->state == CONN_OPENING;
+		s->idle += cn->state == CONN_IDLE;
+		s->busy += cn->state == CONN_BUSY;
+		idle += cn->state == CONN_IDLE;
+		closing += cn->state == CONN_CLOSING;
+		CHECK((cn->claim != CORE_NONE) == (cn->state == CONN_BUSY));
+		if (cn->claim != CORE_NONE)
+			CHECK(c->claims[cn->claim].conn == i && c->claims[cn->claim].lease != 0);
+	}
+	CHECK(n == c->n_conns && closing == c->n_closing);
+	for (uint32_t i = c->resting.head; i != CORE_NONE; last = i, i = c->conns[i].rest_next) {
+		CHECK(c->conns[i].state == CONN_IDLE && c->conns[i].rest_prev == last);
+		resting++;
+	}
+	CHECK(resting == idle && c->resting.tail == last);
+}
+
+static uint64_t
+earliest_change(struct core *c, const struct queue *q)
+{
+	uint64_t at = NEVER;
+
+	if (q->retry_at > c->now.boot_us && !q->paused && q->n[PLACE_READY] > 0)
+		at = q->retry_at;
+	if (q->until > c->now.boot_us && q->until < at)
+		at = q->until;
+	if (q->release_left == 0 && !q->unsorted) {
+		for (unsigned i = 0; i < 2; i++) {
+			uint32_t e = q->lanes[i].head;
+
+			if (e != CORE_NONE && us_of_seconds(c->entries[e].due) < at)
+				at = us_of_seconds(c->entries[e].due);
+		}
+	}
+	return at;
+}
+
+/* A queue stands still only with a reason, and something will end it. */
+static void
+check_progress(struct core *c, uint32_t qi)
+{
+	const struct queue *q = &c->queues[qi];
+	uint64_t timer = q->heap_pos == UINT32_MAX ? NEVER : c->timers.heap[q->heap_pos].at;
+	const struct active *a = q->active;
+
+	if (q->in_run)
+		return;
+	CHECK(q->wait != CORE_WAIT_CONNECTIONS || q->limit != LIMIT_NONE);
+	CHECK(q->line == LINE_NONE || q->wait == CORE_WAIT_CONNECTIONS ||
+	      q->wait == CORE_WAIT_SOURCES || q->wait == CORE_WAIT_DNS);
+	CHECK(timer <= earliest_change(c, q));
+	CHECK(q->doom_left == 0);
+	if (q->n[PLACE_READY] == 0 || q->paused)
+		return;
+	CHECK(q->wait != CORE_WAIT_EMPTY);
+	switch ((enum core_wait)q->wait) {
+	case CORE_WAIT_NONE:
+		CHECK(a && a->n_opening > 0);
+		break;
+	case CORE_WAIT_CONNECTIONS:
+		CHECK(q->line != LINE_NONE || a->n_conns > 0 || timer != NEVER);
+		break;
+	case CORE_WAIT_RATE:
+	case CORE_WAIT_RETRY:
+		CHECK(timer != NEVER);
+		break;
+	case CORE_WAIT_DNS:
+		CHECK(q->line == LINE_ASKS || timer != NEVER);
+		break;
+	case CORE_WAIT_SOURCES:
+		CHECK(q->line == LINE_SOURCES || q->vmta < 0);
+		break;
+	default:
+		CHECK(!"a queue with ready mail waits for nothing");
+	}
+}
+
+static void
+check_queue(struct core *c, uint32_t qi, const struct sums *s)
+{
+	struct queue *q = &c->queues[qi];
+	const struct active *a = q->active;
+	uint32_t ready = 0, deferred = 0, idle = 0;
+
+	check_list(c, qi, &q->ready, PLACE_READY, false, &ready);
+	check_list(c, qi, &q->lanes[0], PLACE_DEFERRED, !q->unsorted, &deferred);
+	check_list(c, qi, &q->lanes[1], PLACE_DEFERRED, true, &deferred);
+	for (unsigned p = 0; p < PLACES_IN_QUEUE; p++)
+		CHECK(q->n[p] == s->n[p]);
+	CHECK(ready == q->n[PLACE_READY] && deferred == q->n[PLACE_DEFERRED]);
+	CHECK(q->n_rcpts == s->rcpts && q->kbytes == s->kbytes);
+	CHECK(q->doom_left <= ready + deferred && q->release_left <= deferred);
+	if (a) {
+		CHECK(a->n_conns == s->conns && a->n_opening == s->opening);
+		CHECK(a->n_idle == s->idle && a->n_busy == s->busy);
+		for (uint32_t i = a->idle.head; i != CORE_NONE; i = c->conns[i].next) {
+			CHECK(c->conns[i].state == CONN_IDLE && c->conns[i].queue == qi);
+			idle++;
+		}
+		CHECK(idle == a->n_idle);
+		CHECK((a->failed | a->refused | a->denied) == a->failed);
+	} else {
+		CHECK(s->conns == 0);
+	}
+	check_progress(c, qi);
+}
+
+static uint32_t
+check_line(const struct core *c, const struct list *l, enum line which, unsigned of)
+{
+	uint32_t n = 0, prev = CORE_NONE;
+
+	for (uint32_t qi = l->head; qi != CORE_NONE; prev = qi, qi = c->queues[qi].line_next) {
+		const struct queue *q = &c->queues[qi];
+
+		CHECK(q->line == which && q->line_prev == prev);
+		CHECK(which != LINE_SOURCES || q->vmta == (int)of);
+		CHECK(which != LINE_ROOM || q->line_of == of);
+		n++;
+	}
+	CHECK(l->tail == prev);
+	return n;
+}
+
+static void
+check_lines(const struct core *c)
+{
+	uint32_t running = 0, waiting = 0;
+
+	for (uint32_t qi = c->run.head; qi != CORE_NONE; qi = c->queues[qi].run_next) {
+		CHECK(c->queues[qi].in_run);
+		running++;
+	}
+	CHECK(c->n_total_line == check_line(c, &c->total_line, LINE_TOTAL, 0));
+	waiting = c->n_total_line + check_line(c, &c->asks_line, LINE_ASKS, 0);
+	for (unsigned i = 0; i < c->n_vmtas; i++)
+		waiting += check_line(c, &c->vmtas[i].line, LINE_SOURCES, i);
+	for (unsigned i = 0; i < c->n_workers; i++) {
+		waiting += check_line(c, &c->workers[i].line, LINE_ROOM, i);
+		/* Who stands in line for a worker with room is about to be told. */
+		CHECK(c->workers[i].full || c->workers[i].line.head == CORE_NONE ||
+		      c->run.head != CORE_NONE);
+	}
+	for (uint32_t i = 0; i < c->n_queues; i++) {
+		running -= c->queues[i].in_run;
+		waiting -= c->queues[i].line != LINE_NONE;
+	}
+	CHECK(running == 0 && waiting == 0);
+	for (size_t i = 0; i < c->timers.n; i++) {
+		CHECK(c->queues[c->timers.heap[i].queue].heap_pos == i);
+		CHECK(i == 0 || c->timers.heap[(i - 1) / 2].at <= c->timers.heap[i].at);
+	}
+}
+
+void
+core_check(const struct core *core)
+{
+	struct core *c = (struct core *)(uintptr_t)core;
+	struct sums *sums = mem_calloc((size_t)c->n_queues + 1, sizeof(*sums));
+	struct core_totals t = { 0 };
+	uint32_t asks = 0, claimed = 0;
+
+	check_entries(c, sums);
+	check_conns(c, sums);
+	for (uint32_t i = 0; i < c->n_queues; i++) {
+		check_queue(c, i, &sums[i]);
+		t.queued_rcpts += sums[i].rcpts;
+		t.queued_kbytes += sums[i].kbytes;
+		for (unsigned p = 0; p < PLACES_IN_QUEUE; p++)
+			t.queued_entries += sums[i].n[p];
+		t.queues_with_mail += sums[i].n[0] + sums[i].n[1] + sums[i].n[2] + sums[i].n[3] > 0;
+		asks += c->queues[i].active && c->queues[i].active->asked_at;
+		claimed += sums[i].n[PLACE_CLAIMED];
+	}
+	CHECK(t.queued_rcpts == c->totals.queued_rcpts &&
+	      t.queued_entries == c->totals.queued_entries);
+	CHECK(t.queued_kbytes == c->totals.queued_kbytes &&
+	      t.queues_with_mail == c->totals.queues_with_mail);
+	CHECK(asks == c->n_asks && claimed == c->n_claims);
+	check_lines(c);
+	for (size_t i = 1; i < c->n_sources; i++)
+		CHECK(c->sources[i].guest < 0 || c->sources[i].guest < (int)c->n_workers);
+	mem_free(sums);
+}

@@ -1,0 +1,447 @@
+#include "scheduler/core/grants.h"
+
+#include <string.h>
+
+#include "common/base/check.h"
+#include "common/base/mem.h"
+#include "common/event_log/event.h"
+#include "scheduler/core/conns.h"
+#include "scheduler/core/entries.h"
+#include "scheduler/core/pump.h"
+#include "scheduler/core/run.h"
+#include "scheduler/core/sources.h"
+#include "scheduler/core/targets.h"
+
+#define ROW_MAYBE_DUP 1 /* STORE_ROW_MAYBE_DUP */
+
+/* Claims in a row that attempted nothing, after which the entry has to wait. */
+#define IDLE_RESULTS_MAX    2
+#define IDLE_RETURNS_MAX    3
+#define IDLE_RETURN_HOLD_US (5 * SECOND_US)
+
+/* The table ---------------------------------------------------------------------------------- */
+static uint32_t
+claim_new(struct core *c, size_t bitmap_bytes)
+{
+	uint32_t k = c->free_claim;
+
+	if (k != CORE_NONE) {
+		c->free_claim = c->claims[k].entry;
+	} else {
+		mem_grow((void **)&c->claims, &c->claims_cap, (size_t)c->n_claims_made + 1,
+			 sizeof(*c->claims));
+		k = c->n_claims_made++;
+	}
+	memset(&c->claims[k], 0, sizeof(c->claims[k]));
+	c->claims[k].bits = mem_zalloc(bitmap_bytes);
+	c->n_claims++;
+	return k;
+}
+
+/* Ends the claim; its connection, if it lives, is CLOSING or idle again: `conn_to`. */
+static void
+claim_free(struct core *c, uint32_t k, enum conn_state conn_to)
+{
+	struct claim *cl = &c->claims[k];
+
+	if (cl->conn != CORE_NONE) {
+		c->conns[cl->conn].claim = CORE_NONE;
+		conns_set(c, cl->conn, conn_to);
+	}
+	mem_free(cl->bits);
+	cl->bits = NULL;
+	cl->lease = 0;
+	cl->entry = c->free_claim;
+	c->free_claim = k;
+	c->n_claims--;
+}
+
+void
+grants_clear(struct core *c)
+{
+	for (uint32_t k = 0; k < c->n_claims_made; k++)
+		mem_free(c->claims[k].bits);
+	mem_free(c->claims);
+}
+
+/* CORE_NONE when there is no such claim: an old lease, or nonsense from a worker. */
+static uint32_t
+claim_of(const struct core *c, uint32_t entry, uint64_t lease)
+{
+	if (entry >= c->n_entries || c->entries[entry].place != PLACE_CLAIMED || lease == 0)
+		return CORE_NONE;
+	return c->claims[c->entries[entry].next].lease == lease ? c->entries[entry].next
+								: CORE_NONE;
+}
+
+/* Giving up ---------------------------------------------------------------------------------- */
+void
+grants_give_up(struct core *c, uint32_t e, enum core_give_up why, const char *text)
+{
+	struct active *a = pump_active(c, c->entries[e].queue);
+	uint32_t rcpts = entries_unfinished(c, e);
+
+	*(why == CORE_DISCARDED ? &a->delivered : &a->bounced) += rcpts;
+	c->totals.bounced += rcpts; /* the driver takes off what was discarded or has expired */
+	entries_move(c, e, PLACE_LEAVING);
+	c->ops.give_up(c->ctx, e, why, text ? text : "");
+}
+
+bool
+grants_expired(struct core *c, uint32_t e)
+{
+	uint64_t after = pump_settings(c, c->entries[e].queue)->bounce_after_us;
+
+	return after != CONF_NEVER &&
+	       seconds_of(c->now.boot_us) >=
+		       c->entries[e].received + (after + SECOND_US - 1) / SECOND_US;
+}
+
+/* Granting ----------------------------------------------------------------------------------- */
+static unsigned
+claim_size(const struct conf_queue *s, const struct active *a, const struct conn *cn, uint32_t room)
+{
+	uint64_t most = s->max_rcpt_per_transaction ? s->max_rcpt_per_transaction : 1;
+
+	if (most > CLAIM_RCPT_MAX)
+		most = CLAIM_RCPT_MAX;
+	if (cn->rcpt_max && cn->rcpt_max < most)
+		most = cn->rcpt_max;
+	if (a->msg && rate_share(a->msg) < most)
+		most = rate_share(a->msg);
+	return (unsigned)(room < most ? room : most);
+}
+
+static void
+describe(struct core *c, uint32_t e, uint32_t k, struct core_work *w)
+{
+	const struct entry *en = &c->entries[e];
+	const struct claim *cl = &c->claims[k];
+	const struct active *a = c->queues[en->queue].active;
+	uint64_t within = a->msg ? rate_delta_us(rate_window_us(a->msg)) : DEADLINE_US;
+
+	*w = (struct core_work){
+		.connection = cl->conn,
+		.queue = c->queues[en->queue].number,
+		.entry = e,
+		.key = { .message = en->message, .ordinal = (uint16_t)en->ordinal },
+		.worker = cl->worker,
+		.source_ip = cl->source,
+		.lease = cl->lease,
+		.attempt = en->attempts + 1u,
+		.segment = en->segment,
+		.offset16 = en->offset16,
+		.epoch = c->epochs[en->segment],
+		.first_rcpt = en->first_rcpt,
+		.n_rcpts = (uint16_t)en->n_rcpts,
+		.attempt_bits = cl->bits,
+		.n_attempt = cl->n_attempt,
+		.deadline_boot_us = cl->stamp + within,
+		.granted_boot_us = cl->stamp,
+	};
+}
+
+/* Everything that is counted when a claim is made, or (`back`) taken back as if it had not been. */
+static void
+count_grant(struct core *c, uint32_t k, uint32_t n, bool back)
+{
+	struct claim *cl = &c->claims[k];
+	struct active *a = pump_active(c, c->entries[cl->entry].queue);
+	struct source *s = &c->sources[cl->source];
+
+	if (back) {
+		if (a->msg)
+			rate_refund(a->msg, cl->stamp, n);
+		a->attempted -= n;
+		s->attempted -= n;
+		c->totals.attempted -= n;
+		return;
+	}
+	if (a->msg)
+		rate_force(a->msg, cl->stamp, n);
+	a->attempted += n;
+	s->attempted += n;
+	c->totals.attempted += n;
+	meter_add(&a->meter, c->now.boot_us, n);
+	meter_add(&s->msg, c->now.boot_us, n);
+}
+
+static uint32_t
+claim_make(struct core *c, uint32_t e, uint32_t conn, unsigned worker, uint32_t source,
+	   unsigned most)
+{
+	uint32_t k = claim_new(c, (c->entries[e].n_rcpts + 7u) / 8);
+	struct claim *cl = &c->claims[k];
+
+	cl->entry = e;
+	cl->conn = conn;
+	cl->worker = (uint8_t)worker;
+	cl->source = source;
+	cl->stamp = c->now.boot_us;
+	cl->n_attempt = (uint16_t)entries_pick(c, e, most, cl->bits);
+	CHECK(cl->n_attempt > 0);
+	entries_move(c, e, PLACE_CLAIMED);
+	c->entries[e].next = k;
+	return k;
+}
+
+enum granted
+grants_make(struct core *c, uint32_t qi, uint32_t conn, uint32_t room)
+{
+	struct queue *q = &c->queues[qi];
+	struct conn *cn = &c->conns[conn];
+	uint32_t e = q->ready.head, k;
+	struct core_work w;
+
+	CHECK(e != CORE_NONE && cn->state == CONN_IDLE && cn->queue == qi && room > 0);
+	/* A row whose recipients are all finished should have been deleted: nothing is to be sent. */
+	if (grants_expired(c, e) || entries_unfinished(c, e) == 0) {
+		grants_give_up(c, e, CORE_EXPIRED, "");
+		return GRANT_NO_ENTRY;
+	}
+	k = claim_make(c, e, conn, cn->worker, cn->source,
+		       claim_size(pump_settings(c, qi), q->active, cn, room));
+	c->claims[k].lease = c->next_lease++;
+	cn->claim = k;
+	conns_set(c, conn, CONN_BUSY);
+	describe(c, e, k, &w);
+	if (!c->ops.work(c->ctx, &w)) {
+		c->workers[cn->worker].full = true;
+		entries_ready(c, e, true);
+		claim_free(c, k, CONN_IDLE);
+		return GRANT_FULL;
+	}
+	cn->n_messages++;
+	count_grant(c, k, c->claims[k].n_attempt, false);
+	return GRANTED;
+}
+
+/* Ends --------------------------------------------------------------------------------------- */
+/* Idle again, unless the worker said that it is gone. */
+static enum conn_state
+conn_afterwards(struct core *c, uint32_t k, bool gone)
+{
+	uint32_t conn = c->claims[k].conn;
+
+	if (conn == CORE_NONE)
+		return CONN_CLOSING;
+	return gone ? CONN_CLOSING : CONN_IDLE;
+}
+
+static void
+defer(struct core *c, uint32_t e, uint64_t us)
+{
+	uint64_t due = c->now.boot_us + us + SECOND_US - 1;
+
+	c->entries[e].idle_returns = 0;
+	c->entries[e].host_failed = 0;
+	entries_new_round(c, e);
+	entries_defer(c, e, seconds_of(due));
+}
+
+bool
+core_returned(struct core *c, const struct core_now *now, uint32_t entry, uint64_t lease)
+{
+	uint32_t k, qi;
+
+	core_clock(c, now);
+	k = claim_of(c, entry, lease);
+	if (k == CORE_NONE)
+		return false;
+	qi = c->entries[entry].queue;
+	count_grant(c, k, c->claims[k].n_attempt, true);
+	if (c->claims[k].conn != CORE_NONE)
+		c->conns[c->claims[k].conn].n_messages--;
+	if (c->entries[entry].idle_returns + 1 >= IDLE_RETURNS_MAX) {
+		defer(c, entry, IDLE_RETURN_HOLD_US);
+	} else {
+		c->entries[entry].idle_returns++;
+		entries_ready(c, entry, true);
+	}
+	claim_free(c, k, conn_afterwards(c, k, false));
+	run_push(c, qi);
+	return true;
+}
+
+struct tally {
+	unsigned delivered, bounced, deferred;
+};
+
+/* Applies what the worker says; recipients not of this claim, or named twice, are ignored. */
+static struct tally
+apply_results(struct core *c, const struct claim *cl, const struct core_result *r)
+{
+	struct tally t = { 0, 0, 0 };
+
+	for (size_t i = 0; i < r->n_rcpts; i++) {
+		unsigned index = r->rcpts[i].index;
+
+		if (index >= c->entries[cl->entry].n_rcpts || !bit_get(cl->bits, index) ||
+		    r->rcpts[i].action == EVENT_UNATTEMPTED)
+			continue;
+		bit_clear(cl->bits, index);
+		switch (r->rcpts[i].action) {
+		case EVENT_DELIVERED:
+			t.delivered++;
+			entries_finish_rcpt(c, cl->entry, index);
+			break;
+		case EVENT_BOUNCED:
+			t.bounced++;
+			entries_finish_rcpt(c, cl->entry, index);
+			break;
+		default:
+			t.deferred++;
+			if (!r->host_failed)
+				entries_tried_rcpt(c, cl->entry, index);
+		}
+	}
+	return t;
+}
+
+static void
+count_results(struct core *c, uint32_t k, struct tally t)
+{
+	struct active *a = pump_active(c, c->entries[c->claims[k].entry].queue);
+
+	a->delivered += t.delivered;
+	a->bounced += t.bounced;
+	a->transient += t.deferred;
+	c->sources[c->claims[k].source].delivered += t.delivered;
+	c->totals.delivered += t.delivered;
+	c->totals.bounced += t.bounced;
+	c->totals.transient += t.deferred;
+}
+
+/* Where the entry goes after the attempt. */
+static void
+place_after(struct core *c, uint32_t e, struct tally t, bool host_failed)
+{
+	struct entry *en = &c->entries[e];
+	uint64_t hold = pump_settings(c, en->queue)->retry_recipients_after_us;
+
+	if (entries_unfinished(c, e) == 0) {
+		entries_move(c, e, PLACE_LEAVING);
+	} else if (entries_untried(c, e) == 0 ||
+		   (en->n_rcpts == 1 && t.deferred > 0 && !host_failed)) {
+		defer(c, e, hold); /* all had their turn in this round */
+	} else if (t.delivered + t.bounced + t.deferred == 0) {
+		if (en->idle_returns + 1 >= IDLE_RESULTS_MAX) {
+			defer(c, e, hold);
+			return;
+		}
+		en->idle_returns++;
+		entries_ready(c, e, true);
+	} else if (host_failed) {
+		/* Once at another host; then it waits: it may be what ends connections. */
+		if (en->host_failed) {
+			defer(c, e, hold);
+			return;
+		}
+		en->host_failed = 1;
+		en->idle_returns = 0;
+		entries_ready(c, e, false);
+	} else {
+		en->idle_returns = 0;
+		entries_ready(c, e, true); /* the others now, at the old place */
+	}
+}
+
+static void
+decide(struct core *c, uint32_t e, struct core_decision *out)
+{
+	const struct entry *en = &c->entries[e];
+	const struct queue *q = &c->queues[en->queue];
+
+	*out = (struct core_decision){
+		.finished = en->place == PLACE_LEAVING,
+		.attempts = (uint16_t)en->attempts,
+		.row_flags = (uint8_t)en->row_flags,
+		.done = entries_done(c, e),
+		.retry_level = q->retry_level,
+	};
+	if (en->place == PLACE_DEFERRED)
+		out->due_s = (uint32_t)((core_wall_of(c, us_of_seconds(en->due)) + SECOND_US - 1) /
+					SECOND_US);
+	if (q->retry_at > c->now.boot_us)
+		out->retry_at_s =
+			(uint32_t)((core_wall_of(c, q->retry_at) + SECOND_US - 1) / SECOND_US);
+}
+
+bool
+core_settle(struct core *c, const struct core_now *now, const struct core_result *r,
+	    struct core_decision *out)
+{
+	uint32_t k, qi, conn;
+	struct tally t;
+	unsigned attempted;
+	struct conn *cn;
+
+	core_clock(c, now);
+	k = claim_of(c, r->entry, r->lease);
+	if (k == CORE_NONE)
+		return false;
+	qi = c->entries[r->entry].queue;
+	cn = c->claims[k].conn == CORE_NONE ? NULL : &c->conns[c->claims[k].conn];
+	t = apply_results(c, &c->claims[k], r);
+	attempted = t.delivered + t.bounced + t.deferred;
+	count_grant(c, k, c->claims[k].n_attempt - attempted, true);
+	count_results(c, k, t);
+	if (attempted > 0 && c->entries[r->entry].attempts < UINT16_MAX)
+		c->entries[r->entry].attempts++;
+	if (r->maybe_dup)
+		c->entries[r->entry].row_flags |= ROW_MAYBE_DUP;
+	if (r->text.n && (t.deferred + t.bounced > 0 || r->host_failed))
+		pump_last_error(c, qi, r->text);
+	if (cn && attempted == 0 && cn->n_messages > 0)
+		cn->n_messages--;
+	if (cn && r->host_failed)
+		targets_failed(c, qi, cn, TARGET_FAILED);
+	if (t.delivered > 0) {
+		if (c->queues[qi].retry_level > 0) {
+			c->queues[qi].retry_level = 0;
+			c->ops.queue_changed(c->ctx, c->queues[qi].number);
+		}
+		if (cn && !r->host_failed)
+			targets_succeeded(c, qi, cn);
+	}
+	conn = c->claims[k].conn;
+	claim_free(c, k, conn_afterwards(c, k, r->connection_gone));
+	if (conn != CORE_NONE && r->host_failed && !r->connection_gone)
+		conns_close(c, conn);
+	place_after(c, r->entry, t, r->host_failed);
+	if (r->host_failed)
+		targets_round_over(c, qi);
+	decide(c, r->entry, out);
+	run_push(c, qi);
+	return true;
+}
+
+void
+core_adopt(struct core *c, const struct core_now *now, uint32_t entry, uint64_t lease,
+	   uint32_t connection, unsigned worker, uint32_t source_ip)
+{
+	struct entry *en;
+	uint32_t k, qi;
+
+	core_clock(c, now);
+	CHECK(entry < c->n_entries && worker < c->n_workers);
+	en = &c->entries[entry];
+	qi = en->queue;
+	/* What a worker states is not believed against what is known here. */
+	if ((en->place != PLACE_READY && en->place != PLACE_DEFERRED) || lease == 0 ||
+	    source_ip >= c->n_sources)
+		return;
+	if (lease >= c->next_lease)
+		c->next_lease = lease + 1;
+	pump_settings(c, qi);
+	if (!conns_adopt(c, connection, qi, worker, source_ip, CONN_BUSY))
+		connection = CORE_NONE;
+	k = claim_make(c, entry, connection, worker, source_ip, CLAIM_RCPT_MAX);
+	c->claims[k].lease = lease;
+	if (connection != CORE_NONE) {
+		c->conns[connection].claim = k;
+		c->conns[connection].n_messages = 1;
+	}
+	count_grant(c, k, c->claims[k].n_attempt, false);
+	run_push(c, qi);
+}

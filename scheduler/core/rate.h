@@ -1,0 +1,40 @@
+/* rate: at most N in any window, by stamps, wherever the window begins; and even: at most a fifth
+ * of N (at least one) in any tenth of it.
+ *
+ * What is charged at a stamp may happen up to rate_delta_us() later, so it counts for window +
+ * delta. N <= 128: the last N stamps, exact. Larger: 256 buckets, conservative by at most one
+ * bucket. */
+#pragma once
+
+#include <stdint.h>
+
+struct rate;
+
+/* `n` at least 1, `window_us` at least 1 ms. */
+struct rate *rate_new(uint64_t n, uint64_t window_us);
+void rate_free(struct rate **r);
+
+/* The deadline of a grant: 1 % of the window, at least 10 ms, at most 1 s. */
+uint64_t rate_delta_us(uint64_t window_us);
+uint64_t rate_window_us(const struct rate *r);
+uint64_t rate_limit(const struct rate *r);
+/* Most that one transaction may carry. */
+uint32_t rate_share(const struct rate *r);
+
+/* How many may be charged at `now_us`. Clock values never run backwards; if one does, the last
+ * counts. */
+uint32_t rate_room(struct rate *r, uint64_t now_us);
+/* When there will be room for one: `now_us` or later. */
+uint64_t rate_when(struct rate *r, uint64_t now_us);
+
+/* Charges `k`, at most rate_room(). */
+void rate_charge(struct rate *r, uint64_t now_us, uint32_t k);
+/* Charges `k` whether there is room or not: what happened, happened (adopted claims). */
+void rate_force(struct rate *r, uint64_t now_us, uint32_t k);
+/* Gives back `k` of what was charged at `stamp_us`; no matter when it no longer counts. */
+void rate_refund(struct rate *r, uint64_t stamp_us, uint32_t k);
+/* What counts now, for the checker of invariants. */
+uint64_t rate_used(const struct rate *r);
+
+/* Makes *r a rate of other numbers (NULL: a new one); what was charged goes on counting. */
+void rate_change(struct rate **r, uint64_t n, uint64_t window_us, uint64_t now_us);

@@ -1,0 +1,328 @@
+/* state: the tables of the core, for its own files only.
+ *
+ *   entry   in one place (enum place); the lists of READY and DEFERRED ones hang on its queue.
+ *   queue   stands in the run list when something about it changed, else it waits: for its timer,
+ * or in one line (enum line) for something that many queues want, or for facts. Every change of a
+ *           queue ends in run_push(); pump_visit() looks at the whole queue and says where it
+ * waits. active  the larger half of a queue, made when it first sends.
+ *
+ * Indexes, not pointers, are kept across calls: the tables grow. Times inside are boot µs, or core
+ * seconds: boot seconds + CORE_SECONDS_BASE, which also names times before boot. */
+#pragma once
+
+#include "scheduler/core/core.h"
+#include "scheduler/core/map.h"
+#include "scheduler/core/rate.h"
+#include "scheduler/core/timers.h"
+
+#define SECOND_US         1000000ull
+#define CORE_SECONDS_BASE (1u << 30)
+#define NEVER             UINT64_MAX
+
+/* Decisions of one visit before the next queue has its turn; entries looked at in one go. */
+#define QUANTUM       16
+#define RELEASE_SLICE 256
+#define SCAN_SLICE    1024
+#define DOOM_SLICE    64
+
+/* Mail that was to be retried while nobody ran is released so many a second and queue, within a
+ * minute. */
+#define OVERDUE_PER_SECOND 100
+#define OVERDUE_SPREAD_S   60
+
+/* A deadline where no limit sets one. */
+#define DEADLINE_US 10000000ull
+/* A connection that waits longer than this for its queue's rate is closed. */
+#define RATE_IDLE_US 30000000ull
+/* And no longer than this when other queues wait for a connection. */
+#define RATE_SOON_US 1000000ull
+/* A lookup without an answer is asked again. */
+#define ASK_AGAIN_US 30000000ull
+/* A source IP that could not be used is left alone this long. */
+#define SOURCE_BAD_US 60000000ull
+/* Bounds of the time for which a permanent DNS answer holds. */
+#define DEAD_LEAST_US 1000000ull
+#define DEAD_MOST_US  3600000000ull
+/* A dead worker's source IPs move when it is not back by then; at start workers have a little
+ * longer. */
+#define MOVE_AFTER_US       200000ull
+#define MOVE_AFTER_START_US 1000000ull
+
+enum place {
+	PLACE_HELD, /* not committed yet */
+	PLACE_READY,
+	PLACE_DEFERRED, /* due later */
+	PLACE_CLAIMED,
+	PLACE_LEAVING, /* given up, withdrawn or finished: counts for nothing, waits for
+			  core_entry_gone() */
+	PLACE_FREE,
+};
+#define PLACES_IN_QUEUE 4
+
+/* Widths: message ids are counted up from 1, 2^48 last 89 years at 100,000 a second. */
+struct entry {
+	uint64_t message : 48;
+	uint64_t ordinal : 16;
+	uint32_t next, prev; /* of its list; CLAIMED: next is the claim; FREE: next free */
+	uint32_t queue;
+	uint32_t due;      /* core seconds */
+	uint32_t received; /* core seconds */
+	uint32_t tag;      /* job and sender domain: tags[] */
+	uint32_t offset16;
+	uint32_t segment : 22;
+	uint32_t n_rcpts : 10;
+	uint32_t attempts : 16;
+	uint32_t first_rcpt : 14;
+	uint32_t has_marks : 1;
+	uint32_t host_failed : 1; /* its last attempt ended with the host failing */
+	uint32_t kbytes : 19;
+	uint32_t place : 3;
+	uint32_t row_flags : 8;
+	uint32_t idle_returns : 2; /* claims in a row that attempted nothing */
+};
+_Static_assert(sizeof(struct entry) == 48, "an entry is 48 bytes");
+_Static_assert(ENTRY_RCPT_MAX < 1 << 10, "n_rcpts");
+_Static_assert(SMTP_RCPT_MAX < 1 << 14, "first_rcpt");
+_Static_assert(MESSAGE_BYTES_MAX / 1024 + ENVELOPE_BYTES_MAX / 1024 < 1 << 19, "kbytes");
+
+/* Of entries with several recipients, once some are finished or tried: done bits, then the bits of
+ * those that had their turn in this round (all unfinished ones get one before the entry is
+ * deferred). */
+struct marks {
+	uint16_t n_done, n_tried; /* tried and not done */
+	uint8_t bits[];
+};
+
+struct list {
+	uint32_t head, tail;
+};
+
+/* What many queues may wait for together. */
+enum line {
+	LINE_NONE,
+	LINE_TOTAL,   /* total-max-smtp-out */
+	LINE_ASKS,    /* lookups in flight */
+	LINE_SOURCES, /* of its virtual MTA */
+	LINE_ROOM,    /* the claim table of a worker */
+};
+
+/* Which directive refused; the texts are in view.c. */
+enum limit {
+	LIMIT_NONE,
+	LIMIT_MAX_SMTP_OUT,
+	LIMIT_TOTAL,
+	LIMIT_MSG_RATE,
+	LIMIT_CONNECT_RATE,
+	LIMIT_CLAIM_TABLE,
+	LIMIT_NO_VMTA,
+	LIMIT_TARGETS,
+	LIMIT_ATTEMPTS,
+	LIMIT_HANDED_BACK,
+};
+
+struct queue {
+	char *name;
+	struct active *active;
+	uint64_t retry_at; /* boot µs (wall µs while retry_is_wall), 0: none */
+	uint64_t until;    /* boot µs when the present wait clears, 0 not known */
+	uint64_t scan_at;  /* no search for expired entries before */
+	uint64_t kbytes;
+	uint32_t number;
+	uint32_t heap_pos;
+	uint32_t run_next;
+	uint32_t line_next, line_prev;
+	uint32_t n[PLACES_IN_QUEUE]; /* entries by place */
+	uint32_t n_rcpts;            /* unfinished ones */
+	struct list ready;
+	struct list lanes[2]; /* deferred, each sorted by due: one for the usual delay, one for
+				 others */
+	uint32_t oldest;      /* nothing listed was received before this (core seconds) */
+	uint32_t scan_oldest, scan_cursor;
+	uint32_t doom_left;    /* so many from the heads of the lists are to be given up */
+	uint32_t release_left; /* so many from the lanes are to be released at once */
+	int32_t vmta;          /* -1: not configured */
+	uint16_t name_len;
+	uint16_t line_of; /* worker of LINE_ROOM */
+	uint8_t wait;     /* enum core_wait */
+	uint8_t limit;    /* enum limit */
+	uint8_t line;     /* enum line */
+	uint8_t retry_level;
+	uint8_t doom_why;
+	uint8_t scan_stage; /* 0: not scanning; 1 ready, 2, 3 lanes */
+	bool in_run : 1;
+	bool paused : 1;
+	bool retry_is_dns : 1;
+	bool retry_is_wall : 1;
+	bool unsorted : 1;  /* lanes[0] is to be sorted */
+	bool room_turn : 1; /* woken by a worker's room: passes it on */
+};
+_Static_assert(sizeof(struct queue) <= 160, "a queue is 160 bytes");
+
+/* Events of the last minute, in steps of ten seconds. */
+#define METER_STEPS 6
+struct meter {
+	uint32_t count[METER_STEPS];
+	uint32_t step;
+};
+
+struct active {
+	const struct conf_queue *settings; /* NULL: to be asked for */
+	struct rate *msg, *connect;        /* NULL: unlimited */
+	struct list idle;                  /* connections, most recently used first */
+	uint32_t n_conns, n_opening, n_idle, n_busy;
+	uint32_t route_slot;
+	uint64_t route_generation; /* 0: none */
+	uint64_t route_expires;
+	uint64_t asked_at;   /* 0: no lookup under way */
+	uint64_t dead_until; /* the domain cannot get mail: so said the DNS, and for so long */
+	struct core_target *targets;
+	uint16_t n_targets;
+	uint16_t turn;      /* target of the last OPEN */
+	bool targets_fresh; /* given for the route that comes next */
+	uint64_t failed, refused,
+		denied; /* bits of targets, in this round; refused and denied are failed too */
+	uint64_t failed_at;
+	uint64_t open_hold; /* no OPEN before: the last ones were handed back */
+	uint8_t hold_level;
+	uint32_t source_turn;
+	uint64_t attempted, delivered, bounced, transient;
+	struct meter meter;
+	char *last_error;
+	uint64_t last_error_wall;
+	char *doom_text;
+};
+
+enum conn_state { CONN_FREE, CONN_OPENING, CONN_IDLE, CONN_BUSY, CONN_CLOSING };
+struct conn {
+	uint64_t route_generation;
+	uint64_t target_id;
+	uint64_t stamp; /* of the OPEN */
+	uint64_t since; /* idle since */
+	uint32_t queue;
+	uint32_t source;
+	uint32_t next, prev;           /* idle list; FREE: next free */
+	uint32_t rest_next, rest_prev; /* IDLE: list of all idle ones */
+	uint32_t claim;
+	uint32_t n_messages;
+	uint32_t rcpt_max;
+	uint32_t route_slot;
+	uint16_t target;
+	uint8_t worker;
+	uint8_t state : 7;
+	uint8_t retired : 1; /* its source IP is not to be used there any more */
+};
+
+struct claim {
+	uint64_t lease; /* 0: free */
+	uint64_t stamp;
+	uint32_t entry; /* free: next free */
+	uint32_t conn;  /* CORE_NONE: gone */
+	uint32_t source;
+	uint16_t n_attempt;
+	uint8_t worker;
+	uint8_t *bits; /* recipients to attempt */
+};
+
+struct source {
+	uint64_t move_at; /* 0: no move pending */
+	uint64_t bad_until;
+	uint64_t attempted, delivered;
+	struct meter msg, connect;
+	uint32_t n_conns;
+	uint32_t turn; /* worker last given a connection, of shared ones */
+	int guest;     /* worker it lives at away from home, -1 */
+};
+
+struct worker {
+	struct list line; /* queues waiting for its claim table */
+	bool up;
+	bool full;
+};
+
+struct vmta {
+	char *name;
+	uint32_t *turns; /* source IPs in the order of their turns, by weight */
+	uint32_t n_turns;
+	struct list line;
+};
+
+struct core {
+	struct core_ops ops;
+	void *ctx;
+	struct core_now now;
+	bool started;
+	uint64_t next_lease;
+	uint64_t total_max;
+
+	struct entry *entries;
+	size_t entries_cap;
+	uint32_t n_entries, free_entry;
+	struct map marks; /* entry -> struct marks * */
+	struct map tags_map;
+	struct core_tag {
+		uint32_t job, sender_domain;
+	} * tags;
+	size_t tags_cap;
+	uint32_t n_tags;
+	uint64_t *epochs; /* by segment number */
+	size_t n_epochs;
+
+	struct queue *queues;
+	size_t queues_cap;
+	uint32_t n_queues;
+	uint32_t *by_number;
+	size_t n_numbers;
+	struct list run; /* by run_next */
+	struct list total_line, asks_line;
+	uint32_t n_asks;
+	struct timers timers;
+
+	struct conn *conns;
+	size_t conns_cap;
+	uint32_t n_conns_made, n_conns; /* numbers ever used; not free */
+	struct list free_conns;
+	struct list resting; /* all idle ones, by rest_next; the longest idle first */
+	uint32_t n_closing, n_total_line;
+	struct claim *claims;
+	size_t claims_cap;
+	uint32_t n_claims_made, n_claims, free_claim;
+
+	struct worker workers[WORKERS_MAX];
+	unsigned n_workers;
+	struct source *sources;
+	size_t n_sources;
+	uint64_t move_next; /* earliest move_at, NEVER */
+	struct vmta *vmtas;
+	size_t n_vmtas;
+	struct map vmta_names;
+
+	struct core_totals totals;
+	uint8_t one_done; /* the bitmap of a finished single recipient */
+};
+
+/* Times. */
+static inline uint32_t
+seconds_of(uint64_t boot_us)
+{
+	return CORE_SECONDS_BASE + (uint32_t)(boot_us / SECOND_US);
+}
+
+static inline uint64_t
+us_of_seconds(uint32_t s)
+{
+	return s <= CORE_SECONDS_BASE ? 0 : (uint64_t)(s - CORE_SECONDS_BASE) * SECOND_US;
+}
+
+/* Takes the clock values of a call. */
+void core_clock(struct core *c, const struct core_now *now);
+uint64_t core_wall_of(const struct core *c, uint64_t boot_us);
+uint64_t core_boot_of(const struct core *c, uint64_t wall_us);
+
+static inline struct queue *
+queue_at(struct core *c, uint32_t qi)
+{
+	return &c->queues[qi];
+}
+
+void meter_add(struct meter *m, uint64_t now_us, uint32_t k);
+uint64_t meter_minute(const struct meter *m, uint64_t now_us);

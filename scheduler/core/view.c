@@ -1,0 +1,139 @@
+/* view: what others may see of the core; changes nothing. */
+#include "common/base/check.h"
+#include "scheduler/core/entries.h"
+#include "scheduler/core/pump.h"
+#include "scheduler/core/sources.h"
+
+/* Entries looked at for one that is called for. */
+#define SCAN_PER_ENTRY 64
+#define SCAN_LEAST     65536
+
+// clang-format off
+static const char *const limit_texts[] = {
+	[LIMIT_NONE] = NULL,
+	[LIMIT_MAX_SMTP_OUT] = "max-smtp-out",
+	[LIMIT_TOTAL] = "total-max-smtp-out",
+	[LIMIT_MSG_RATE] = "max-msg-rate",
+	[LIMIT_CONNECT_RATE] = "max-connect-rate",
+	[LIMIT_CLAIM_TABLE] = "claim table of the worker",
+	[LIMIT_NO_VMTA] = "virtual MTA is not configured",
+	[LIMIT_TARGETS] = "no other host is left in this round",
+	[LIMIT_ATTEMPTS] = "mx-connection-attempts",
+	[LIMIT_HANDED_BACK] = "the worker handed connections back",
+};
+// clang-format on
+
+static const struct queue *
+find(const struct core *c, uint32_t number)
+{
+	if (number >= c->n_numbers || c->by_number[number] == CORE_NONE)
+		return NULL;
+	return &c->queues[c->by_number[number]];
+}
+
+bool
+core_queue_view(const struct core *c, const struct core_now *now, uint32_t queue,
+		struct core_queue_view *out)
+{
+	const struct queue *q = find(c, queue);
+	const struct active *a;
+
+	if (!q)
+		return false;
+	a = q->active;
+	*out = (struct core_queue_view){
+		.number = queue,
+		.name = slice_of(q->name, q->name_len),
+		.rcpts = q->n_rcpts,
+		.entries = (uint64_t)q->n[0] + q->n[1] + q->n[2] + q->n[3],
+		.kbytes = q->kbytes,
+		.paused = q->paused,
+		.retry_level = q->retry_level,
+		.wait = (enum core_wait)q->wait,
+		.limit = limit_texts[q->limit],
+		.last_error = SLICE_NONE,
+	};
+	if (q->retry_is_wall)
+		out->retry_at_wall_us = q->retry_at;
+	else if (q->retry_at > now->boot_us)
+		out->retry_at_wall_us = now->wall_us + (q->retry_at - now->boot_us);
+	if (q->until > now->boot_us)
+		out->until_wall_us = now->wall_us + (q->until - now->boot_us);
+	if (!a)
+		return true;
+	out->connections = a->n_conns;
+	out->opening = a->n_opening;
+	out->attempted = a->attempted;
+	out->delivered = a->delivered;
+	out->bounced = a->bounced;
+	out->transient = a->transient;
+	out->msg_rate = meter_minute(&a->meter, now->boot_us);
+	out->last_error = slice_str(a->last_error);
+	out->last_error_wall_us = a->last_error_wall;
+	return true;
+}
+
+bool
+core_each_queue(const struct core *c, uint32_t *cursor, unsigned most,
+		void (*fn)(void *arg, uint32_t queue), void *arg)
+{
+	while (*cursor < c->n_queues) {
+		if (most-- == 0)
+			return true;
+		fn(arg, c->queues[(*cursor)++].number);
+	}
+	return false;
+}
+
+bool
+core_each_entry(const struct core *c, uint32_t queue, uint32_t *cursor, unsigned most,
+		void (*fn)(void *arg, uint32_t entry), void *arg)
+{
+	uint64_t look = (uint64_t)most * SCAN_PER_ENTRY;
+	uint32_t qi;
+
+	if (queue != CORE_NONE && !find(c, queue))
+		return false;
+	qi = queue != CORE_NONE ? c->by_number[queue] : CORE_NONE;
+	if (look < SCAN_LEAST)
+		look = SCAN_LEAST;
+	while (*cursor < c->n_entries) {
+		const struct entry *en = &c->entries[*cursor];
+
+		if (look-- == 0 || most == 0)
+			return true;
+		++*cursor;
+		if (en->place >= PLACES_IN_QUEUE || (qi != CORE_NONE && en->queue != qi))
+			continue;
+		most--;
+		fn(arg, *cursor - 1);
+	}
+	return false;
+}
+
+void
+core_source_view(const struct core *c, const struct core_now *now, uint32_t source_ip,
+		 struct core_source_view *out)
+{
+	const struct source *s;
+
+	CHECK(source_ip < c->n_sources);
+	s = &c->sources[source_ip];
+	*out = (struct core_source_view){
+		.source_ip = source_ip,
+		.worker = sources_worker(c, source_ip),
+		.connections = s->n_conns,
+		.attempted = s->attempted,
+		.delivered = s->delivered,
+		.msg_rate = meter_minute(&s->msg, now->boot_us),
+		.connect_rate = meter_minute(&s->connect, now->boot_us),
+	};
+}
+
+void
+core_totals(const struct core *c, struct core_totals *out)
+{
+	*out = c->totals;
+	out->connections = c->n_conns;
+	out->next_lease = c->next_lease;
+}

@@ -1,0 +1,675 @@
+/* sim: a random world around the scheduler's core: workers that die, hosts that refuse, DNS that
+ * fails, mail that comes, is paused, withdrawn and expires, clocks that jump. After every step
+ * core_check() holds, and a model that reads only the stream of decisions holds these:
+ *
+ *   every recipient ends in exactly one of delivered, bounced, given up, withdrawn; no entry is
+ * claimed twice; no window has more grants than its limit, no tenth of it more than its share; no
+ * more connections than allowed; nothing goes to a dead worker; and when the faults end, everything
+ * gets done: no queue is forgotten.
+ *
+ * sim [-s SEED] [-n EPISODES] [-l STEPS] [-q]   One episode is one seed; a violation aborts and
+ * names it. */
+#include <time.h>
+#include <unistd.h>
+
+#include "tests/sim/world.h"
+
+/* The world ---------------------------------------------------------------------------------- */
+static void
+random_rate(struct conf_rate *r)
+{
+	static const unsigned n[] = { 1, 3, 7, 20, 100, 200, 1000 };
+	static const unsigned window[] = { 1, 2, 10, 60 };
+
+	*r = (struct conf_rate){ 0, 0 };
+	if (percent(60))
+		*r = (struct conf_rate){ n[below(7)], window[below(4)] * SECOND };
+}
+
+static void
+random_settings(struct conf_queue *s)
+{
+	static const unsigned rcpts[] = { 1, 2, 3, 1000 };
+
+	memset(s, 0, sizeof(*s));
+	s->max_smtp_out = percent(85) ? 1 + below(6) : 60; /* more than are decided at one go */
+	random_rate(&s->max_msg_rate);
+	random_rate(&s->max_connect_rate);
+	s->max_msg_per_connection = percent(50) ? CONF_UNLIMITED : 1 + below(4);
+	s->max_rcpt_per_transaction = rcpts[below(4)];
+	s->mx_connection_attempts = 1 + below(percent(80) ? 10 : 60);
+	s->retry_after.n = 1 + below(3);
+	for (unsigned i = 0; i < s->retry_after.n; i++)
+		s->retry_after.us[i] = (1 + below(30)) * SECOND;
+	s->retry_recipients_after_us = (1 + below(20)) * SECOND;
+	s->retry_after_dns_error_us = (1 + below(10)) * SECOND;
+	s->bounce_after_us = percent(20) ? CONF_NEVER : (10 + below(300)) * SECOND;
+	s->connection_idle_timeout_us = percent(50) ? 0 : (1 + below(10)) * SECOND;
+	s->retry_upon_new_mail = percent(30);
+	s->bounce_upon_5xx_greeting = percent(50);
+	s->discard = percent(3);
+}
+
+/* Two configurations; the second calls source IPs 3 and 4 by each other's number and does
+ * without 1. */
+static const struct conf_vmta_source one[] = { { 0, "", 1 } },
+				     two[] = { { 1, "a", 1 }, { 2, "b", 3 } },
+				     three[] = { { 2, "b", 1 }, { 3, "c", 1 }, { 4, "d", 2 } },
+				     four[] = { { 2, "b", 1 } };
+static const struct conf_vmta vmtas[2][3] = {
+	{ { "{default}", 1, one }, { "m1", 2, two }, { "m2", 3, three } },
+	{ { "{default}", 1, one }, { "m2", 3, three }, { "m1", 1, four } }
+};
+static const uint32_t renumbered[2][SOURCES] = { { 0, 1, 2, 4, 3 }, { 0, CORE_NONE, 2, 4, 3 } };
+
+static void
+make_core(uint64_t next_lease)
+{
+	static const char *const names[] = { "{default}", "m1", "m2" };
+	struct core_world cw = { WORKERS, w.total_max, SOURCES, 3, vmtas[w.conf] };
+
+	w.core = core_new_in(&ops, NULL, &cw, next_lease);
+	for (unsigned i = 0; i < QUEUES; i++) {
+		char name[64];
+
+		snprintf(name, sizeof(name), "d%u.example/%s", i, names[i % 3]);
+		core_queue_add(w.core, i, slice_str(name));
+	}
+}
+
+static void
+begin(uint64_t seed)
+{
+	core_free(&w.core);
+	memset(&w, 0, sizeof(w));
+	w.seed = seed;
+	w.rng = seed * 0x9e3779b97f4a7c15ull + 88172645463325252ull;
+	w.now = (struct core_now){ 1000 * SECOND + below(1000000), 1800000000 * SECOND };
+	w.total_max = percent(50) ? 1 + below(8) : 1000;
+	w.burst = percent(20) ? 40 : 1;
+	for (unsigned i = 0; i < QUEUES; i++)
+		random_settings(&w.queues[i].settings);
+	make_core(1);
+	for (unsigned i = 0; i < WORKERS; i++)
+		w.room[i] = w.burst > 1 ? 40 : 4;
+}
+
+static void
+add_entry(void)
+{
+	struct model_entry *e = NULL;
+
+	for (unsigned i = 0, at = below(ENTRIES); i < ENTRIES && !e; i++) {
+		if (!w.entries[(at + i) % ENTRIES].used)
+			e = &w.entries[(at + i) % ENTRIES];
+	}
+	if (!e)
+		return;
+	memset(e, 0, sizeof(*e));
+	e->used = true;
+	e->held = percent(70);
+	e->queue = w.burst > 1 && percent(80) ? 0 : below(QUEUES);
+	e->n_rcpts = percent(70) ? 1 : 1 + below(8);
+	e->received_s = (uint32_t)(w.now.boot_us / SECOND);
+	e->row_received_s = (uint32_t)(w.now.wall_us / SECOND);
+	e->due_s = percent(80) ? 0 : e->row_received_s + below(60);
+	e->message = ++w.next_message;
+
+	uint8_t done = 0;
+	struct core_entry_facts f = {
+		.key = { e->message, 0 },
+		.queue = e->queue,
+		.segment = below(8),
+		.offset16 = (uint32_t)rnd(),
+		.epoch = 7,
+		.received_s = e->row_received_s,
+		.due_s = e->due_s,
+		.first_rcpt = below(100),
+		.n_rcpts = (uint16_t)e->n_rcpts,
+		.kbytes = below(1000),
+		.job = below(3),
+		.sender_domain = below(3),
+		.committed = !e->held,
+	};
+	if (e->n_rcpts > 1 && percent(20)) {
+		done = 1;
+		e->fate[0] = DELIVERED;
+		f.done = slice_of(&done, 1);
+	}
+	e->index = core_entry_add(w.core, &w.now, &f);
+}
+
+static void
+finish_entry(struct model_entry *e)
+{
+	for (unsigned r = 0; r < e->n_rcpts; r++)
+		HOLDS(e->fate[r] != ALIVE);
+	core_entry_gone(w.core, &w.now, e->index);
+	e->used = false;
+	w.done++;
+}
+
+static void
+end_claim(struct model_claim *k)
+{
+	k->used = false;
+	w.entries[k->slot].claimed = false;
+	w.room[k->worker]++;
+	if (w.up[k->worker])
+		core_worker_room(w.core, &w.now, k->worker);
+}
+
+static void
+return_claim(struct model_claim *k)
+{
+	unsigned n = 0;
+
+	for (unsigned r = 0; r < 8; r++)
+		n += k->bits >> r & 1;
+	stream_take(&w.queues[w.entries[k->slot].queue].msgs, k->stamp, n);
+	w.queues[w.entries[k->slot].queue].attempted -= n;
+	HOLDS(!core_returned(w.core, &w.now, k->entry, k->lease + 100000));
+	HOLDS(core_returned(w.core, &w.now, k->entry, k->lease));
+	end_claim(k);
+	HOLDS(!core_returned(w.core, &w.now, k->entry, k->lease));
+}
+
+static void
+settle_claim(struct model_claim *k)
+{
+	struct model_entry *e = &w.entries[k->slot];
+	struct core_rcpt_result rcpts[20];
+	struct core_result r = { .entry = k->entry, .lease = k->lease, .rcpts = rcpts };
+	struct core_decision d;
+	bool lost = k->conn == CORE_NONE;
+	unsigned alive = 0, refunded = 0;
+
+	r.host_failed = !w.calm && percent(10);
+	r.connection_gone = r.host_failed && percent(80);
+	r.maybe_dup = percent(3);
+	if (!w.calm && percent(10)) /* nonsense */
+		rcpts[r.n_rcpts++] =
+			(struct core_rcpt_result){ (uint16_t)below(70000), (uint8_t)below(256) };
+	if (r.n_rcpts && rcpts[0].index < 8)
+		r.n_rcpts = 0;
+	for (unsigned i = 0; i < 8; i++) {
+		unsigned x = w.calm ? 0 : below(100);
+		uint8_t action = x < 60   ? EVENT_DELIVERED
+				 : x < 70 ? EVENT_BOUNCED
+				 : x < 90 ? EVENT_DEFERRED
+					  : EVENT_UNATTEMPTED;
+
+		if (!(k->bits >> i & 1))
+			continue;
+		if (lost)
+			action = EVENT_DEFERRED;
+		refunded += action == EVENT_UNATTEMPTED;
+		if (action != EVENT_UNATTEMPTED || percent(50))
+			rcpts[r.n_rcpts++] = (struct core_rcpt_result){ (uint16_t)i, action };
+		if (action == EVENT_DELIVERED)
+			e->fate[i] = DELIVERED;
+		if (action == EVENT_BOUNCED)
+			e->fate[i] = BOUNCED;
+	}
+	stream_take(&w.queues[e->queue].msgs, k->stamp, refunded);
+	w.queues[e->queue].attempted -= refunded;
+	HOLDS(core_settle(w.core, &w.now, &r, &d));
+	for (unsigned i = 0; i < e->n_rcpts; i++) {
+		alive += e->fate[i] == ALIVE;
+		if (d.done.n)
+			HOLDS((d.done.p[0] >> i & 1) == (e->fate[i] != ALIVE));
+	}
+	HOLDS(d.finished == (alive == 0));
+	HOLDS(d.attempts >= e->attempts && d.attempts <= e->attempts + 1);
+	HOLDS(!(e->row_flags & ~d.row_flags) && (!r.maybe_dup || d.row_flags == 1));
+	e->attempts = d.attempts;
+	e->row_flags = d.row_flags;
+	e->due_s = d.due_s;
+	if (r.connection_gone && !lost) {
+		w.conns[k->conn].open = false;
+		w.conns[k->conn].closing = true;
+	}
+	HOLDS(lost || !r.host_failed || w.conns[k->conn].closing);
+	end_claim(k);
+	HOLDS(!core_settle(w.core, &w.now, &r, &d));
+	if (d.finished) {
+		e->leaving = true;
+		if (percent(70))
+			finish_entry(e);
+	}
+}
+
+static void
+forget_conn(uint32_t number)
+{
+	struct model_conn *cn = &w.conns[number];
+
+	w.queues[cn->queue].conns--;
+	w.n_conns--;
+	for (unsigned i = 0; i < CLAIMS; i++) {
+		if (w.claims[i].conn == number)
+			w.claims[i].conn = CORE_NONE;
+	}
+	memset(cn, 0, sizeof(*cn));
+}
+
+static void
+step_conn(uint32_t number)
+{
+	struct model_conn *cn = &w.conns[number];
+
+	if (cn->opening) {
+		unsigned x = w.calm ? 0 : below(100), why;
+
+		if (x < 70) {
+			cn->opening = false;
+			cn->open = true;
+			core_opened(w.core, &w.now, number, percent(80) ? 0 : 1 + below(3));
+			return;
+		}
+		why = below(5);
+		if (why == CORE_FAIL_NOT_ATTEMPTED || why == CORE_FAIL_SOURCE ||
+		    why == CORE_FAIL_DENIED) {
+			stream_take(&w.queues[cn->queue].connects, cn->stamp, 1);
+		}
+		forget_conn(number);
+		core_open_failed(w.core, &w.now, number, (enum core_failure)why,
+				 slice_str("refused"));
+	} else if (cn->closing || (cn->open && !w.calm && percent(5))) {
+		forget_conn(number);
+		core_closed(w.core, &w.now, number, slice_str("gone"));
+	}
+}
+
+static void
+kill_worker(unsigned worker)
+{
+	if (!w.up[worker])
+		return;
+	w.up[worker] = false;
+	for (uint32_t i = 0; i < 256; i++) {
+		struct model_conn *cn = &w.conns[i];
+
+		if ((cn->opening || cn->open || cn->closing) && cn->worker == worker)
+			forget_conn(i);
+	}
+	core_worker_down(w.core, &w.now, worker);
+}
+
+static void
+start_worker(unsigned worker)
+{
+	if (w.up[worker])
+		return;
+	w.up[worker] = true;
+	core_worker_up(w.core, &w.now, worker);
+}
+
+static void
+answer(unsigned queue)
+{
+	struct core_target t[8];
+	uint16_t n = (uint16_t)(1 + below(6));
+	unsigned status = CORE_ROUTE_GOOD;
+
+	if (!w.queues[queue].asked)
+		return;
+	w.queues[queue].asked = false;
+	if (!w.calm && percent(20))
+		status = below(6);
+	if (status == CORE_ROUTE_GOOD && percent(70)) {
+		for (unsigned i = 0; i < n; i++)
+			t[i] = (struct core_target){ percent(50) ? i + 1 : 0,
+						     (uint16_t)(10 * (i / 2)), (uint16_t)(i / 2) };
+		core_route_targets(w.core, queue, t, n);
+	}
+	core_route(w.core, &w.now, queue, status, below(100), 1 + rnd() % 1000000, status ? 0 : n,
+		   w.now.boot_us + below(60) * SECOND, "no such domain");
+}
+
+static void
+pass_time(uint64_t us)
+{
+	w.now.boot_us += us;
+	w.now.wall_us += us;
+}
+
+static void
+step_operator(void)
+{
+	unsigned q = below(QUEUES);
+	struct model_entry *e = &w.entries[below(ENTRIES)];
+
+	switch (below(6)) {
+	case 0:
+	case 1:
+		w.queues[q].paused = !w.queues[q].paused && percent(40);
+		core_pause(w.core, &w.now, q, w.queues[q].paused);
+		break;
+	case 2:
+		core_schedule(w.core, &w.now, q, percent(50));
+		break;
+	case 3:
+		if (percent(5))
+			core_settings_changed(w.core, &w.now);
+		break;
+	case 4:
+		if (percent(5)) /* the wall clock is set */
+			w.now.wall_us +=
+				(uint64_t)(((int64_t)below(7200) - 3600) * (int64_t)SECOND);
+		break;
+	default:
+		if (!e->used || e->leaving)
+			break;
+		HOLDS(core_entry_withdraw(w.core, &w.now, e->index) == !e->claimed);
+		if (e->claimed)
+			break;
+		for (unsigned r = 0; r < e->n_rcpts; r++)
+			e->fate[r] = e->fate[r] == ALIVE ? WITHDRAWN : e->fate[r];
+		e->leaving = true;
+	}
+}
+
+static void
+reload(void)
+{
+	w.conf = !w.conf;
+	struct core_world cw = { WORKERS, w.total_max, SOURCES, 3, vmtas[w.conf] };
+
+	core_reconfigure_in(w.core, &w.now, &cw, renumbered[w.conf]);
+	core_check(w.core);
+}
+
+/* The scheduler dies and comes back: rows, charges and claims are left. ---------------------- */
+static void
+load_entry(struct model_entry *e)
+{
+	uint8_t done = 0;
+	uint32_t wall_s;
+	struct core_entry_facts f = {
+		.key = { e->message, 0 },
+		.queue = e->queue,
+		.epoch = 7,
+		.received_s = e->row_received_s,
+		.due_s = e->due_s,
+		.n_rcpts = (uint16_t)e->n_rcpts,
+		.attempts = e->attempts,
+		.row_flags = e->row_flags,
+		.done = slice_of(&done, 1),
+		.committed = true,
+	};
+
+	for (unsigned r = 0; r < e->n_rcpts; r++)
+		done |= (uint8_t)((e->fate[r] != ALIVE) << r);
+	if (done == 0)
+		f.done = SLICE_NONE;
+	e->index = core_entry_add(w.core, &w.now, &f);
+	/* Its age is what the wall clock of now says; what comes from the future is new. */
+	wall_s = (uint32_t)(w.now.wall_us / SECOND);
+	e->received_s = (uint32_t)(w.now.boot_us / SECOND);
+	if (wall_s > e->row_received_s)
+		e->received_s -= wall_s - e->row_received_s;
+	e->held = false;
+}
+
+static void
+adopt_claim(struct model_claim *k)
+{
+	struct model_entry *e = &w.entries[k->slot];
+
+	k->entry = e->index;
+	k->bits = 0;
+	for (unsigned r = 0; r < e->n_rcpts; r++)
+		k->bits |= (uint8_t)((e->fate[r] == ALIVE) << r);
+	core_adopt(w.core, &w.now, e->index, k->lease, k->conn, k->worker, below(SOURCES));
+}
+
+static void
+adopt_conns(void)
+{
+	for (uint32_t i = 0; i < 1024; i++) {
+		struct model_conn *cn = &w.conns[i];
+		bool busy = false;
+
+		for (unsigned k = 0; k < CLAIMS; k++)
+			busy = busy || (w.claims[k].used && w.claims[k].conn == i);
+		if ((!cn->opening && !cn->open && !cn->closing) || (busy && cn->open))
+			continue;
+		if (cn->open && percent(50))
+			HOLDS(core_adopt_connection(w.core, &w.now, i, cn->queue, cn->worker, 0));
+		else
+			forget_conn(i);
+	}
+}
+
+/* What the dead one had in memory is gone; the same in the model. */
+static void
+load(uint64_t next_lease)
+{
+	w.restarted = true;
+	make_core(next_lease);
+	for (unsigned i = 0; i < ENTRIES; i++) {
+		struct model_entry *e = &w.entries[i];
+
+		if (e->used && e->leaving)
+			e->used = false; /* the outcome was in the event log */
+		else if (e->used)
+			load_entry(e);
+	}
+	for (unsigned q = 0; q < QUEUES; q++) {
+		struct stream *m = &w.queues[q].msgs, *c = &w.queues[q].connects;
+
+		for (unsigned i = 0; i < m->n; i++)
+			core_charge(w.core, &w.now, q, m->stamp[i], 1, 0);
+		for (unsigned i = 0; i < c->n; i++)
+			core_charge(w.core, &w.now, q, c->stamp[i], 0, 1);
+	}
+	for (unsigned k = 0; k < CLAIMS; k++) {
+		/* A connection that was being closed has lost its number. */
+		if (w.claims[k].used && w.claims[k].conn != CORE_NONE &&
+		    !w.conns[w.claims[k].conn].open)
+			w.claims[k].conn = CORE_NONE;
+		if (w.claims[k].used)
+			adopt_claim(&w.claims[k]);
+	}
+	adopt_conns();
+}
+
+static void
+restart(void)
+{
+	struct core_queue_view v[QUEUES];
+	struct core_totals t;
+
+	for (unsigned q = 0; q < QUEUES; q++) {
+		HOLDS(core_queue_view(w.core, &w.now, q, &v[q]));
+		w.queues[q].asked = false;
+	}
+	core_totals(w.core, &t);
+	core_free(&w.core);
+	load(t.next_lease);
+	for (unsigned q = 0; q < QUEUES; q++)
+		core_queue_restore(w.core, q, v[q].paused, v[q].retry_level, v[q].retry_at_wall_us,
+				   SLICE_NONE);
+	for (unsigned i = 0; i < WORKERS; i++) {
+		if (w.up[i])
+			core_worker_up(w.core, &w.now, i);
+	}
+	core_check(w.core);
+}
+
+/* What was found out goes on: leaving entries go, held ones are committed. */
+static void
+step_entry(void)
+{
+	struct model_entry *e = &w.entries[below(ENTRIES)];
+
+	if (!e->used)
+		return;
+	if (e->leaving && !e->claimed) {
+		finish_entry(e);
+	} else if (e->held) {
+		e->held = false;
+		if (percent(95) || w.calm) {
+			core_entry_committed(w.core, &w.now, e->index);
+		} else {
+			core_entry_gone(w.core, &w.now, e->index);
+			e->used = false;
+		}
+	}
+}
+
+static void
+step_claim(void)
+{
+	struct model_claim *k = &w.claims[below(CLAIMS)];
+
+	for (unsigned i = 0; i < CLAIMS && !k->used; i++)
+		k = k + 1 < w.claims + CLAIMS ? k + 1 : w.claims;
+	if (!k->used)
+		return;
+	if (!w.calm && percent(10))
+		return_claim(k);
+	else
+		settle_claim(k);
+}
+
+/* What the core says of itself is what was seen. */
+static void
+look(void)
+{
+	unsigned i = below(QUEUES);
+	struct core_queue_view v;
+
+	HOLDS(core_queue_view(w.core, &w.now, i, &v));
+	HOLDS(w.restarted || v.attempted == w.queues[i].attempted);
+	HOLDS(v.connections == w.queues[i].conns);
+	HOLDS(v.paused == w.queues[i].paused);
+}
+
+static void
+step(void)
+{
+	unsigned x = below(100);
+
+	w.steps++;
+	if (x < 20)
+		for (unsigned i = 1 + below(w.burst); i > 0; i--)
+			add_entry();
+	else if (x < 35)
+		step_entry();
+	else if (x < 55)
+		step_claim();
+	else if (x < 72)
+		for (unsigned i = 0; i < 4; i++)
+			step_conn(below(percent(50) ? 96 : 256));
+	else if (x < 80)
+		answer(below(QUEUES));
+	else if (x < 92)
+		pass_time(percent(80) ? below(100000) : below(5000000));
+	else if (x < 97)
+		step_operator();
+	else if (percent(5))
+		restart();
+	else if (percent(10))
+		reload();
+	else if (percent(20))
+		kill_worker(below(WORKERS));
+	else
+		start_worker(below(WORKERS));
+	core_run(w.core, &w.now, percent(50) ? 0 : 1 + below(20));
+	core_check(w.core);
+	look();
+}
+
+/* The faults end: within bounded time all mail is out. */
+static void
+calm_down(void)
+{
+	w.calm = true;
+	for (unsigned i = 0; i < WORKERS; i++)
+		start_worker(i);
+	for (unsigned i = 0; i < QUEUES; i++) {
+		w.queues[i].paused = false;
+		core_pause(w.core, &w.now, i, false);
+	}
+	for (unsigned turn = 0; turn < 200000; turn++) {
+		uint64_t next;
+		unsigned left = 0;
+
+		w.steps++;
+		for (unsigned i = 0; i < ENTRIES; i++) {
+			left += w.entries[i].used;
+			if (w.entries[i].leaving && !w.entries[i].claimed && w.entries[i].used)
+				finish_entry(&w.entries[i]);
+			else if (w.entries[i].used && w.entries[i].held) {
+				w.entries[i].held = false;
+				core_entry_committed(w.core, &w.now, w.entries[i].index);
+			}
+		}
+		if (left == 0)
+			return;
+		for (unsigned i = 0; i < CLAIMS; i++) {
+			if (w.claims[i].used)
+				settle_claim(&w.claims[i]);
+		}
+		for (uint32_t i = 0; i < 256; i++)
+			step_conn(i);
+		for (unsigned i = 0; i < QUEUES; i++)
+			answer(i);
+		next = core_run(w.core, &w.now, 0);
+		core_check(w.core);
+		if (next == UINT64_MAX)
+			pass_time(1000);
+		else if (next > w.now.boot_us)
+			pass_time(next - w.now.boot_us < 5000 ? 5000
+				  : percent(50)               ? 5000
+							      : next - w.now.boot_us);
+	}
+	HOLDS(!"a queue is forgotten");
+}
+
+int
+main(int argc, char **argv)
+{
+	uint64_t seed = 1, episodes = 100, steps = 0, grants = 0, opens = 0, done = 0;
+	unsigned length = 3000;
+	bool quiet = false;
+	clock_t start = clock();
+	double s;
+	int opt;
+
+	while ((opt = getopt(argc, argv, "s:n:l:q")) != -1) {
+		if (opt == 's')
+			seed = strtoull(optarg, NULL, 10);
+		else if (opt == 'n')
+			episodes = strtoull(optarg, NULL, 10);
+		else if (opt == 'l')
+			length = (unsigned)strtoul(optarg, NULL, 10);
+		else if (opt == 'q')
+			quiet = true;
+		else
+			return 2;
+	}
+	for (uint64_t i = 0; i < episodes; i++) {
+		begin(seed + i);
+		while (w.steps < length)
+			step();
+		calm_down();
+		steps += w.steps;
+		grants += w.grants;
+		opens += w.opens;
+		done += w.done;
+	}
+	core_free(&w.core);
+	s = (double)(clock() - start) / CLOCKS_PER_SEC;
+	if (!quiet)
+		printf("sim: seeds %llu..%llu, %llu steps (%.0f a second), %llu opens, %llu "
+		       "grants, "
+		       "%llu entries done, 0 violations\n",
+		       (unsigned long long)seed, (unsigned long long)(seed + episodes - 1),
+		       (unsigned long long)steps, (double)steps / (s > 0 ? s : 1),
+		       (unsigned long long)opens, (unsigned long long)grants,
+		       (unsigned long long)done);
+	return 0;
+}
