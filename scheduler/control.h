@@ -1,0 +1,46 @@
+/* control: the operator socket: frames in, commands, JSON out. One table names every command. */
+#pragma once
+
+#include "common/base/buf.h"
+#include "common/base/json.h"
+#include "common/ipc/operator.h"
+#include "scheduler/state.h"
+
+/* One request while it is answered. Commands write their data object's members with `json`; what takes
+ * longer keeps the request and calls control_finish() later. */
+struct request {
+	struct scheduler *s;
+	struct control_client *client; /* NULL: it has gone away */
+	struct slice words[OPERATOR_WORDS_MAX];
+	unsigned n_words;   /* arguments behind the command's own words */
+	struct slice *args;
+	unsigned n_args;
+	struct buf text;    /* the JSON */
+	struct json json;
+	int status;         /* exit status for the command, 0 done */
+	char message[256];  /* why, when status != 0; or a remark */
+};
+
+/* True: answered (or failed); false: control_finish() comes later. */
+typedef bool control_fn(struct request *r);
+
+void control_fail(struct request *r, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void control_finish(struct request *r);
+
+/* "--name=value" among the arguments; empty when it is not there. */
+struct slice control_option(const struct request *r, const char *name);
+bool control_flag(const struct request *r, const char *name);
+/* The n-th argument that is no option; empty when there is none. */
+struct slice control_word(const struct request *r, unsigned n);
+/* Does queue name `d/v` match `pattern` (`D/V` with `*` for either side, or `D`)? */
+bool control_matches(struct slice name, struct slice pattern);
+
+/* control_show.c */
+/* The reply as it was received, or what happened: an accounting diagnostic without its "smtp;", "x-sluice;". */
+struct slice control_reply(struct slice diagnostic);
+control_fn control_show_status, control_show_queues, control_show_topqueues, control_show_queue, control_show_domains,
+	control_show_vmtas, control_show_sources, control_show_workers, control_show_settings;
+/* control_act.c */
+control_fn control_pause, control_resume, control_schedule, control_stop;
+/* control_select.c */
+control_fn control_list, control_delete;

@@ -1,0 +1,490 @@
+/* control_show: commands that look. */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/base/mem.h"
+#include "scheduler/control.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#define HASH_FUNCTION(keyptr, keylen, hashv) ((hashv) = (unsigned)XXH3_64bits((keyptr), (keylen)))
+#include <uthash.h>
+
+static const char *const wait_names[] = {
+	[CORE_WAIT_NONE] = "none",	 [CORE_WAIT_EMPTY] = "empty", [CORE_WAIT_CONNECTIONS] = "connections",
+	[CORE_WAIT_RATE] = "rate",	 [CORE_WAIT_PAUSED] = "paused", [CORE_WAIT_RETRY] = "retry",
+	[CORE_WAIT_SOURCES] = "sources", [CORE_WAIT_DNS] = "dns",
+};
+
+/* Queues --------------------------------------------------------------------------------------- */
+/* "max-msg-rate 500/h" and the FILE:LINE that says so; what is no directive stands alone. */
+static void
+write_limit(struct json *j, const struct conf *conf, const struct core_queue_view *v)
+{
+	struct slice vmta = v->name;
+	struct slice domain = slice_cut(&vmta, '/');
+	struct conf_setting set = { 0 };
+	struct buf limit = { 0 }, config = { 0 };
+
+	if (v->limit != NULL) {
+		buf_puts(&limit, v->limit);
+		if (conf_setting_find(conf, domain, vmta, v->limit, &set) && set.value != NULL)
+			buf_printf(&limit, " %s", set.value);
+		if (set.file != NULL)
+			buf_printf(&config, "%s:%u", set.file, set.line);
+	}
+	json_key(j, "limit");
+	if (limit.len > 0)
+		json_string(j, buf_slice(&limit));
+	else
+		json_null(j);
+	json_key(j, "config");
+	if (config.len > 0)
+		json_string(j, buf_slice(&config));
+	else
+		json_null(j);
+	buf_clear(&limit);
+	buf_clear(&config);
+}
+
+static void
+write_blocked(struct json *j, const struct conf *conf, const struct core_queue_view *v)
+{
+	json_key(j, "blocked");
+	json_object_begin(j);
+	json_key_str(j, "by", wait_names[v->wait]);
+	write_limit(j, conf, v);
+	json_key_time(j, "until", v->until_wall_us);
+	json_object_end(j);
+}
+
+struct slice
+control_reply(struct slice diagnostic)
+{
+	static const char *const kinds[] = { "smtp;", "x-sluice;", "x-pmta;" };
+
+	for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+		size_t n = strlen(kinds[i]);
+
+		if (diagnostic.n >= n && memcmp(diagnostic.p, kinds[i], n) == 0)
+			return slice_sub(diagnostic, n);
+	}
+	return diagnostic;
+}
+
+static void
+write_queue(struct json *j, const struct conf *conf, const struct core_queue_view *v)
+{
+	json_object_begin(j);
+	json_key_string(j, "name", v->name);
+	json_key_u64(j, "rcp", v->rcpts);
+	json_key_u64(j, "kb", v->kbytes);
+	json_key_u64(j, "conn", v->connections);
+	json_key_bool(j, "paused", v->paused);
+	json_key_str(j, "mode", "normal");
+	json_key_time(j, "retryTime", v->retry_at_wall_us);
+	json_key(j, "event");
+	json_array_begin(j);
+	if (v->last_error.n > 0) {
+		json_object_begin(j);
+		json_key_str(j, "type", "error");
+		json_key_time(j, "time", v->last_error_wall_us);
+		json_key_string(j, "text", control_reply(v->last_error));
+		json_object_end(j);
+	}
+	json_array_end(j);
+	json_key(j, "backoff");
+	json_null(j);
+	write_blocked(j, conf, v);
+	json_key_u64(j, "delivered", v->delivered);
+	json_key_u64(j, "bounced", v->bounced);
+	json_key_u64(j, "transient", v->transient);
+	json_key_u64(j, "attempted", v->attempted);
+	json_key_u64(j, "msgRate", v->msg_rate);
+	json_key(j, "modeEvent");
+	json_array_begin(j);
+	json_array_end(j);
+	json_object_end(j);
+}
+
+struct collected {
+	struct request *r;
+	struct slice pattern;
+	bool paused, connected, errors, backoff;
+	struct core_queue_view *views;
+	size_t n, cap;
+	uint64_t total_rcpts, with_rcpts;
+};
+
+static void
+collect(void *arg, uint32_t queue)
+{
+	struct collected *c = arg;
+	struct core_now now = scheduler_now(c->r->s);
+	struct core_queue_view v;
+	void *p = c->views;
+
+	if (!core_queue_view(c->r->s->core, &now, queue, &v))
+		return;
+	c->total_rcpts += v.rcpts;
+	c->with_rcpts += v.rcpts > 0;
+	if (c->pattern.n > 0 && !control_matches(v.name, c->pattern))
+		return;
+	if ((c->paused && !v.paused) || (c->connected && v.connections == 0) ||
+	    (c->errors && v.last_error.n == 0) || c->backoff)
+		return;
+	mem_grow(&p, &c->cap, c->n + 1, sizeof *c->views);
+	c->views = p;
+	c->views[c->n++] = v;
+}
+
+static int
+by_rcpts(const void *a, const void *b)
+{
+	const struct core_queue_view *x = a, *y = b;
+
+	if (x->rcpts != y->rcpts)
+		return x->rcpts > y->rcpts ? -1 : 1;
+	return slice_cmp(x->name, y->name);
+}
+
+static int
+by_size(const void *a, const void *b)
+{
+	const struct core_queue_view *x = a, *y = b;
+
+	if (x->kbytes != y->kbytes)
+		return x->kbytes > y->kbytes ? -1 : 1;
+	return slice_cmp(x->name, y->name);
+}
+
+static int
+by_name(const void *a, const void *b)
+{
+	const struct core_queue_view *x = a, *y = b;
+
+	return slice_cmp(x->name, y->name);
+}
+
+static bool
+show_queues(struct request *r, const char *default_sort, struct slice pattern, uint64_t default_items)
+{
+	struct collected c = { .r = r, .pattern = pattern };
+	struct slice sort = control_option(r, "sort"), mode = control_option(r, "mode");
+	struct slice items = control_option(r, "maxitems");
+	uint64_t most = default_items;
+	uint32_t cursor = 0;
+
+	if (items.n > 0 && !slice_u64(items, UINT32_MAX, &most)) {
+		control_fail(r, 2, "--maxitems takes a whole number");
+		return true;
+	}
+	if (mode.n > 0 && !slice_is(mode, "normal") && !slice_is(mode, "backoff")) {
+		control_fail(r, 2, "--mode is normal or backoff");
+		return true;
+	}
+	if (sort.n == 0)
+		sort = slice_str(default_sort);
+	if (!slice_is(sort, "rcpt") && !slice_is(sort, "name") && !slice_is(sort, "size")) {
+		control_fail(r, 2, "--sort is rcpt, name or size");
+		return true;
+	}
+	c.paused = control_flag(r, "paused");
+	c.connected = control_flag(r, "connected");
+	c.errors = control_flag(r, "errors");
+	c.backoff = slice_is(mode, "backoff");
+	while (core_each_queue(r->s->core, &cursor, 4096, collect, &c))
+		;
+	if (c.n > 0)
+		qsort(c.views, c.n, sizeof *c.views,
+		      slice_is(sort, "rcpt") ? by_rcpts : slice_is(sort, "size") ? by_size : by_name);
+	json_key(&r->json, "queue");
+	json_array_begin(&r->json);
+	for (size_t i = 0; i < c.n && i < most; i++)
+		write_queue(&r->json, r->s->conf, &c.views[i]);
+	json_array_end(&r->json);
+	json_key_u64(&r->json, "matching", c.n);
+	json_key_u64(&r->json, "totalRcp", c.total_rcpts);
+	json_key_u64(&r->json, "totalQueuesWithRcp", c.with_rcpts);
+	mem_free(c.views);
+	return true;
+}
+
+bool
+control_show_queues(struct request *r)
+{
+	return show_queues(r, "name", control_word(r, 0), 20);
+}
+
+bool
+control_show_topqueues(struct request *r)
+{
+	return show_queues(r, "rcpt", control_word(r, 0), 20);
+}
+
+bool
+control_show_queue(struct request *r)
+{
+	struct core_now now = scheduler_now(r->s);
+	struct slice name = control_word(r, 0);
+	struct core_queue_view v;
+	uint32_t queue = names_find(r->s->names, name);
+	struct core_totals t;
+
+	if (name.n == 0) {
+		control_fail(r, 2, "a queue is missing: D/V");
+		return true;
+	}
+	if (queue == 0 || !core_queue_view(r->s->core, &now, queue, &v)) {
+		control_fail(r, 1, "no such queue");
+		return true;
+	}
+	core_totals(r->s->core, &t);
+	json_key(&r->json, "queue");
+	json_array_begin(&r->json);
+	write_queue(&r->json, r->s->conf, &v);
+	json_array_end(&r->json);
+	json_key_u64(&r->json, "totalRcp", t.queued_rcpts);
+	json_key_u64(&r->json, "totalQueuesWithRcp", t.queues_with_mail);
+	return true;
+}
+
+/* Sums over queues by domain or virtual MTA ---------------------------------------------------- */
+struct sum {
+	UT_hash_handle hh;
+	struct slice name;
+	uint64_t rcpts, kbytes, connections, queues;
+};
+struct summing {
+	struct request *r;
+	bool by_vmta;
+	struct sum *sums;
+};
+
+static void
+sum_queue(void *arg, uint32_t queue)
+{
+	struct summing *x = arg;
+	struct core_now now = scheduler_now(x->r->s);
+	struct core_queue_view v;
+	struct slice vmta, name;
+	struct sum *e = NULL;
+
+	if (!core_queue_view(x->r->s->core, &now, queue, &v))
+		return;
+	vmta = v.name;
+	name = slice_cut(&vmta, '/');
+	if (x->by_vmta)
+		name = vmta;
+	HASH_FIND(hh, x->sums, name.p, name.n, e);
+	if (e == NULL) {
+		e = mem_zalloc(sizeof *e);
+		e->name = name;
+		HASH_ADD_KEYPTR(hh, x->sums, e->name.p, e->name.n, e);
+	}
+	e->rcpts += v.rcpts;
+	e->kbytes += v.kbytes;
+	e->connections += v.connections;
+	e->queues++;
+}
+
+static int
+sum_order(const struct sum *a, const struct sum *b)
+{
+	if (a->rcpts != b->rcpts)
+		return a->rcpts > b->rcpts ? -1 : 1;
+	return slice_cmp(a->name, b->name);
+}
+
+static bool
+show_sums(struct request *r, bool by_vmta)
+{
+	struct summing x = { .r = r, .by_vmta = by_vmta };
+	struct slice items = control_option(r, "maxitems");
+	struct slice pattern = control_word(r, 0);
+	uint64_t most = 20;
+	uint32_t cursor = 0;
+	struct sum *e, *next;
+
+	if (items.n > 0 && !slice_u64(items, UINT32_MAX, &most)) {
+		control_fail(r, 2, "--maxitems takes a whole number");
+		return true;
+	}
+	while (core_each_queue(r->s->core, &cursor, 4096, sum_queue, &x))
+		;
+	HASH_SORT(x.sums, sum_order);
+	json_key(&r->json, by_vmta ? "vmta" : "domain");
+	json_array_begin(&r->json);
+	HASH_ITER(hh, x.sums, e, next)
+	{
+		if (most > 0 && (pattern.n == 0 || control_matches(e->name, pattern))) {
+			json_object_begin(&r->json);
+			json_key_string(&r->json, "name", e->name);
+			json_key_u64(&r->json, by_vmta ? "domains" : "queues", e->queues);
+			json_key_u64(&r->json, "rcp", e->rcpts);
+			json_key_u64(&r->json, "kb", e->kbytes);
+			json_key_u64(&r->json, "conn", e->connections);
+			json_object_end(&r->json);
+			most--;
+		}
+		HASH_DEL(x.sums, e);
+		mem_free(e);
+	}
+	json_array_end(&r->json);
+	return true;
+}
+
+bool
+control_show_domains(struct request *r)
+{
+	return show_sums(r, false);
+}
+
+bool
+control_show_vmtas(struct request *r)
+{
+	return show_sums(r, true);
+}
+
+/* The instance --------------------------------------------------------------------------------- */
+bool
+control_show_status(struct request *r)
+{
+	struct scheduler *s = r->s;
+	struct json *j = &r->json;
+	uint64_t now = loop_wall_us(s->loop);
+	struct core_totals t;
+	uint64_t files, unused, delivered, bounced;
+
+	core_totals(s->core, &t);
+	stats_outcomes(s, &delivered, &bounced);
+	segments_counts(s->segments, &files, &unused);
+	json_key_str(j, "version", SLUICE_VERSION);
+	json_key_u64(j, "pid", (uint64_t)getpid());
+	json_key_time(j, "startTime", s->started_wall_us);
+	json_key_u64(j, "uptimeSeconds", (now - s->started_wall_us) / 1000000u);
+	json_key_bool(j, "draining", s->draining);
+	json_key_u64(j, "queues", t.queues_with_mail);
+	json_key_u64(j, "totalRcp", t.queued_rcpts);
+	json_key_u64(j, "totalKb", t.queued_kbytes);
+	json_key_u64(j, "connections", t.connections);
+	json_key(j, "traffic");
+	json_object_begin(j);
+	json_key_u64(j, "receivedMsg", s->totals.received);
+	json_key_u64(j, "receivedRcp", s->totals.received_rcpt);
+	json_key_u64(j, "attempted", t.attempted);
+	json_key_u64(j, "delivered", delivered);
+	json_key_u64(j, "transient", t.transient);
+	json_key_u64(j, "bounced", bounced);
+	json_key_u64(j, "expired", s->totals.expired);
+	json_key_u64(j, "deleted", s->totals.deleted);
+	json_key_u64(j, "maybeDup", s->totals.maybe_dup);
+	json_key_u64(j, "connectAttempts", t.connect_attempts);
+	json_key_u64(j, "connectFailed", t.connect_failed);
+	json_object_end(j);
+	json_key(j, "spool");
+	json_object_begin(j);
+	json_key_str(j, "dir", s->spool.path);
+	json_key_u64(j, "mapPercent", store_fill_percent(s->store));
+	json_key_u64(j, "segments", files);
+	json_key_u64(j, "segmentsFree", unused);
+	json_object_end(j);
+	json_key_u64(j, "workers", s->n_workers);
+	json_key_u64(j, "receivers", s->n_receivers);
+	return true;
+}
+
+bool
+control_show_sources(struct request *r)
+{
+	struct core_now now = scheduler_now(r->s);
+	const struct conf_source_ip *ips;
+	size_t n_ips = conf_source_ips(r->s->conf, &ips);
+	const struct conf_vmta *vmtas;
+	size_t n = conf_vmtas(r->s->conf, &vmtas);
+	struct json *j = &r->json;
+
+	(void)n_ips;
+	json_key(j, "source");
+	json_array_begin(j);
+	for (size_t v = 0; v < n; v++) {
+		for (unsigned i = 0; i < vmtas[v].n_sources; i++) {
+			const struct conf_vmta_source *src = &vmtas[v].sources[i];
+			struct core_source_view view;
+
+			core_source_view(r->s->core, &now, src->source_ip, &view);
+			json_object_begin(j);
+			/* Without smtp-source-hosts the kernel chooses. */
+			json_key_str(j, "ip", src->source_ip == 0 ? "any" : ips[src->source_ip].text);
+			json_key_str(j, "name", src->helo);
+			json_key_str(j, "vmta", vmtas[v].name);
+			json_key(j, "worker");
+			json_i64(j, view.worker);
+			json_key_u64(j, "weight", src->weight);
+			json_key_u64(j, "conn", view.connections);
+			json_key_u64(j, "attempted", view.attempted);
+			json_key_u64(j, "delivered", view.delivered);
+			json_key_u64(j, "msgRate", view.msg_rate);
+			json_key_u64(j, "connectRate", view.connect_rate);
+			json_object_end(j);
+		}
+	}
+	json_array_end(j);
+	return true;
+}
+
+bool
+control_show_workers(struct request *r)
+{
+	struct core_now now = scheduler_now(r->s);
+	const struct conf_source_ip *ips;
+	size_t n_ips = conf_source_ips(r->s->conf, &ips);
+	struct json *j = &r->json;
+
+	json_key(j, "worker");
+	json_array_begin(j);
+	for (unsigned w = 0; w < r->s->n_workers; w++) {
+		struct peer *p = &r->s->workers[w];
+
+		json_object_begin(j);
+		json_key_u64(j, "slot", w);
+		json_key_u64(j, "pid", p->pid);
+		json_key_u64(j, "generation", p->generation);
+		json_key_str(j, "state", p->channel == NULL ? "down" : p->said_hello ? "running" : "starting");
+		json_key(j, "sources");
+		json_array_begin(j);
+		for (size_t i = 0; i < n_ips; i++) {
+			struct core_source_view view;
+
+			core_source_view(r->s->core, &now, (uint32_t)i, &view);
+			if (view.worker == (int)w && ips[i].text[0] != '\0')
+				json_string(j, slice_str(ips[i].text));
+		}
+		json_array_end(j);
+		json_object_end(j);
+	}
+	json_array_end(j);
+	return true;
+}
+
+bool
+control_show_settings(struct request *r)
+{
+	struct slice vmta = control_word(r, 0);
+	struct slice domain = slice_cut(&vmta, '/');
+
+	if (domain.n == 0) {
+		control_fail(r, 2, "a queue is missing: D/V");
+		return true;
+	}
+	if (vmta.n == 0)
+		vmta = SLICE_LIT("{default}");
+	if (!slice_is(vmta, "{default}") && conf_vmta_find(r->s->conf, vmta) < 0) {
+		control_fail(r, 1, "no such virtual MTA");
+		return true;
+	}
+	json_key(&r->json, "setting");
+	conf_show_settings(r->s->conf, domain, vmta, &r->json);
+	return true;
+}

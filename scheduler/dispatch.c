@@ -1,0 +1,479 @@
+/* dispatch: the workers' side: the core's decisions as messages, what workers say as facts. */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/check.h"
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "common/base/wire.h"
+#include "scheduler/state.h"
+
+static bool
+send_to(struct peer *p, const struct message *m, struct slice payload)
+{
+	if (p->channel == NULL)
+		return false;
+	if (channel_send(p->channel, m, payload) == 0)
+		return true;
+	/* A worker that leaves a whole ring unread is stuck: cut it off, its leases come back when the
+	 * master has buried it. */
+	log_error("worker=%u ring=full", p->slot);
+	return false;
+}
+
+/* An OPEN that did not fit: given back to the core at the next tick, never from inside an op. */
+static void
+unsent_add(struct scheduler *s, uint32_t connection)
+{
+	void *p = s->unsent;
+
+	mem_grow(&p, &s->cap_unsent, s->n_unsent + 1, sizeof *s->unsent);
+	s->unsent = p;
+	s->unsent[s->n_unsent++] = connection;
+	s->conns[connection].unsent = true;
+}
+
+void
+dispatch_tick(struct scheduler *s)
+{
+	struct core_now now = scheduler_now(s);
+
+	for (size_t i = 0; i < s->n_unsent; i++) {
+		struct conn *c = &s->conns[s->unsent[i]];
+
+		/* Its worker died meanwhile; the number may already stand for another connection. */
+		if (!c->used || !c->unsent)
+			continue;
+		c->used = false;
+		core_open_failed(s->core, &now, s->unsent[i], CORE_FAIL_NOT_ATTEMPTED, SLICE_NONE);
+		scheduler_kick(s);
+	}
+	s->n_unsent = 0;
+	/* Room comes with a settled claim; but none may be out, when the ring or the disk was full. */
+	for (unsigned i = 0; i < s->n_workers; i++) {
+		if (!s->workers[i].refused_work)
+			continue;
+		s->workers[i].refused_work = false;
+		core_worker_room(s->core, &now, i);
+		scheduler_kick(s);
+	}
+}
+
+/* The core's decisions ------------------------------------------------------------------------- */
+static const struct conf_queue *
+op_settings(void *ctx, uint32_t queue, struct slice name)
+{
+	struct scheduler *s = ctx;
+
+	return settings_get(s->settings, queue, name);
+}
+
+static void
+op_ask_route(void *ctx, uint32_t queue, struct slice name)
+{
+	routes_ask(ctx, queue, name);
+}
+
+static void
+op_open(void *ctx, const struct core_open *o)
+{
+	struct scheduler *s = ctx;
+	struct message m = { .kind = MESSAGE_OPEN };
+	struct slice name = names_get(s->names, o->queue);
+	struct slice vmta = name;
+	int number;
+
+	slice_cut(&vmta, '/');
+	number = conf_vmta_find(s->conf, vmta);
+	CHECK(o->connection < CORE_CONNECTIONS_MAX && !s->conns[o->connection].used);
+	s->conns[o->connection] = (struct conn){ .entry = CORE_NONE,
+						 .queue = o->queue,
+						 .source_ip = o->source_ip,
+						 .worker = (uint8_t)o->worker,
+						 .used = true };
+	m.u.open.route_generation = o->route_generation;
+	m.u.open.route_slot = o->route_slot;
+	m.u.open.target = o->target;
+	m.u.open.deadline_boot_us = o->deadline_boot_us;
+	m.u.open.connection = o->connection;
+	m.u.open.source_ip = o->source_ip;
+	m.u.open.vmta = number < 0 ? 0 : (uint32_t)number;
+	m.u.open.queue = o->queue;
+	if (!send_to(&s->workers[o->worker], &m, name))
+		unsent_add(s, o->connection);
+}
+
+static bool
+op_work(void *ctx, const struct core_work *w)
+{
+	struct scheduler *s = ctx;
+	struct peer *p = &s->workers[w->worker];
+	struct conn *c = &s->conns[w->connection];
+	struct message m = { .kind = MESSAGE_WORK };
+	struct claim_grant g = {
+		.lease = w->lease,
+		.key = w->key,
+		.queue = w->queue,
+		.attempt = w->attempt,
+		.connection = w->connection,
+		.source_ip = w->source_ip,
+		.generation = p->generation,
+		.n_rcpts = w->n_attempt,
+		.granted_boot_us = w->granted_boot_us,
+	};
+	int slot;
+
+	p->refused_work = true;
+	memcpy(g.rcpts, w->attempt_bits, (w->n_rcpts + 7u) / 8);
+	if (p->channel == NULL || !channel_has_room(p->channel, IPC_PAYLOAD_MAX / 1024))
+		return false;
+	slot = claim_grant(s->claims[w->worker], &g);
+	if (slot < 0)
+		return false;
+	p->refused_work = false;
+	CHECK(c->used && c->entry == CORE_NONE);
+	c->entry = w->entry;
+	c->lease = w->lease;
+	c->stamp_boot_us = w->granted_boot_us;
+	c->claim_slot = (uint32_t)slot;
+	c->attempt = (uint16_t)w->attempt;
+	m.u.work.lease = w->lease;
+	m.u.work.epoch = w->epoch;
+	m.u.work.deadline_boot_us = w->deadline_boot_us;
+	m.u.work.id = w->key.message;
+	m.u.work.connection = w->connection;
+	m.u.work.claim_slot = (uint32_t)slot;
+	m.u.work.segment = w->segment;
+	m.u.work.offset16 = w->offset16;
+	m.u.work.first_rcpt = w->first_rcpt;
+	m.u.work.n_rcpts = w->n_rcpts;
+	m.u.work.attempt = (uint16_t)w->attempt;
+	CHECK(send_to(p, &m, slice_of(w->attempt_bits, ((size_t)w->n_rcpts + 7) / 8)));
+	return true;
+}
+
+static void
+op_close(void *ctx, uint32_t connection, unsigned worker)
+{
+	struct scheduler *s = ctx;
+	struct message m = { .kind = MESSAGE_CLOSE };
+
+	m.u.conn.connection = connection;
+	peer_send(&s->workers[worker], &m);
+}
+
+/* The enhanced status that leads `text` ("5.1.2 no such domain"), else `usual`; *rest is what follows. */
+static void
+leading_status(const char *text, const unsigned char usual[3], unsigned char status[3], const char **rest)
+{
+	unsigned a, b, c;
+	int n = 0;
+
+	memcpy(status, usual, 3);
+	*rest = text != NULL ? text : "";
+	if (text == NULL || sscanf(text, "%1u.%3u.%3u %n", &a, &b, &c, &n) != 3 || n == 0)
+		return;
+	status[0] = (unsigned char)a;
+	status[1] = (unsigned char)(b & 255);
+	status[2] = (unsigned char)(c & 255);
+	*rest = text + n;
+}
+
+static void
+op_give_up(void *ctx, uint32_t entry, enum core_give_up why, const char *text)
+{
+	/* RFC 3463: delivery time expired; bad destination system; no answer from host. */
+	static const unsigned char expired[3] = { 4, 4, 7 }, no_domain[3] = { 5, 1, 2 }, no_host[3] = { 5, 4, 1 };
+	static const unsigned char success[3] = { 2, 0, 0 };
+	struct scheduler *s = ctx;
+	unsigned char status[3];
+	char diag[600];
+
+	switch (why) {
+	case CORE_EXPIRED:
+		settle_outcome(s, entry, EVENT_EXPIRED, expired, "smtp;delivery time expired (bounce-after)");
+		break;
+	case CORE_DISCARDED:
+		settle_outcome(s, entry, EVENT_DELIVERED, success, "x-sluice;discarded");
+		break;
+	case CORE_HOST_REFUSED:
+	case CORE_NO_ROUTE:
+		leading_status(text, why == CORE_NO_ROUTE ? no_domain : no_host, status, &text);
+		snprintf(diag, sizeof diag, "%s%s", strncmp(text, "smtp;", 5) == 0 ? "" : "smtp;", text);
+		settle_outcome(s, entry, EVENT_BOUNCED, status, diag);
+		break;
+	}
+}
+
+static void
+op_queue_changed(void *ctx, uint32_t queue)
+{
+	settle_queue_row(ctx, queue);
+}
+
+const struct core_ops dispatch_ops = {
+	.settings = op_settings,
+	.ask_route = op_ask_route,
+	.open = op_open,
+	.work = op_work,
+	.close = op_close,
+	.give_up = op_give_up,
+	.queue_changed = op_queue_changed,
+};
+
+/* What workers say ----------------------------------------------------------------------------- */
+/* The connection of a worker's message, or NULL: numbers from outside are checked against our own. */
+static struct conn *
+own_conn(struct peer *p, uint32_t number)
+{
+	struct conn *c;
+
+	if (number >= CORE_CONNECTIONS_MAX)
+		return NULL;
+	c = &p->s->conns[number];
+	return c->used && c->worker == p->slot ? c : NULL;
+}
+
+/* The connection has ended with a lease out: its result should have come before, the claim table decides. */
+static void
+lose_lease(struct peer *p, struct conn *c)
+{
+	struct settle_source from = { c->entry,	     c->lease,	 p->slot,
+				      c->claim_slot, c->attempt, c->stamp_boot_us };
+	struct claim_view v;
+
+	if (c->entry == CORE_NONE)
+		return;
+	c->entry = CORE_NONE;
+	if (claim_read(p->s->claims[p->slot], from.claim_slot, &v) != 0)
+		memset(&v, 0, sizeof v);
+	settle_lost(p->s, &from, &v);
+}
+
+static void
+on_opened(struct peer *p, const struct message *m)
+{
+	struct core_now now = scheduler_now(p->s);
+
+	if (own_conn(p, m->u.opened.connection) != NULL)
+		core_opened(p->s->core, &now, m->u.opened.connection, m->u.opened.rcpt_max);
+}
+
+static enum core_failure
+failure_of(uint32_t why)
+{
+	switch (why) {
+	case OPEN_GREETING_PERMANENT:
+		return CORE_FAIL_HOST_PERMANENT;
+	case OPEN_STALE:
+	case OPEN_LATE:
+	case OPEN_NO_RESOURCES:
+		return CORE_FAIL_NOT_ATTEMPTED;
+	case OPEN_SOURCE:
+		return CORE_FAIL_SOURCE;
+	case OPEN_DENIED:
+		return CORE_FAIL_DENIED;
+	default:
+		return CORE_FAIL_HOST;
+	}
+}
+
+static void
+on_open_failed(struct peer *p, const struct message *m, struct slice payload)
+{
+	struct scheduler *s = p->s;
+	struct core_now now = scheduler_now(s);
+	struct conn *c = own_conn(p, m->u.open_failed.connection);
+	enum core_failure why = failure_of(m->u.open_failed.why);
+	struct results r;
+	struct slice text = SLICE_LIT("connection failed");
+	char esc[256];
+
+	if (c == NULL)
+		return;
+	lose_lease(p, c); /* none, unless the worker lies */
+	if (results_decode(&r, payload, &s->scratch) != 0)
+		memset(&r, 0, sizeof r);
+	if (r.n_rcpts > 0)
+		text = r.rcpts[0].diag;
+	else if (r.dlv_esmtp.n > 0)
+		text = r.dlv_esmtp; /* carries the reason when there is no recipient */
+	log_info("queue=%.*s worker=%u connect=failed why=%u text=\"%s\"",
+		 (int)names_get(s->names, c->queue).n, names_get(s->names, c->queue).p, p->slot,
+		 m->u.open_failed.why, str_escape(esc, sizeof esc, text));
+	if (why != CORE_FAIL_NOT_ATTEMPTED)
+		settle_connect(s, c->queue, c->source_ip, r.dlv_destination_ip, r.dsn_mta, text);
+	c->used = false;
+	core_open_failed(s->core, &now, m->u.open_failed.connection, why, text);
+}
+
+static void
+on_result(struct peer *p, const struct message *m, struct slice payload)
+{
+	struct scheduler *s = p->s;
+	struct conn *c = own_conn(p, m->u.result.connection);
+	struct wire_reader r;
+	struct slice encoded, rest;
+	struct results results;
+	struct result_strings strings;
+	struct settle_source from;
+
+	if (c != NULL && c->entry != CORE_NONE && c->lease == m->u.result.lease) {
+		from = (struct settle_source){ c->entry,      c->lease,   p->slot,
+					       c->claim_slot, c->attempt, c->stamp_boot_us };
+		c->entry = CORE_NONE;
+	} else if (recovery_lease(s, p->slot, m->u.result.lease, &from) == NULL) {
+		log_warn("worker=%u lease=%llu result=late", p->slot, (unsigned long long)m->u.result.lease);
+		return;
+	}
+	wire_read_init(&r, payload);
+	encoded = wire_bytes(&r, CLAIM_RESULT_BYTES);
+	rest = wire_raw(&r, wire_left(&r));
+	if (r.bad || results_decode(&results, encoded, &s->scratch) != 0) {
+		struct claim_view v = { .state = CLAIM_DOT_SENT };
+
+		log_error("worker=%u result=malformed", p->slot);
+		settle_lost(s, &from, &v);
+		return;
+	}
+	results.flags |= m->u.result.flags;
+	if (result_strings_decode(&strings, rest, &s->scratch2) != 0 || strings.n_rcpts != results.n_rcpts) {
+		settle_by_record(s, &from, &results);
+		return;
+	}
+	if (!settle_results(s, &from, &results, &strings))
+		claim_free(s->claims[p->slot], from.claim_slot);
+}
+
+static void
+on_returned(struct peer *p, const struct message *m)
+{
+	struct scheduler *s = p->s;
+	struct core_now now = scheduler_now(s);
+	struct conn *c = own_conn(p, m->u.returned.connection);
+	struct settle_source from;
+
+	if (c != NULL && c->entry != CORE_NONE && c->lease == m->u.returned.lease) {
+		from = (struct settle_source){ c->entry,      c->lease,   p->slot,
+					       c->claim_slot, c->attempt, c->stamp_boot_us };
+		c->entry = CORE_NONE;
+	} else if (recovery_lease(s, p->slot, m->u.returned.lease, &from) == NULL) {
+		return;
+	}
+	(void)core_returned(s->core, &now, from.entry, from.lease);
+	claim_free(s->claims[p->slot], from.claim_slot);
+	core_worker_room(s->core, &now, p->slot);
+}
+
+static void
+on_closed(struct peer *p, const struct message *m, struct slice payload)
+{
+	struct scheduler *s = p->s;
+	struct core_now now = scheduler_now(s);
+	struct conn *c = own_conn(p, m->u.closed.connection);
+
+	if (c == NULL)
+		return;
+	lose_lease(p, c);
+	c->used = false;
+	core_closed(s->core, &now, m->u.closed.connection, payload);
+}
+
+static void
+on_hello(struct peer *p, const struct message *m)
+{
+	struct scheduler *s = p->s;
+	struct core_now now = scheduler_now(s);
+
+	if (m->kind == MESSAGE_WORKER_HELLO) {
+		p->pid = m->u.hello.pid;
+		log_info("worker=%u pid=%u hello resumed=%d", p->slot, p->pid,
+			 (m->u.hello.flags & HELLO_RESUMED) != 0);
+		return;
+	}
+	p->said_hello = true;
+	recovery_worker_known(s, p->slot);
+	core_worker_up(s->core, &now, p->slot);
+}
+
+static void
+on_message(struct peer *p, const struct message *m, struct slice payload)
+{
+	switch (m->kind) {
+	case MESSAGE_WORKER_HELLO:
+	case MESSAGE_HELLO_END:
+		on_hello(p, m);
+		break;
+	case MESSAGE_HELD:
+		recovery_held(p->s, p->slot, m);
+		break;
+	case MESSAGE_OPENED:
+		on_opened(p, m);
+		break;
+	case MESSAGE_OPEN_FAILED:
+		on_open_failed(p, m, payload);
+		break;
+	case MESSAGE_RESULT:
+		on_result(p, m, payload);
+		break;
+	case MESSAGE_RETURNED:
+		on_returned(p, m);
+		break;
+	case MESSAGE_CLOSED:
+		on_closed(p, m, payload);
+		break;
+	default:
+		break;
+	}
+}
+
+/* Takes what has come; `bounded`: stop when the batch is full (the rest is taken after its commit). */
+static void
+drain(struct peer *p, bool bounded)
+{
+	struct message m;
+	struct slice payload;
+
+	peer_flush(p);
+	while (p->channel != NULL && !(bounded && committer_is_full(p->s->committer))) {
+		int rc = channel_recv(p->channel, &m, &payload);
+
+		if (rc == 0)
+			return;
+		if (rc < 0) {
+			peer_broken(p, rc);
+			return;
+		}
+		on_message(p, &m, payload);
+		scheduler_kick(p->s);
+	}
+}
+
+void
+dispatch_channel(struct peer *p)
+{
+	drain(p, true);
+}
+
+void
+dispatch_gone(struct peer *p)
+{
+	struct scheduler *s = p->s;
+	struct core_now now = scheduler_now(s);
+
+	/* First what the dead worker still managed to say, then what its claim table knows. */
+	drain(p, false);
+	peer_close(p);
+	for (uint32_t i = 0; i < CORE_CONNECTIONS_MAX; i++) {
+		struct conn *c = &s->conns[i];
+
+		if (!c->used || c->worker != p->slot)
+			continue;
+		c->used = false;
+		lose_lease(p, c);
+	}
+	recovery_worker_gone(s, p->slot);
+	core_worker_down(s->core, &now, p->slot);
+	scheduler_kick(s);
+}

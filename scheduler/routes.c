@@ -1,0 +1,166 @@
+/* routes: asking the resolver, and handing its answers to the core. */
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "common/proc/route.h"
+#include "scheduler/state.h"
+
+/* The key: a domain, or "=" and the queue's smtp-hosts; the port behind a newline. */
+static void
+make_key(struct scheduler *s, uint32_t queue, struct slice name, struct buf *key)
+{
+	const struct conf_queue *q = dispatch_ops.settings(s, queue, name);
+	struct slice rest = name;
+	struct slice domain = slice_cut(&rest, '/');
+
+	buf_reset(key);
+	if (q->smtp_hosts != NULL)
+		buf_printf(key, "=%s", q->smtp_hosts);
+	else
+		buf_put_slice(key, domain);
+	buf_printf(key, "\n%u", q->default_smtp_port);
+}
+
+static void
+unasked_add(struct scheduler *s, uint32_t queue)
+{
+	void *p = s->unasked;
+
+	mem_grow(&p, &s->cap_unasked, s->n_unasked + 1, sizeof *s->unasked);
+	s->unasked = p;
+	s->unasked[s->n_unasked++] = queue;
+}
+
+void
+routes_ask(struct scheduler *s, uint32_t queue, struct slice name)
+{
+	struct message m = { .kind = MESSAGE_ASK };
+
+	if (s->resolver.channel == NULL)
+		return; /* asked again when it is back */
+	make_key(s, queue, name, &s->payload);
+	m.u.ask.token = queue;
+	if (s->payload.len > ASK_BYTES_MAX || channel_send(s->resolver.channel, &m, buf_slice(&s->payload)) != 0)
+		unasked_add(s, queue);
+}
+
+/* What found no room is asked again; a key that can never be sent is no route. */
+void
+routes_tick(struct scheduler *s)
+{
+	struct core_now now = scheduler_now(s);
+	size_t n = s->n_unasked;
+
+	s->n_unasked = 0;
+	for (size_t i = 0; i < n; i++) {
+		uint32_t queue = s->unasked[i];
+		struct core_queue_view v;
+
+		if (!core_queue_view(s->core, &now, queue, &v))
+			continue;
+		make_key(s, queue, v.name, &s->payload);
+		if (s->payload.len > ASK_BYTES_MAX)
+			core_route(s->core, &now, queue, ROUTE_UNUSABLE, 0, 0, 0, 0, "4.3.5 smtp-hosts is too long");
+		else
+			routes_ask(s, queue, v.name);
+	}
+	if (n > 0)
+		scheduler_kick(s);
+}
+
+/* Names MX host and address across renewals of a route: live connections stay with the same target. */
+static uint64_t
+target_id(const struct route *r, const struct route_target *t)
+{
+	const char *host = t->mx < ROUTE_MX_MAX ? r->hosts[t->mx] : "";
+	uint64_t h = XXH3_64bits(host, strnlen(host, ROUTE_HOST_BYTES));
+
+	if (t->addr.ss_family == AF_INET6) {
+		const struct sockaddr_in6 *v6 = (const void *)&t->addr;
+
+		return XXH3_64bits_withSeed(&v6->sin6_addr, sizeof v6->sin6_addr, h ^ v6->sin6_port);
+	}
+	const struct sockaddr_in *v4 = (const void *)&t->addr;
+
+	return XXH3_64bits_withSeed(&v4->sin_addr, sizeof v4->sin_addr, h ^ v4->sin_port);
+}
+
+/* Which targets are of equal preference, and of the same host, stands in the resolver's object. */
+static void
+tell_targets(struct scheduler *s, uint32_t queue, const struct message *m)
+{
+	static struct route r;
+	struct core_target targets[ROUTE_TARGETS_MAX];
+
+	if (m->u.route.n_targets == 0 || s->routes == NULL ||
+	    route_get(s->routes, m->u.route.slot, m->u.route.generation, &r) != 0 ||
+	    r.n_targets != m->u.route.n_targets)
+		return;
+	for (uint16_t i = 0; i < r.n_targets; i++)
+		targets[i] = (struct core_target){ target_id(&r, &r.targets[i]), r.targets[i].preference,
+						   r.targets[i].mx };
+	core_route_targets(s->core, queue, targets, r.n_targets);
+}
+
+static void
+on_route(struct scheduler *s, const struct message *m, struct slice payload)
+{
+	struct core_now now = scheduler_now(s);
+	uint32_t queue = (uint32_t)m->u.route.token;
+	const char *enhanced, *usual = route_status_text(m->u.route.status, &enhanced);
+	char text[600], whole[640];
+
+	if (m->u.route.token > UINT32_MAX || m->u.route.slot >= ROUTE_SLOTS ||
+	    m->u.route.n_targets > ROUTE_TARGETS_MAX || m->u.route.status > ROUTE_LOOP)
+		return;
+	str_copy(text, sizeof text, payload);
+	/* The enhanced status leads the text: it comes back with a recipient that is given up. */
+	snprintf(whole, sizeof whole, "%s %s", enhanced, text[0] != '\0' ? text : usual);
+	tell_targets(s, queue, m);
+	core_route(s->core, &now, queue, m->u.route.status, m->u.route.slot, m->u.route.generation,
+		   m->u.route.n_targets, m->u.route.expires_boot_us, whole);
+}
+
+void
+routes_channel(struct peer *p)
+{
+	struct message m;
+	struct slice payload;
+
+	while (p->channel != NULL) {
+		int rc = channel_recv(p->channel, &m, &payload);
+
+		if (rc == 0)
+			return;
+		if (rc < 0) {
+			peer_broken(p, rc);
+			return;
+		}
+		if (m.kind == MESSAGE_ROUTE)
+			on_route(p->s, &m, payload);
+		scheduler_kick(p->s);
+	}
+}
+
+void
+routes_gone(struct peer *p)
+{
+	channel_close(&p->channel);
+}
+
+/* A new resolver knows nothing of what its predecessor was asked. */
+void
+routes_came(struct peer *p)
+{
+	struct core_now now = scheduler_now(p->s);
+
+	core_resolver_up(p->s->core, &now);
+	scheduler_kick(p->s);
+}

@@ -1,0 +1,514 @@
+/* scheduler: the process that owns the queue. It decides, and it alone writes; no network, no DNS, no
+ * parsing of foreign text. One loop thread touches the index; a committer thread writes; two more
+ * threads make segments ready and read records. */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/check.h"
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "common/proc/route.h"
+#include "scheduler/quota.h"
+#include "scheduler/state.h"
+
+#define DECISIONS_A_TURN 2048
+#define TICK_US          200000u
+#define TICKS_A_QUOTA    5
+
+struct core_now
+scheduler_now(const struct scheduler *s)
+{
+	return (struct core_now){ loop_boot_us(s->loop), loop_wall_us(s->loop) };
+}
+
+uint32_t
+scheduler_name(struct scheduler *s, struct slice name)
+{
+	bool is_new;
+	uint32_t number = names_number(s->names, name, &is_new);
+
+	if (is_new)
+		committer_put_name(s->committer, number, name);
+	return number;
+}
+
+uint32_t
+scheduler_queue(struct scheduler *s, struct slice domain, struct slice vmta)
+{
+	char text[NAME_BYTES_MAX + 2];
+	struct slice name;
+	uint32_t number;
+
+	CHECK(domain.n + vmta.n + 1 <= NAME_BYTES_MAX);
+	memcpy(text, domain.p, domain.n);
+	text[domain.n] = '/';
+	memcpy(text + domain.n + 1, vmta.p, vmta.n);
+	str_lower(text, domain.n);
+	name = slice_of(text, domain.n + 1 + vmta.n);
+	number = scheduler_name(s, name);
+	/* Also for a known name: a job may have been called so before there was such a queue. */
+	core_queue_add(s->core, number, names_get(s->names, number));
+	return number;
+}
+
+void
+scheduler_kick(struct scheduler *s)
+{
+	s->run_again = true;
+}
+
+/* One turn ------------------------------------------------------------------------------------- */
+static void
+tell_recorder(struct scheduler *s)
+{
+	struct event_position at = committer_synced(s->committer);
+	struct message m = { .kind = MESSAGE_SYNCED };
+
+	if (s->recorder.channel == NULL || !event_position_before(s->told, at))
+		return;
+	m.u.position.file = at.file;
+	m.u.position.offset = at.offset;
+	if (channel_send(s->recorder.channel, &m, SLICE_NONE) == 0)
+		s->told = at;
+}
+
+static void
+flush_channels(struct scheduler *s)
+{
+	for (unsigned i = 0; i < s->n_workers; i++) {
+		if (s->workers[i].channel != NULL)
+			channel_flush(s->workers[i].channel);
+	}
+	for (unsigned i = 0; i < s->n_receivers; i++) {
+		if (s->receivers[i].channel != NULL)
+			channel_flush(s->receivers[i].channel);
+	}
+	if (s->resolver.channel != NULL)
+		channel_flush(s->resolver.channel);
+	if (s->recorder.channel != NULL)
+		channel_flush(s->recorder.channel);
+}
+
+static bool
+nothing_runs(struct scheduler *s)
+{
+	for (uint32_t i = 0; i < CORE_CONNECTIONS_MAX; i++) {
+		if (s->conns[i].used)
+			return false;
+	}
+	return committer_is_idle(s->committer);
+}
+
+static void
+turn_end(void *arg)
+{
+	struct scheduler *s = arg;
+	struct core_now now = scheduler_now(s);
+
+	if (s->run_again && !s->draining) {
+		uint64_t next;
+
+		s->run_again = false;
+		next = core_run(s->core, &now, DECISIONS_A_TURN);
+		if (next <= now.boot_us) {
+			s->run_again = true;
+			timer_set(&s->run_timer, 0);
+		} else if (next != UINT64_MAX) {
+			timer_set(&s->run_timer, next - now.boot_us);
+		}
+	}
+	records_turn(s);
+	segments_flush(s->segments);
+	committer_kick(s->committer);
+	flush_channels(s);
+}
+
+static void
+on_run_timer(void *arg)
+{
+	scheduler_kick(arg);
+}
+
+static void
+check_quota(struct scheduler *s)
+{
+	bool no_room = quota_is_reached_at(s->spool.fd, store_fill_percent(s->store));
+
+	if (no_room != s->no_room)
+		log_warn("spool=%s quota=%s", s->spool.path, no_room ? "reached reception=refused" : "free again");
+	if (no_room || s->no_room)
+		segments_tight(s->segments, no_room);
+	s->no_room = no_room;
+}
+
+static void
+on_tick(void *arg)
+{
+	struct scheduler *s = arg;
+	struct core_totals t;
+
+	timer_set(&s->tick, TICK_US);
+	if (s->ticks++ % TICKS_A_QUOTA == 0)
+		check_quota(s);
+	dispatch_tick(s);
+	routes_tick(s);
+	stats_tick(s);
+	tell_recorder(s);
+	core_totals(s->core, &t);
+	/* Leases are unique over lives: keep the durable mark well ahead of what is given. */
+	if (t.next_lease + (1u << 19) > committer_meta_view(s->committer)->next_lease)
+		committer_meta(s->committer)->next_lease = t.next_lease + (1u << 20);
+	if (s->draining && nothing_runs(s))
+		proc_done(s->proc);
+}
+
+/* What the committer tells --------------------------------------------------------------------- */
+static void
+on_committed(void *arg)
+{
+	struct scheduler *s = arg;
+
+	tell_recorder(s);
+	/* Rings that were left unread while the batch was full. */
+	for (unsigned i = 0; i < s->n_workers; i++)
+		dispatch_channel(&s->workers[i]);
+	for (unsigned i = 0; i < s->n_receivers; i++)
+		intake_channel(&s->receivers[i]);
+	/* How far a segment is committed goes with the rows, or a message told again would be taken twice. */
+	segments_flush(s->segments);
+	scheduler_kick(s);
+}
+
+static void
+on_failure(void *arg, int rc)
+{
+	struct scheduler *s = arg;
+
+	/* What the commit did is unknown: nobody is answered, the next life reads what is there. */
+	log_error("commit=failed error=\"%s\" action=restart", err_text(rc));
+	proc_fail(s->proc);
+}
+
+/* Peers ---------------------------------------------------------------------------------------- */
+static void
+recorder_channel(struct peer *p)
+{
+	struct message m;
+	struct slice payload;
+	int rc = 0;
+
+	while (p->channel != NULL && (rc = channel_recv(p->channel, &m, &payload)) == 1) {
+		if (m.kind != MESSAGE_CURSOR)
+			continue;
+		p->s->recorder_at = (struct event_position){ m.u.position.file, m.u.position.offset };
+		/* What the last commit covers and the recorder has read may be used again. */
+		if (event_position_before(p->s->recorder_at, committer_covered(p->s->committer)))
+			committer_recycle_events(p->s->committer, p->s->recorder_at);
+		else
+			committer_recycle_events(p->s->committer, committer_covered(p->s->committer));
+	}
+	if (rc < 0)
+		peer_broken(p, rc);
+}
+
+static void
+recorder_gone(struct peer *p)
+{
+	channel_close(&p->channel);
+}
+
+static struct peer *
+find_peer(struct scheduler *s, enum role role, unsigned slot)
+{
+	switch (role) {
+	case ROLE_RECEIVER:
+		return slot < s->n_receivers ? &s->receivers[slot] : NULL;
+	case ROLE_WORKER:
+		return slot < s->n_workers ? &s->workers[slot] : NULL;
+	case ROLE_RESOLVER:
+		return &s->resolver;
+	case ROLE_RECORDER:
+		return &s->recorder;
+	default:
+		return NULL;
+	}
+}
+
+static void
+peer_gone(struct peer *p)
+{
+	switch (p->role) {
+	case ROLE_RECEIVER:
+		intake_gone(p);
+		break;
+	case ROLE_WORKER:
+		dispatch_gone(p);
+		break;
+	case ROLE_RESOLVER:
+		routes_gone(p);
+		break;
+	default:
+		recorder_gone(p);
+		break;
+	}
+}
+
+static void
+on_input(void *arg)
+{
+	struct peer *p = arg;
+
+	if (p->channel == NULL)
+		return;
+	switch (p->role) {
+	case ROLE_RECEIVER:
+		intake_channel(p);
+		scheduler_kick(p->s);
+		break;
+	case ROLE_WORKER:
+		dispatch_channel(p);
+		break;
+	case ROLE_RESOLVER:
+		routes_channel(p);
+		break;
+	default:
+		recorder_channel(p);
+		break;
+	}
+}
+
+static void
+on_channel(void *arg, enum role role, unsigned slot, uint32_t generation, const struct channel_fds *fds)
+{
+	struct scheduler *s = arg;
+	struct peer *p = find_peer(s, role, slot);
+	struct channel_fds copy = *fds;
+	int rc;
+#define X(name, entry, letter, count) [ROLE_##name] = letter,
+	static const char letters[] = { ROLES(X) };
+#undef X
+
+	if (p == NULL) {
+		channel_fds_close(&copy);
+		return;
+	}
+	if (p->channel != NULL)
+		peer_gone(p);
+	p->generation = generation;
+	p->said_hello = false;
+	rc = channel_open(&p->channel, fds, 'S', s->loop, on_input, p);
+	if (rc != 0) {
+		p->channel = NULL;
+		peer_broken(p, rc);
+		return;
+	}
+	channel_expect(p->channel, letters[role]);
+	if (role == ROLE_RESOLVER)
+		routes_came(p);
+	if (role == ROLE_RECORDER) {
+		s->told = (struct event_position){ 0, 0 };
+		tell_recorder(s);
+	}
+	on_input(p);
+}
+
+static void
+on_peer_gone(void *arg, enum role role, unsigned slot, uint32_t generation)
+{
+	struct scheduler *s = arg;
+	struct peer *p = find_peer(s, role, slot);
+
+	if (p == NULL || (p->channel != NULL && p->generation != generation))
+		return;
+	peer_gone(p);
+}
+
+static void
+on_drain(void *arg)
+{
+	struct scheduler *s = arg;
+
+	s->draining = true;
+}
+
+/* Life ----------------------------------------------------------------------------------------- */
+static bool
+reception_is_wanted(const struct conf *conf)
+{
+	const struct conf_acct_file *files;
+	size_t n = conf_acct_files(conf, &files);
+
+	for (size_t i = 0; i < n; i++) {
+		if (files[i].r)
+			return true;
+	}
+	return false;
+}
+
+static int
+open_claims(struct scheduler *s)
+{
+	for (unsigned w = 0; w < WORKERS_MAX; w++) {
+		char name[32];
+		int rc;
+
+		snprintf(name, sizeof name, "worker-%02u", w);
+		if (w >= s->n_workers && faccessat(s->spool.claims_fd, name, F_OK, 0) != 0)
+			continue;
+		rc = claim_table_open(&s->claims[w], s->spool.claims_fd, w, s->spool.instance);
+		if (rc != 0) {
+			log_error("claims worker=%u open=failed error=\"%s\"", w, err_text(rc));
+			return rc;
+		}
+	}
+	return 0;
+}
+
+static int
+open_queue(struct scheduler *s)
+{
+	static const struct committer_hooks hooks = { on_committed, on_failure };
+	struct event_writer *log;
+	struct store_meta meta;
+	struct event_position from;
+	uint64_t first_lease;
+	const char *why = "";
+	int rc = spool_open(&s->spool, conf_global(s->conf)->spool, &why);
+
+	if (rc != 0) {
+		log_error("spool=%s open=failed error=\"%s\" why=\"%s\"", conf_global(s->conf)->spool, err_text(rc), why);
+		return rc;
+	}
+	rc = store_open(&s->store, s->spool.path, s->spool.instance);
+	if (rc != 0)
+		return rc;
+	rc = store_load_meta(s->store, &meta);
+	if (rc == -E_MISSING) {
+		memset(&meta, 0, sizeof meta);
+		meta.next_message_id = meta.next_epoch = meta.next_lease = meta.next_lsn = 1;
+		rc = 0;
+	}
+	if (rc != 0)
+		return rc;
+	/* Opening makes the end of the log durable; only what is may be replayed. */
+	from = (struct event_position){ meta.event_file, meta.event_offset };
+	/* The commit of the replay makes the mark durable before the first lease is given: what a worker says of
+	 * a lease of a life that ended at once is not taken for one of this life. */
+	first_lease = meta.next_lease;
+	meta.next_lease += 1u << 20;
+	rc = event_writer_open(&log, s->spool.events_fd, s->spool.instance, from, meta.next_lsn);
+	if (rc == 0)
+		rc = recovery_replay(s, &meta, event_writer_position(log));
+	if (rc != 0)
+		return rc;
+	s->core = core_new(&dispatch_ops, s, s->conf, first_lease);
+	s->committer = committer_new(s->loop, s->store, log, &meta, &hooks, s);
+	s->segments = segments_new(s->loop, s->committer, s->spool.segments_fd, s->spool.instance, intake_segment, s);
+	rc = open_claims(s);
+	if (rc == 0)
+		rc = recovery_load(s, &meta);
+	return rc;
+}
+
+static void
+init(struct scheduler *s)
+{
+	s->loop = proc_loop(s->proc);
+	s->conf = proc_conf(s->proc);
+	s->started_wall_us = loop_wall_us(s->loop);
+	s->names = names_new();
+	s->settings = settings_new(s->conf);
+	if (route_object_map(&s->routes, proc_heritage(s->proc)->routes_fd, false) != 0)
+		log_warn("routes map=failed");
+	s->conns = mem_calloc(CORE_CONNECTIONS_MAX, sizeof *s->conns);
+	s->n_workers = conf_global(s->conf)->workers;
+	s->n_receivers = conf_global(s->conf)->receivers;
+	s->wants_reception = reception_is_wanted(s->conf);
+	for (unsigned i = 0; i < s->n_workers; i++)
+		s->workers[i] = (struct peer){ .s = s, .role = ROLE_WORKER, .slot = i };
+	for (unsigned i = 0; i < s->n_receivers; i++)
+		s->receivers[i] = (struct peer){ .s = s, .role = ROLE_RECEIVER, .slot = i };
+	s->resolver = (struct peer){ .s = s, .role = ROLE_RESOLVER };
+	s->recorder = (struct peer){ .s = s, .role = ROLE_RECORDER };
+	timer_init(&s->run_timer, s->loop, on_run_timer, s);
+	timer_init(&s->tick, s->loop, on_tick, s);
+}
+
+static int
+start(struct scheduler *s)
+{
+	int rc = open_queue(s);
+
+	if (rc != 0)
+		return rc;
+	s->cache = segment_cache_new(s->spool.segments_fd, s->spool.instance);
+	records_open(s);
+	recovery_claims(s); /* reads records by itself */
+	s->reader = offload_new(s->loop);
+	segments_start(s->segments);
+	for (unsigned i = s->n_receivers; i < RECEIVERS_MAX; i++)
+		segments_seal_all(s->segments, i); /* there are fewer receivers now */
+	rc = stats_open(s);
+	if (rc == 0)
+		rc = control_open(s);
+	if (rc != 0)
+		return rc;
+	loop_set_turn_end(s->loop, turn_end, s);
+	timer_set(&s->tick, 0);
+	scheduler_kick(s);
+	return 0;
+}
+
+static void
+stop(struct scheduler *s)
+{
+	control_close(s);
+	stats_close(s);
+	for (unsigned i = 0; i < s->n_workers; i++)
+		channel_close(&s->workers[i].channel);
+	for (unsigned i = 0; i < s->n_receivers; i++)
+		channel_close(&s->receivers[i].channel);
+	channel_close(&s->resolver.channel);
+	channel_close(&s->recorder.channel);
+	offload_free(&s->reader);
+	records_close(s);
+	segment_cache_free(&s->cache);
+	segments_free(&s->segments);
+	committer_free(&s->committer);
+	for (unsigned w = 0; w < WORKERS_MAX; w++)
+		claim_table_close(&s->claims[w]);
+	core_free(&s->core);
+	settings_free(&s->settings);
+	spool_close(&s->spool);
+}
+
+int
+scheduler_main(struct heritage *h)
+{
+	static const struct proc_hooks hooks = { on_channel, on_peer_gone, on_drain };
+	static struct scheduler state;
+	struct scheduler *s = &state;
+	int rc, status;
+
+	s->proc = proc_begin(h, &hooks, s);
+	if (s->proc == NULL)
+		return 1;
+	init(s);
+	rc = start(s);
+	if (rc != 0) {
+		log_error("scheduler start=failed error=\"%s\"", err_text(rc));
+		return 1;
+	}
+	proc_ready(s->proc);
+	status = proc_run(s->proc);
+	/* After a failed commit nothing more is written, not even an orderly end. */
+	if (status != 0)
+		_exit(status);
+	stop(s);
+	return status;
+}

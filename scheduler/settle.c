@@ -1,0 +1,497 @@
+/* settle: what became of claims and entries, made durable: event, row, then the slot is free. */
+#include <string.h>
+
+#include "common/base/check.h"
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "scheduler/state.h"
+
+#define OUTCOME_TEXT_MAX 600
+
+static const char lost_diag[] = "smtp;connection lost";
+static const char unknown_diag[] = "smtp;connection lost after the final dot, outcome unknown";
+
+/* After the commit ----------------------------------------------------------------------------- */
+static void
+slot_is_free(void *ctx, uint64_t worker, uint64_t slot, uint64_t unused)
+{
+	struct scheduler *s = ctx;
+	struct core_now now = scheduler_now(s);
+
+	(void)unused;
+	claim_free(s->claims[worker], (unsigned)slot);
+	if (worker >= s->n_workers)
+		return; /* of an earlier configuration */
+	core_worker_room(s->core, &now, (unsigned)worker);
+}
+
+static void
+entry_is_gone(void *ctx, uint64_t entry, uint64_t segment, uint64_t unused)
+{
+	struct scheduler *s = ctx;
+	struct core_now now = scheduler_now(s);
+
+	(void)unused;
+	core_entry_gone(s->core, &now, (uint32_t)entry);
+	segments_live(s->segments, (uint32_t)segment, -1);
+}
+
+/* Events --------------------------------------------------------------------------------------- */
+static void
+event_of_entry(struct scheduler *s, struct event *e, const struct core_entry_facts *f)
+{
+	struct slice rest = names_get(s->names, f->queue);
+
+	e->wall_us = loop_wall_us(s->loop);
+	e->message = f->key.message;
+	e->ordinal = f->key.ordinal;
+	e->first_rcpt = f->first_rcpt;
+	e->entry_rcpts = f->n_rcpts;
+	e->segment = f->segment;
+	e->epoch = f->epoch;
+	e->offset = f->offset16;
+	e->queue_number = f->queue;
+	e->queue = rest;
+	slice_cut(&rest, '/');
+	e->vmta = rest;
+	e->received_wall_us = (uint64_t)f->received_s * 1000000u;
+}
+
+static void
+event_strings(struct event *e, const struct result_strings *st)
+{
+	e->sender = st->sender;
+	e->pool = st->pool;
+	e->job = st->job;
+	e->envid = st->envid;
+	e->src_mta = st->src_mta;
+	e->src_ip = st->src_ip;
+	e->dst_ip = st->dst_ip;
+	e->user = st->user;
+	if (st->received_wall_us != 0)
+		e->received_wall_us = st->received_wall_us;
+	e->body_bytes = st->body_bytes;
+}
+
+static void
+put_row(struct scheduler *s, const struct core_entry_facts *f, const struct core_decision *d)
+{
+	struct store_row row = {
+		.queue = f->queue,
+		.segment = f->segment,
+		.epoch = f->epoch,
+		.offset = f->offset16,
+		.due_s = d->due_s,
+		.received_s = f->received_s,
+		.job = f->job,
+		.sender_domain = f->sender_domain,
+		.attempts = d->attempts,
+		.n_rcpts = f->n_rcpts,
+		.first_rcpt = f->first_rcpt,
+		.kbytes = f->kbytes,
+		.flags = d->row_flags,
+		.done = d->done,
+	};
+
+	committer_put_row(s->committer, COMMIT_SETTLE, f->key, &row);
+}
+
+static void
+forget_entry(struct scheduler *s, uint32_t entry, const struct core_entry_facts *f)
+{
+	committer_del_row(s->committer, COMMIT_SETTLE, f->key);
+	committer_then(s->committer, COMMIT_SETTLE, entry_is_gone, s, entry, f->segment, 0);
+}
+
+/* Claims --------------------------------------------------------------------------------------- */
+static struct slice
+worst_text(const struct results *r)
+{
+	struct slice text = SLICE_NONE;
+
+	for (size_t i = 0; i < r->n_rcpts; i++) {
+		if (r->rcpts[i].action != EVENT_DELIVERED)
+			text = r->rcpts[i].diag;
+	}
+	return text;
+}
+
+static bool
+decide(struct scheduler *s, const struct settle_source *from, const struct results *r, struct core_decision *d)
+{
+	struct core_now now = scheduler_now(s);
+	struct core_rcpt_result rcpts[CLAIM_RCPT_MAX];
+	struct core_result in = {
+		.entry = from->entry,
+		.lease = from->lease,
+		.rcpts = rcpts,
+		.connection_gone = (r->flags & RESULT_CONNECTION_GONE) != 0,
+		.host_failed = (r->flags & RESULT_HOST) != 0,
+		.maybe_dup = (r->flags & RESULT_MAYBE_DUP) != 0,
+		.text = worst_text(r),
+	};
+
+	for (size_t i = 0; i < r->n_rcpts && i < CLAIM_RCPT_MAX; i++)
+		rcpts[in.n_rcpts++] = (struct core_rcpt_result){ r->rcpts[i].index, r->rcpts[i].action };
+	return core_settle(s->core, &now, &in, d);
+}
+
+bool
+settle_results(struct scheduler *s, const struct settle_source *from, const struct results *r,
+	       const struct result_strings *strings)
+{
+	struct event_rcpt rcpts[CLAIM_RCPT_MAX];
+	struct event e = { .kind = EVENT_RESULT };
+	struct core_entry_facts f;
+	struct core_decision d;
+
+	core_entry_get(s->core, from->entry, &f);
+	if (!decide(s, from, r, &d))
+		return false;
+	event_of_entry(s, &e, &f);
+	event_strings(&e, strings);
+	e.stamp_boot_us = from->stamp_boot_us;
+	e.attempt = from->attempt;
+	e.lease = from->lease;
+	e.due_s = d.due_s;
+	e.attempts = d.attempts;
+	e.row_flags = d.row_flags;
+	e.done = d.done;
+	e.finished = d.finished;
+	e.retry_level = d.retry_level;
+	e.retry_at_s = d.retry_at_s;
+	e.maybe_dup = (r->flags & RESULT_MAYBE_DUP) != 0 || (f.row_flags & STORE_ROW_MAYBE_DUP) != 0;
+	e.dlv_source_ip = r->dlv_source_ip;
+	e.dlv_destination_ip = r->dlv_destination_ip;
+	e.dlv_esmtp = r->dlv_esmtp;
+	e.dsn_mta = r->dsn_mta;
+	e.rcpts = rcpts;
+	for (size_t i = 0; i < r->n_rcpts && i < CLAIM_RCPT_MAX; i++) {
+		const struct result_rcpt *in = &r->rcpts[i];
+		struct event_rcpt *out = &rcpts[e.n_rcpts++];
+
+		memset(out, 0, sizeof *out);
+		out->index = in->index;
+		out->action = in->action;
+		memcpy(out->status, in->status, 3);
+		out->diag = in->diag;
+		out->address = i < strings->n_rcpts ? strings->rcpts[i] : SLICE_NONE;
+	}
+	committer_event(s->committer, &e);
+	if (d.finished)
+		forget_entry(s, from->entry, &f);
+	else {
+		put_row(s, &f, &d);
+		committer_put_reply(s->committer, COMMIT_SETTLE, f.key, worst_text(r));
+	}
+	if (r->flags & RESULT_MAYBE_DUP)
+		s->totals.maybe_dup++;
+	committer_then(s->committer, COMMIT_NOW, slot_is_free, s, from->worker, from->claim_slot, 0);
+	return true;
+}
+
+/* By record ------------------------------------------------------------------------------------ */
+struct waiting {
+	struct settle_source from;
+	struct buf encoded; /* results */
+};
+
+struct slice
+settle_rcpt_address(const struct record *rec, const struct core_entry_facts *f, unsigned index)
+{
+	uint64_t n = (uint64_t)f->first_rcpt + index;
+
+	return rec != NULL && n < rec->env.n_rcpts ? rec->env.rcpts[n] : SLICE_NONE;
+}
+
+static void
+strings_of_record(struct result_strings *st, const struct record *rec)
+{
+	memset(st, 0, sizeof *st);
+	if (rec == NULL)
+		return;
+	st->sender = rec->env.sender;
+	st->pool = rec->env.pool;
+	st->job = rec->env.job;
+	st->envid = rec->env.envid;
+	st->src_mta = rec->env.src_mta;
+	st->src_ip = rec->env.src_ip;
+	st->dst_ip = rec->env.dst_ip;
+	st->user = rec->env.user;
+	st->received_wall_us = rec->header.received_wall_us;
+	st->body_bytes = rec->header.body_bytes;
+}
+
+static void
+results_with_record(struct scheduler *s, void *arg, int rc, const struct record *rec)
+{
+	struct waiting *w = arg;
+	struct slice addresses[CLAIM_RCPT_MAX];
+	struct result_strings st;
+	struct core_entry_facts f;
+	struct results r;
+
+	/* An unreadable record still has its outcome: the event then lacks the strings, not the truth. */
+	(void)rc;
+	CHECK(results_decode(&r, buf_slice(&w->encoded), &s->scratch) == 0);
+	core_entry_get(s->core, w->from.entry, &f);
+	strings_of_record(&st, rec);
+	st.rcpts = addresses;
+	for (size_t i = 0; i < r.n_rcpts && i < CLAIM_RCPT_MAX; i++)
+		addresses[st.n_rcpts++] = settle_rcpt_address(rec, &f, r.rcpts[i].index);
+	if (!settle_results(s, &w->from, &r, &st))
+		claim_free(s->claims[w->from.worker], w->from.claim_slot);
+	buf_clear(&w->encoded);
+	mem_free(w);
+}
+
+void
+settle_by_record(struct scheduler *s, const struct settle_source *from, const struct results *r)
+{
+	struct waiting *w = mem_zalloc(sizeof *w);
+
+	w->from = *from;
+	results_encode(&w->encoded, r);
+	records_read(s, from->entry, results_with_record, w);
+}
+
+bool
+settle_rcpt_is_done(const struct core_entry_facts *f, unsigned i)
+{
+	return f->done.n > i / 8 && ((unsigned char)f->done.p[i / 8] >> (i % 8) & 1) != 0;
+}
+
+/* The recipients of a claim that are unfinished. */
+static size_t
+claimed_rcpts(const struct core_entry_facts *f, const unsigned char *bits, struct result_rcpt *out)
+{
+	size_t k = 0;
+
+	for (unsigned i = 0; i < f->n_rcpts && k < CLAIM_RCPT_MAX; i++) {
+		if (settle_rcpt_is_done(f, i) || (bits != NULL && (bits[i / 8] >> i % 8 & 1) == 0))
+			continue;
+		memset(&out[k], 0, sizeof out[k]);
+		out[k++].index = (uint16_t)i;
+	}
+	return k;
+}
+
+void
+settle_lost(struct scheduler *s, const struct settle_source *from, const struct claim_view *v)
+{
+	struct result_rcpt rcpts[CLAIM_RCPT_MAX];
+	struct core_entry_facts f;
+	struct core_now now = scheduler_now(s);
+	struct results r = { .flags = RESULT_CONNECTION_GONE, .rcpts = rcpts };
+	bool known = v->grant.lease == from->lease && v->state != CLAIM_FREE;
+
+	core_entry_get(s->core, from->entry, &f);
+	if (known && v->state == CLAIM_ANSWERED && v->results_ok &&
+	    results_decode(&r, v->results, &s->scratch) == 0) {
+		r.flags |= RESULT_CONNECTION_GONE;
+		settle_by_record(s, from, &r);
+		return;
+	}
+	if (known && (v->state == CLAIM_GRANTED || v->state == CLAIM_RETURNED)) {
+		(void)core_returned(s->core, &now, from->entry, from->lease);
+		claim_free(s->claims[from->worker], from->claim_slot);
+		return;
+	}
+	/* Begun: a failed attempt. With the dot out, or a slot that cannot be believed: unknown. */
+	r = (struct results){ .flags = RESULT_CONNECTION_GONE, .rcpts = rcpts };
+	r.wall_us = now.wall_us;
+	r.boot_us = now.boot_us;
+	if (!known || v->state != CLAIM_BEGUN)
+		r.flags |= RESULT_MAYBE_DUP;
+	r.n_rcpts = claimed_rcpts(&f, known ? v->grant.rcpts : core_claim_bits(s->core, from->entry), rcpts);
+	for (size_t i = 0; i < r.n_rcpts; i++) {
+		rcpts[i].action = EVENT_DEFERRED;
+		rcpts[i].status[0] = 4;
+		rcpts[i].status[1] = 4;
+		rcpts[i].status[2] = 2; /* RFC 3463: bad connection */
+		rcpts[i].diag = r.flags & RESULT_MAYBE_DUP ? SLICE_LIT(unknown_diag) : SLICE_LIT(lost_diag);
+	}
+	settle_by_record(s, from, &r);
+}
+
+/* Outcomes without an attempt ------------------------------------------------------------------ */
+/* One that waits for its record; there may be a million of them. */
+struct outcome {
+	uint32_t entry;
+	uint32_t due_s;      /* of the recipients that stay */
+	unsigned char *bits; /* the recipients, NULL all */
+	enum event_action action;
+	unsigned char status[3];
+	char diag[];
+};
+
+static struct outcome *
+outcome_new(uint32_t entry, enum event_action action, const unsigned char status[3], const char *diag)
+{
+	size_t n = strlen(diag);
+	struct outcome *o;
+
+	if (n > OUTCOME_TEXT_MAX)
+		n = OUTCOME_TEXT_MAX;
+	o = mem_alloc(sizeof *o + n + 1);
+	*o = (struct outcome){ .entry = entry, .action = action };
+	memcpy(o->status, status, sizeof o->status);
+	memcpy(o->diag, diag, n);
+	o->diag[n] = '\0';
+	return o;
+}
+
+/* The unfinished recipients that the outcome names, into e->rcpts; their bits join `done`. */
+static void
+outcome_rcpts(struct event *e, struct event_rcpt *rcpts, const struct outcome *o, const struct core_entry_facts *f,
+	      const struct record *rec, unsigned char *done)
+{
+	unsigned left = 0;
+
+	e->rcpts = rcpts;
+	for (unsigned i = 0; i < f->n_rcpts; i++) {
+		struct event_rcpt *out = &rcpts[e->n_rcpts];
+
+		if (settle_rcpt_is_done(f, i)) {
+			done[i / 8] |= (unsigned char)(1u << i % 8);
+			continue;
+		}
+		if (o->bits != NULL && (o->bits[i / 8] >> i % 8 & 1) == 0) {
+			left++;
+			continue;
+		}
+		done[i / 8] |= (unsigned char)(1u << i % 8);
+		out->index = (uint16_t)i;
+		out->action = (uint8_t)o->action;
+		memcpy(out->status, o->status, 3);
+		out->address = settle_rcpt_address(rec, f, i);
+		out->diag = slice_str(o->diag);
+		e->n_rcpts++;
+	}
+	e->finished = left == 0;
+}
+
+/* The entry lives on with fewer recipients: a new place in its queue under the same key. */
+static void
+keep_rest(struct scheduler *s, uint32_t entry, struct core_entry_facts *f, struct slice done)
+{
+	struct core_now now = scheduler_now(s);
+	struct core_decision d = {
+		.due_s = f->due_s, .attempts = f->attempts, .row_flags = f->row_flags, .done = done
+	};
+
+	put_row(s, f, &d);
+	f->done = done;
+	f->committed = true;
+	core_entry_gone(s->core, &now, entry);
+	(void)core_entry_add(s->core, &now, f);
+}
+
+static void
+outcome_with_record(struct scheduler *s, void *arg, int rc, const struct record *rec)
+{
+	struct outcome *o = arg;
+	unsigned char done[(ENTRY_RCPT_MAX + 7) / 8] = { 0 };
+	struct event_rcpt *rcpts;
+	struct event e = { .kind = EVENT_OUTCOME };
+	struct core_entry_facts f;
+	struct result_strings st;
+
+	(void)rc;
+	core_entry_get(s->core, o->entry, &f);
+	f.due_s = o->due_s; /* it has left its queue, and the core forgot */
+	rcpts = mem_calloc(f.n_rcpts, sizeof *rcpts);
+	event_of_entry(s, &e, &f);
+	strings_of_record(&st, rec);
+	event_strings(&e, &st);
+	e.attempt = f.attempts;
+	e.attempts = f.attempts;
+	e.due_s = f.due_s;
+	e.row_flags = f.row_flags;
+	e.maybe_dup = (f.row_flags & STORE_ROW_MAYBE_DUP) != 0;
+	e.reason = slice_str(o->diag);
+	outcome_rcpts(&e, rcpts, o, &f, rec, done);
+	e.done = slice_of(done, ((size_t)f.n_rcpts + 7) / 8);
+	committer_event(s->committer, &e);
+	if (o->action == EVENT_DELETED)
+		s->totals.deleted += e.n_rcpts;
+	if (e.finished)
+		forget_entry(s, o->entry, &f);
+	else
+		keep_rest(s, o->entry, &f, e.done);
+	mem_free(rcpts);
+	mem_free(o->bits);
+	mem_free(o);
+}
+
+void
+settle_outcome(struct scheduler *s, uint32_t entry, enum event_action action,
+	       const unsigned char status[3], const char *diag)
+{
+	struct core_entry_facts f;
+	unsigned n = 0;
+
+	/* The core counts what it gives up as bounced, whatever it is: told apart in stats.c. */
+	core_entry_get(s->core, entry, &f);
+	for (unsigned i = 0; i < f.n_rcpts; i++)
+		n += !settle_rcpt_is_done(&f, i);
+	s->totals.expired += action == EVENT_EXPIRED ? n : 0;
+	s->discarded += action == EVENT_DELIVERED ? n : 0;
+	records_read(s, entry, outcome_with_record, outcome_new(entry, action, status, diag));
+}
+
+void
+settle_delete(struct scheduler *s, uint32_t entry, const unsigned char *bits, uint32_t due_s)
+{
+	static const unsigned char status[3] = { 5, 0, 0 };
+	struct outcome *o = outcome_new(entry, EVENT_DELETED, status, "x-pmta;deleted by administrator");
+
+	o->due_s = due_s;
+	if (bits != NULL) {
+		o->bits = mem_alloc((ENTRY_RCPT_MAX + 7) / 8);
+		memcpy(o->bits, bits, (ENTRY_RCPT_MAX + 7) / 8);
+	}
+	records_read(s, entry, outcome_with_record, o);
+}
+
+/* Queues --------------------------------------------------------------------------------------- */
+void
+settle_connect(struct scheduler *s, uint32_t queue, uint32_t source_ip, struct slice destination,
+	       struct slice mta, struct slice reason)
+{
+	struct event e = { .kind = EVENT_CONNECT };
+	const struct conf_source_ip *ips;
+	size_t n = conf_source_ips(s->conf, &ips);
+	struct slice rest = names_get(s->names, queue);
+
+	e.wall_us = loop_wall_us(s->loop);
+	e.stamp_boot_us = loop_boot_us(s->loop);
+	e.queue_number = queue;
+	e.queue = rest;
+	slice_cut(&rest, '/');
+	e.vmta = rest;
+	e.dlv_source_ip = source_ip < n ? slice_str(ips[source_ip].text) : SLICE_NONE;
+	e.dlv_destination_ip = destination;
+	e.dsn_mta = mta;
+	e.reason = reason;
+	committer_event(s->committer, &e);
+}
+
+void
+settle_queue_row(struct scheduler *s, uint32_t queue)
+{
+	struct core_now now = scheduler_now(s);
+	struct core_queue_view v;
+	struct store_queue row;
+
+	if (!core_queue_view(s->core, &now, queue, &v))
+		return;
+	row = (struct store_queue){
+		.paused = v.paused,
+		.retry_level = (uint8_t)v.retry_level,
+		.retry_at_s = (uint32_t)(v.retry_at_wall_us / 1000000u),
+		.reason = v.last_error,
+	};
+	committer_put_queue(s->committer, queue, &row);
+}

@@ -1,0 +1,218 @@
+/* state: what the parts of the scheduler process share: one struct, each part's own section named. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/limits.h"
+#include "common/conf/conf.h"
+#include "common/ipc/channel.h"
+#include "common/ipc/results.h"
+#include "common/proc/proc.h"
+#include "common/queue/claims.h"
+#include "common/queue/record.h"
+#include "common/queue/segment.h"
+#include "common/queue/spool.h"
+#include "common/queue/store.h"
+#include "scheduler/committer.h"
+#include "scheduler/core/core.h"
+#include "scheduler/names.h"
+#include "scheduler/offload.h"
+#include "scheduler/segments.h"
+#include "scheduler/settings.h"
+#include "shm/stat.h"
+
+struct scheduler;
+
+/* The line to one other process. */
+struct peer {
+	struct scheduler *s;
+	enum role role;
+	unsigned slot;
+	uint32_t generation; /* of the process at the other end */
+	struct channel *channel; /* NULL: none lives */
+	bool said_hello;
+	bool refused_work; /* a worker: no claim slot or no room in its ring */
+	uint32_t pid;
+	/* Messages for which the ring had no room; the first n_sent of them went meanwhile. */
+	struct message *waiting;
+	size_t n_waiting, n_sent, cap_waiting;
+};
+
+/* What the driver remembers of a connection that the core has opened. */
+struct conn {
+	uint32_t entry; /* CORE_NONE: no lease out */
+	uint64_t lease;
+	uint64_t stamp_boot_us;
+	uint32_t claim_slot;
+	uint32_t queue;
+	uint32_t source_ip;
+	uint16_t attempt;
+	uint8_t worker;
+	bool used;
+	bool unsent; /* its OPEN found no room */
+};
+
+/* A claim found in a table at start, until its worker says what became of it. */
+struct old_claim {
+	struct claim_grant grant;
+	unsigned worker;
+	unsigned slot;
+	uint32_t entry;  /* CORE_NONE: no row, or a row that covers it */
+	bool believable; /* the slot's checksums hold */
+	bool running;    /* its worker lives and works on it */
+	bool open;       /* nothing was decided yet: its entry is claimed under its lease */
+};
+
+struct scheduler {
+	struct proc *proc;
+	struct loop *loop;
+	const struct conf *conf;
+	struct core *core;
+	struct names *names;
+	struct committer *committer;
+	struct segments *segments;
+	struct offload *reader; /* reads records; NULL while starting */
+	struct records *records; /* who waits for it */
+	struct segment_cache *cache; /* the reader thread's */
+	struct spool spool;
+	struct store *store; /* for short reads; the committer owns it */
+	struct timer run_timer;
+	unsigned ticks;
+	struct timer tick;
+	bool draining;
+	bool no_room; /* the quota is reached: nothing new is taken */
+	bool run_again;
+	/* peers */
+	struct peer receivers[RECEIVERS_MAX];
+	struct peer workers[WORKERS_MAX];
+	struct peer resolver;
+	struct peer recorder;
+	unsigned n_workers, n_receivers;
+	struct claim_table *claims[WORKERS_MAX];
+	struct conn *conns; /* CORE_CONNECTIONS_MAX */
+	uint32_t *unsent; /* connections whose OPEN found no room */
+	size_t n_unsent, cap_unsent;
+	uint32_t *unasked; /* queues whose ASK found no room */
+	size_t n_unasked, cap_unasked;
+	bool wants_reception; /* some acct-file wants `r` records */
+	struct settings *settings;
+	struct route_object *routes; /* read-only; NULL: could not be mapped */
+	/* recovery */
+	struct old_claim *old_claims; /* while loading by entry, then by lease */
+	size_t n_old_claims, cap_old_claims;
+	/* cursor of the recorder */
+	struct event_position recorder_at;
+	struct event_position told;
+	/* counters that the core does not keep */
+	struct stat_totals totals;
+	uint64_t discarded; /* recipients */
+	struct stat_object *stat;
+	struct stat_rows *stat_rows;
+	struct control *control;
+	uint64_t started_wall_us;
+	struct buf scratch;
+	struct buf scratch2;
+	struct buf payload;
+};
+
+struct core_now scheduler_now(const struct scheduler *s);
+/* The number of a queue, made known to core and store when it is new. */
+uint32_t scheduler_queue(struct scheduler *s, struct slice domain, struct slice vmta);
+uint32_t scheduler_name(struct scheduler *s, struct slice name);
+/* Something changed: let the core decide before the turn ends. */
+void scheduler_kick(struct scheduler *s);
+
+/* peer: messages without payload; they go when there is room, in their order, or never when it dies. */
+void peer_send(struct peer *p, const struct message *m);
+/* False when some still wait. */
+bool peer_flush(struct peer *p);
+/* So much waits that nothing more is to be taken from it. */
+bool peer_lags(const struct peer *p);
+void peer_close(struct peer *p);
+/* It broke the rules: what it says is heard no more, and the master is asked for another one. */
+void peer_broken(struct peer *p, int rc);
+
+/* intake: receivers. */
+void intake_channel(struct peer *p);
+void intake_gone(struct peer *p);
+void intake_segment(void *arg, unsigned receiver, uint32_t generation, uint64_t for_bytes,
+		    uint32_t number, uint64_t epoch, uint64_t bytes, int rc);
+
+/* dispatch: workers, and the core's ops. */
+extern const struct core_ops dispatch_ops;
+void dispatch_channel(struct peer *p);
+void dispatch_gone(struct peer *p);
+void dispatch_tick(struct scheduler *s);
+
+/* settle: what became of claims and entries, made durable. */
+struct settle_source {
+	uint32_t entry;
+	uint64_t lease;
+	unsigned worker;
+	uint32_t claim_slot;
+	uint32_t attempt;
+	uint64_t stamp_boot_us;
+};
+/* Returns false when the core knows no such claim; then the slot is the caller's to free. */
+bool settle_results(struct scheduler *s, const struct settle_source *from, const struct results *r,
+		    const struct result_strings *strings);
+/* The same without the strings: the record is read for them first. `r` is copied. */
+void settle_by_record(struct scheduler *s, const struct settle_source *from, const struct results *r);
+/* Every unfinished recipient of the claim deferred with `diag`; by record. */
+void settle_lost(struct scheduler *s, const struct settle_source *from, const struct claim_view *v);
+/* All unfinished recipients of an entry end without an attempt: action EVENT_EXPIRED, EVENT_DELETED or
+ * EVENT_BOUNCED. */
+void settle_outcome(struct scheduler *s, uint32_t entry, enum event_action action,
+		    const unsigned char status[3], const char *diag);
+/* Recipients whose bit is set in `bits` (of the withdrawn entry) are deleted; the entry lives on with the
+ * others, due at `due_s` as it was. */
+void settle_delete(struct scheduler *s, uint32_t entry, const unsigned char *bits, uint32_t due_s);
+/* A connection attempt failed: an event for the queue. */
+void settle_connect(struct scheduler *s, uint32_t queue, uint32_t source_ip, struct slice destination,
+		    struct slice mta, struct slice reason);
+void settle_queue_row(struct scheduler *s, uint32_t queue);
+
+struct slice settle_rcpt_address(const struct record *rec, const struct core_entry_facts *f, unsigned index);
+bool settle_rcpt_is_done(const struct core_entry_facts *f, unsigned index);
+
+/* records: reading them in the reader thread. `rec` is NULL when rc < 0; -E_MISSING: the entry, not claimed
+ * nor leaving, went away meanwhile. Called back at the top of the loop; at once while starting. */
+typedef void records_fn(struct scheduler *s, void *arg, int rc, const struct record *rec);
+void records_open(struct scheduler *s);
+void records_close(struct scheduler *s);
+/* Once per turn, before the batch is handed over. */
+void records_turn(struct scheduler *s);
+void records_read(struct scheduler *s, uint32_t entry, records_fn *fn, void *arg);
+
+/* routes: the resolver's answers. */
+void routes_channel(struct peer *p);
+void routes_gone(struct peer *p);
+void routes_came(struct peer *p);
+void routes_tick(struct scheduler *s);
+void routes_ask(struct scheduler *s, uint32_t queue, struct slice name);
+
+/* recovery */
+/* Events from the position in *meta up to `end`; *meta is moved on. */
+int recovery_replay(struct scheduler *s, struct store_meta *meta, struct event_position end);
+int recovery_load(struct scheduler *s, const struct store_meta *meta);
+void recovery_claims(struct scheduler *s);
+/* A worker that lived before named this lease. */
+void recovery_held(struct scheduler *s, unsigned worker, const struct message *m);
+/* A result or return for a lease of our earlier life. NULL when it is none; *from is filled. */
+struct old_claim *recovery_lease(struct scheduler *s, unsigned worker, uint64_t lease, struct settle_source *from);
+/* The worker is dead: what it still ran is settled from its table. */
+void recovery_worker_gone(struct scheduler *s, unsigned worker);
+/* A worker has said all it holds (or is new): what is left of its old claims is settled. */
+void recovery_worker_known(struct scheduler *s, unsigned worker);
+
+/* control: operators. */
+int control_open(struct scheduler *s);
+void control_close(struct scheduler *s);
+
+/* stats */
+int stats_open(struct scheduler *s);
+void stats_tick(struct scheduler *s);
+/* Recipients delivered (discarded ones too) and bounced since the start. */
+void stats_outcomes(const struct scheduler *s, uint64_t *delivered, uint64_t *bounced);
+void stats_close(struct scheduler *s);

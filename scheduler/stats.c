@@ -1,0 +1,190 @@
+/* stats: what the scheduler shows in shared memory: totals, rows of queues with traffic, source IPs. */
+#include <string.h>
+
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "scheduler/state.h"
+
+#define QUEUES_A_TICK 4096
+
+struct stat_rows {
+	uint32_t *row_of; /* queue number -> row + 1 */
+	size_t cap;
+	uint32_t *unused; /* rows given back */
+	size_t n_unused, cap_unused;
+	uint32_t used;
+	uint32_t cursor;
+	uint64_t untold, untold_next;
+};
+
+static uint32_t
+take_row(struct stat_rows *r)
+{
+	if (r->n_unused > 0)
+		return r->unused[--r->n_unused] + 1;
+	if (r->used < STAT_QUEUE_ROWS)
+		return ++r->used;
+	return 0;
+}
+
+static uint32_t *
+row_of(struct stat_rows *r, uint32_t queue)
+{
+	void *p = r->row_of;
+	size_t before = r->cap;
+
+	mem_grow(&p, &r->cap, (size_t)queue + 1, sizeof *r->row_of);
+	r->row_of = p;
+	if (r->cap > before)
+		memset(r->row_of + before, 0, (r->cap - before) * sizeof *r->row_of);
+	return &r->row_of[queue];
+}
+
+static void
+fill_row(struct stat_queue *q, const struct core_queue_view *v)
+{
+	memset(q, 0, sizeof *q);
+	str_copy(q->name, sizeof q->name, v->name);
+	str_copy(q->mode, sizeof q->mode, SLICE_LIT("normal"));
+	q->paused = v->paused;
+	q->rcp = v->rcpts;
+	q->kb = v->kbytes;
+	q->conn = v->connections;
+	q->msgRate = v->msg_rate;
+	q->attempted = v->attempted;
+	q->delivered = v->delivered;
+	q->transient = v->transient;
+	q->bounced = v->bounced;
+	q->nextDue = v->wait == CORE_WAIT_NONE ? 0 : v->until_wall_us;
+}
+
+static void
+on_queue(void *arg, uint32_t queue)
+{
+	struct scheduler *s = arg;
+	struct core_now now = scheduler_now(s);
+	struct core_queue_view v;
+	struct stat_queue q;
+	uint32_t *row = row_of(s->stat_rows, queue);
+
+	if (!core_queue_view(s->core, &now, queue, &v))
+		return;
+	/* A row stays with a queue that had traffic since the start, as long as there are rows. */
+	if (*row == 0 && v.rcpts == 0 && v.connections == 0 && v.attempted == 0 && !v.paused)
+		return;
+	if (*row == 0)
+		*row = take_row(s->stat_rows);
+	if (*row == 0) {
+		s->stat_rows->untold_next++;
+		return;
+	}
+	fill_row(&q, &v);
+	stat_put_queue(s->stat, *row - 1, &q);
+}
+
+static void
+put_sources(struct scheduler *s)
+{
+	struct core_now now = scheduler_now(s);
+	const struct conf_source_ip *ips;
+	size_t n = conf_source_ips(s->conf, &ips);
+
+	for (size_t i = 0; i < n && i < STAT_SOURCE_ROWS; i++) {
+		struct core_source_view v;
+		struct stat_source row;
+
+		core_source_view(s->core, &now, (uint32_t)i, &v);
+		if (i == 0 && v.attempted == 0 && v.connections == 0)
+			continue; /* the kernel's choice is not in use */
+		memset(&row, 0, sizeof row);
+		str_copy(row.ip, sizeof row.ip, slice_str(i == 0 ? "any" : ips[i].text));
+		row.conn = v.connections;
+		row.attempted = v.attempted;
+		row.delivered = v.delivered;
+		row.msgRate = v.msg_rate;
+		row.connectRate = v.connect_rate;
+		row.worker = v.worker < 0 ? UINT64_MAX : (uint64_t)v.worker;
+		stat_put_source(s->stat, (unsigned)i, &row);
+	}
+}
+
+void
+stats_outcomes(const struct scheduler *s, uint64_t *delivered, uint64_t *bounced)
+{
+	struct core_totals t;
+
+	/* What the core gives up it counts as bounced. */
+	core_totals(s->core, &t);
+	*delivered = t.delivered + s->discarded;
+	*bounced = t.bounced - s->discarded - s->totals.expired;
+}
+
+static void
+put_totals(struct scheduler *s)
+{
+	struct stat_totals t = s->totals;
+	struct committer_counts c;
+	struct core_totals k;
+
+	core_totals(s->core, &k);
+	committer_counts(s->committer, &c);
+	t.queued_rcpt = k.queued_rcpts;
+	t.queued_entries = k.queued_entries;
+	t.queued_kbytes = k.queued_kbytes;
+	t.queues = k.queues_with_mail;
+	t.queues_untold = s->stat_rows->untold;
+	t.attempted = k.attempted;
+	stats_outcomes(s, &t.delivered, &t.bounced);
+	t.transient = k.transient;
+	t.connections = k.connections;
+	t.connect_attempts = k.connect_attempts;
+	t.connect_failed = k.connect_failed;
+	t.commits = c.commits;
+	t.commit_us = c.commit_us;
+	t.events = c.events;
+	t.store_fill = store_fill_percent(s->store);
+	segments_counts(s->segments, &t.segments, &t.segments_free);
+	stat_put_totals(s->stat, &t);
+}
+
+void
+stats_tick(struct scheduler *s)
+{
+	struct stat_rows *r = s->stat_rows;
+
+	if (s->stat == NULL)
+		return;
+	stat_beat(s->stat, loop_boot_us(s->loop), s->draining ? STAT_DRAINING : STAT_RUNNING);
+	put_totals(s);
+	put_sources(s);
+	if (!core_each_queue(s->core, &r->cursor, QUEUES_A_TICK, on_queue, s)) {
+		r->cursor = 0;
+		r->untold = r->untold_next;
+		r->untold_next = 0;
+	}
+}
+
+int
+stats_open(struct scheduler *s)
+{
+	int rc = stat_create(&s->stat, conf_global(s->conf)->run, STAT_SCHEDULER, 0);
+
+	if (rc != 0)
+		return rc;
+	s->stat_rows = mem_zalloc(sizeof *s->stat_rows);
+	stat_header(s->stat)->generation = proc_heritage(s->proc)->conf_generation;
+	return 0;
+}
+
+void
+stats_close(struct scheduler *s)
+{
+	stat_close(&s->stat);
+	if (s->stat_rows != NULL) {
+		mem_free(s->stat_rows->row_of);
+		mem_free(s->stat_rows->unused);
+		mem_free(s->stat_rows);
+	}
+	s->stat_rows = NULL;
+}
