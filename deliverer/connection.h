@@ -1,0 +1,81 @@
+/* connection: one SMTP connection to one MX address, from OPEN to CLOSED; the driver of
+ * smtp_client. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/event/loop.h"
+#include "common/ipc/message.h"
+#include "common/net/addr.h"
+#include "common/proc/route.h"
+#include "common/smtp/smtp_client.h"
+#include "deliverer/work.h"
+
+struct worker;
+
+/* The queue's timeouts, µs. */
+struct connection_timeouts {
+	uint64_t connect, greeting, command, body, dot, multiline;
+};
+
+struct connection {
+	struct worker *worker;
+	struct connection *next_in_bucket, *next, **prev;
+	uint32_t number, source_ip, queue;
+	bool numbered;   /* the scheduler knows it: in a bucket */
+	bool announced;  /* OPENED was sent */
+	bool connecting; /* connect() is under way */
+	bool closing;    /* CLOSE was asked for, or the worker drains: QUIT when idle */
+	bool ended;      /* on the list of those to free */
+	bool driving;    /* connection_drive() is at work further up the stack */
+	int fd;
+	struct watch watch;
+
+	struct timer timer;
+	uint64_t timer_at_us; /* when the timer fires; it may fire early and be set again */
+	uint64_t deadline_us; /* when the present wait is over */
+	uint64_t most_at_us;  /* when the present transaction is over at the latest */
+	uint32_t deadline_serial;
+	bool multiline_seen;
+
+	struct connection_timeouts timeouts;
+	struct smtp_client client;
+	bool client_live;
+	char helo[SMTP_DOMAIN_MAX + 1];
+	char mx[ROUTE_HOST_BYTES];
+	char target_text[ADDR_TEXT_BYTES], source_text[ADDR_TEXT_BYTES];
+	char dsn_mta[ROUTE_HOST_BYTES + ADDR_TEXT_BYTES];
+	char esmtp[128];         /* what the peer offers, for the records */
+	uint64_t opened_boot_us; /* when OPEN came */
+
+	struct work *work;    /* running */
+	struct work *waiting; /* in order; begins when the peer is ready */
+	struct slice tail;    /* body bytes that go before smtp_client_output() */
+	struct buf stuffed;   /* what `tail` borrows when the body is stuffed */
+};
+
+struct connection *connection_find(struct worker *w, uint32_t number);
+
+/* OPEN. Answers OPENED or OPEN_FAILED in its time. */
+void connection_open(struct worker *w, const struct message *m, struct slice queue_name);
+/* A connection object in no list but `all`; freed by connection_reap() after connection_end(). */
+struct connection *connection_new(struct worker *w, uint32_t number);
+/* The socket is connected or under way: from here on events drive it. */
+void connection_start(struct connection *c, int fd, const struct smtp_policy *policy,
+		      bool loop_check);
+/* The same, by what sock_connect() or sock_connected() said. */
+void connection_fail_connect(struct connection *c, int rc, const char *text);
+/* It never became ready; the scheduler is told, the connection is over. */
+void connection_fail_open(struct connection *c, unsigned why, enum verdict_reason reason,
+			  const char *text);
+
+/* WORK, for a connection that lives; takes the work. */
+void connection_work(struct connection *c, struct work *work);
+/* CLOSE, and drain: what runs ends, then QUIT. */
+void connection_close_when_idle(struct connection *c);
+/* The scheduler is dead: what has not begun goes; what runs goes on. */
+void connection_orphan(struct connection *c);
+
+/* At the end of a turn: frees what ended in it. */
+void connection_reap(struct worker *w);

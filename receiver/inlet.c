@@ -1,0 +1,647 @@
+#include "receiver/inlet.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "common/base/check.h"
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "receiver/flush.h"
+#include "receiver/room.h"
+
+#define ID_BLOCK     32768
+#define ID_LOW       16384
+#define GROUP_BYTES  (8u << 20)
+#define SEALS_KEPT   256
+#define ASK_AGAIN_US 1000000u /* after a segment that could not be opened */
+
+struct id_block {
+	msg_id_t next;
+	uint32_t left;
+};
+
+struct inlet {
+	struct loop *loop;
+	struct inlet_hooks hooks;
+	void *arg;
+	uint32_t generation;
+	bool resumed; /* had a channel before */
+	struct channel *channel;
+	struct flush *flush;
+	struct room room;
+	uint64_t ask_not_before_us;
+
+	struct id_block ids[2]; /* in use, next */
+	bool ids_asked;
+
+	struct parcel_list waiting; /* for a group */
+	struct parcel_list large;   /* for a segment of their own */
+	struct parcel_list group;   /* in the flush thread's hands */
+	enum room_place group_place;
+	struct parcel_list outgoing; /* synced; NEWs and SEALs in their order */
+	struct parcel_list sent;     /* for their ACK */
+	uint64_t n;                  /* parcels in all lists */
+	uint64_t held_bytes;
+	struct inlet_counts counts;
+
+	struct message seals[SEALS_KEPT]; /* a ring: told once, told again to a new scheduler */
+	unsigned n_seals;
+
+	struct iovec *iov;
+	size_t iov_cap;
+
+	enum inlet_flow flow;
+	uint64_t stalled_at_us;
+};
+
+static void on_group_done(void *arg, int rc, uint64_t offset);
+
+struct inlet *
+inlet_new(struct loop *loop, int dir, const unsigned char instance[16], uint32_t generation,
+	  const struct inlet_hooks *hooks, void *arg)
+{
+	struct inlet *in = mem_zalloc(sizeof *in);
+
+	in->loop = loop;
+	in->hooks = *hooks;
+	in->arg = arg;
+	in->generation = generation;
+	in->flow = INLET_STALLED;
+	in->stalled_at_us = loop_boot_us(loop);
+	room_init(&in->room, dir, instance);
+	in->flush = flush_new(loop, on_group_done, in);
+	return in;
+}
+
+static void
+free_list(struct parcel_list *l)
+{
+	for (struct parcel *p; (p = parcel_pop(l)) != NULL;)
+		parcel_free(p);
+}
+
+void
+inlet_free(struct inlet **inp)
+{
+	struct inlet *in = *inp;
+
+	if (in == NULL)
+		return;
+	flush_free(&in->flush);
+	channel_close(&in->channel);
+	room_clear(&in->room);
+	free_list(&in->waiting);
+	free_list(&in->large);
+	free_list(&in->group);
+	free_list(&in->outgoing);
+	free_list(&in->sent);
+	mem_free(in->iov);
+	mem_free(in);
+	*inp = NULL;
+}
+
+/* Ends a parcel's life; its owner, if there still is one, hears `reply`. */
+static void
+finish(struct inlet *in, struct parcel *p, const char *reply)
+{
+	void *owner = p->owner_answered ? NULL : p->owner;
+
+	in->n--;
+	in->held_bytes -= p->body.len;
+	parcel_free(p);
+	if (owner != NULL)
+		in->hooks.on_answer(in->arg, owner, reply);
+}
+
+static void
+accept_parcel(struct inlet *in, struct parcel *p)
+{
+	char text[ID_TEXT_BYTES];
+	char reply[64];
+
+	snprintf(reply, sizeof reply, "250 2.0.0 Queued as %s", id_message_text(text, p->id));
+	finish(in, p, reply);
+}
+
+/* Ids --------------------------------------------------------------------------------------------
+ */
+
+msg_id_t
+inlet_take_id(struct inlet *in)
+{
+	if (in->ids[0].left == 0) {
+		in->ids[0] = in->ids[1];
+		in->ids[1].left = 0;
+	}
+	if (in->ids[0].left == 0)
+		return 0;
+	in->ids[0].left--;
+	return in->ids[0].next++;
+}
+
+static void
+take_block(struct inlet *in, const struct message *m)
+{
+	struct id_block *b = &in->ids[in->ids[0].left > 0];
+
+	in->ids_asked = false;
+	if (m->u.id_block.first == 0 || b->left > 0)
+		return;
+	b->next = m->u.id_block.first;
+	b->left = m->u.id_block.count;
+}
+
+/* Segments ---------------------------------------------------------------------------------------
+ */
+
+/* A SEAL goes out behind the NEWs before it: a sealed segment without live rows is recycled. */
+static void
+queue_seal(struct inlet *in, struct parcel_list *l, const struct message *seal, bool told_before)
+{
+	struct parcel *p = mem_zalloc(sizeof *p);
+
+	p->is_seal = true;
+	p->sent = told_before;
+	p->segment = seal->u.seg_seal.number;
+	p->epoch = seal->u.seg_seal.epoch;
+	p->offset = seal->u.seg_seal.end;
+	in->n++;
+	parcel_push(l, p);
+}
+
+static void
+seal_place(struct inlet *in, enum room_place place, uint64_t end)
+{
+	struct message seal;
+
+	room_seal(&in->room, place, end, &seal);
+	queue_seal(in, &in->outgoing, &seal, false);
+	room_shift(&in->room);
+}
+
+static void
+take_segment(struct inlet *in, const struct message *m)
+{
+	int rc = room_take(&in->room, m);
+	struct message seal = { .kind = MESSAGE_SEG_SEAL };
+
+	if (rc == 0) {
+		room_shift(&in->room);
+		return;
+	}
+	in->ask_not_before_us = loop_boot_us(in->loop) + ASK_AGAIN_US;
+	if (rc == -E_FULL)
+		return;
+	log_error("segment=%u not usable: %s", m->u.seg_open.number, err_text(rc));
+	seal.u.seg_seal.number = m->u.seg_open.number;
+	seal.u.seg_seal.epoch = m->u.seg_open.epoch;
+	seal.u.seg_seal.end = SEGMENT_HEADER_BYTES;
+	queue_seal(in, &in->outgoing, &seal, false);
+}
+
+/* Asks for what runs low; what the ring does not take is asked for next turn. */
+static void
+ask_for_supplies(struct inlet *in)
+{
+	struct message m = { .kind = MESSAGE_ID_REQ };
+
+	if (in->channel == NULL)
+		return;
+	if (!in->ids_asked && (uint64_t)in->ids[0].left + in->ids[1].left < ID_LOW) {
+		m.u.id_req.count = ID_BLOCK;
+		in->ids_asked = channel_send(in->channel, &m, SLICE_NONE) == 0;
+	}
+	if (loop_boot_us(in->loop) < in->ask_not_before_us)
+		return;
+	memset(&m, 0, sizeof m);
+	m.kind = MESSAGE_SEG_REQ;
+	for (unsigned n = room_wanted(&in->room); n > 0; n--) {
+		if (channel_send(in->channel, &m, SLICE_NONE) != 0)
+			return;
+		in->room.asked++;
+	}
+	if (in->large.head != NULL && in->room.special_asked == 0 &&
+	    !room_has(&in->room, ROOM_SPECIAL)) {
+		m.u.seg_req.bytes = in->large.head->total;
+		if (channel_send(in->channel, &m, SLICE_NONE) == 0)
+			in->room.special_asked = in->large.head->total;
+	}
+}
+
+/* Groups -----------------------------------------------------------------------------------------
+ */
+
+static void
+add_iov(struct inlet *in, size_t *n, const void *p, size_t bytes)
+{
+	void *v = in->iov;
+
+	if (bytes == 0)
+		return;
+	mem_grow(&v, &in->iov_cap, *n + 1, sizeof *in->iov);
+	in->iov = v;
+	in->iov[(*n)++] = (struct iovec){ (void *)(uintptr_t)p, bytes };
+}
+
+static void
+add_parcel(struct inlet *in, struct parcel *p, const struct segment_writer *w, uint64_t offset,
+	   size_t *n)
+{
+	static const char zeros[RECORD_ALIGN];
+
+	p->segment = w->info.number;
+	p->epoch = w->info.epoch;
+	p->offset = offset;
+	record_stamp(p->head.data + p->head.start, p->epoch);
+	add_iov(in, n, p->head.data + p->head.start, p->head.len);
+	for (size_t i = 0; i < p->n_pieces; i++)
+		add_iov(in, n, p->pieces[i].p, p->pieces[i].n);
+	CHECK(p->padding <= sizeof zeros);
+	add_iov(in, n, zeros, p->padding);
+}
+
+#ifdef NEGATIVE_EARLY_ACKNOWLEDGE
+/* The negative control: tells the client before anything is on disk. */
+static void
+acknowledge_early(struct inlet *in)
+{
+	for (struct parcel *p = in->group.head; p != NULL; p = p->next) {
+		char text[ID_TEXT_BYTES];
+		char reply[64];
+
+		snprintf(reply, sizeof reply, "250 2.0.0 Queued as %s",
+			 id_message_text(text, p->id));
+		p->owner_answered = true;
+		if (p->owner != NULL)
+			in->hooks.on_answer(in->arg, p->owner, reply);
+	}
+}
+#endif
+
+/* Moves parcels from `from` into the group while they fit. */
+static void
+fill_group(struct inlet *in, struct parcel_list *from, enum room_place place)
+{
+	struct segment_writer *w = &in->room.at[place];
+	uint64_t used = 0;
+	size_t n = 0;
+
+	while (from->head != NULL && (used == 0 || used + from->head->total <= GROUP_BYTES) &&
+	       segment_fits(w, used + from->head->total)) {
+		struct parcel *p = parcel_pop(from);
+
+		add_parcel(in, p, w, w->end + used, &n);
+		used += p->total;
+		parcel_push(&in->group, p);
+		if (place == ROOM_SPECIAL)
+			break;
+	}
+	CHECK(n > 0);
+	in->group_place = place;
+	in->counts.syncs++;
+	flush_start(in->flush, w, in->iov, n);
+#ifdef NEGATIVE_EARLY_ACKNOWLEDGE
+	acknowledge_early(in);
+#endif
+}
+
+static void
+form_group(struct inlet *in)
+{
+	if (flush_is_busy(in->flush))
+		return;
+	if (in->large.head != NULL && room_has(&in->room, ROOM_SPECIAL)) {
+		if (segment_fits(&in->room.at[ROOM_SPECIAL], in->large.head->total)) {
+			fill_group(in, &in->large, ROOM_SPECIAL);
+			return;
+		}
+		/* Made for a message that has left meanwhile. */
+		seal_place(in, ROOM_SPECIAL, in->room.at[ROOM_SPECIAL].end);
+	}
+	if (in->waiting.head == NULL)
+		return;
+	if (room_has(&in->room, ROOM_CURRENT) &&
+	    !segment_fits(&in->room.at[ROOM_CURRENT], in->waiting.head->total))
+		seal_place(in, ROOM_CURRENT, in->room.at[ROOM_CURRENT].end);
+	if (room_has(&in->room, ROOM_CURRENT))
+		fill_group(in, &in->waiting, ROOM_CURRENT);
+}
+
+static void
+on_group_done(void *arg, int rc, uint64_t offset)
+{
+	struct inlet *in = arg;
+	struct parcel_list done = in->group;
+
+	in->group.head = NULL;
+	if (rc != 0) {
+		/* What is behind `offset` is unknown: never written, never named. */
+		log_error("segment=%u offset=%llu write failed: %s",
+			  in->room.at[in->group_place].info.number, (unsigned long long)offset,
+			  err_text(rc));
+		seal_place(in, in->group_place, offset);
+		for (struct parcel *p; (p = parcel_pop(&done)) != NULL;)
+			finish(in, p, "451 4.3.0 Message not stored, try again later");
+		return;
+	}
+	for (struct parcel *p; (p = parcel_pop(&done)) != NULL;) {
+		in->held_bytes -= p->body.len;
+		parcel_drop_bytes(p);
+		parcel_push(&in->outgoing, p);
+	}
+	if (in->group_place == ROOM_SPECIAL)
+		seal_place(in, ROOM_SPECIAL, in->room.at[ROOM_SPECIAL].end);
+}
+
+void
+inlet_submit(struct inlet *in, struct parcel *p)
+{
+	in->n++;
+	in->held_bytes += p->body.len;
+	in->counts.bytes += p->body.len;
+	p->since_us = loop_boot_us(in->loop);
+	parcel_push(p->total > ROOM_ORDINARY_MAX ? &in->large : &in->waiting, p);
+}
+
+static void
+disown(struct parcel_list *l, const void *owner)
+{
+	for (struct parcel *p = l->head; p != NULL; p = p->next) {
+		if (p->owner == owner)
+			p->owner = NULL;
+	}
+}
+
+void
+inlet_disown(struct inlet *in, void *owner)
+{
+	disown(&in->waiting, owner);
+	disown(&in->large, owner);
+	disown(&in->group, owner);
+	disown(&in->outgoing, owner);
+	disown(&in->sent, owner);
+}
+
+/* To and from the scheduler ----------------------------------------------------------------------
+ */
+
+/* False when the ring is full. */
+static bool
+send_new(struct inlet *in, struct parcel *p)
+{
+	struct message m = { .kind = MESSAGE_NEW };
+
+	m.u.new_message.id = p->id;
+	m.u.new_message.segment = p->segment;
+	m.u.new_message.epoch = p->epoch;
+	m.u.new_message.offset = p->offset;
+	m.u.new_message.bytes = p->total;
+	m.u.new_message.n_entries = p->n_entries;
+	if (channel_send(in->channel, &m, buf_slice(&p->news)) != 0)
+		return false;
+	p->sent = true;
+	parcel_push(&in->sent, parcel_pop(&in->outgoing));
+	return true;
+}
+
+static bool
+send_seal(struct inlet *in, struct parcel *p)
+{
+	struct message m = { .kind = MESSAGE_SEG_SEAL };
+
+	m.u.seg_seal.number = p->segment;
+	m.u.seg_seal.epoch = p->epoch;
+	m.u.seg_seal.end = p->offset;
+	if (channel_send(in->channel, &m, SLICE_NONE) != 0)
+		return false;
+	if (!p->sent)
+		in->seals[in->n_seals++ % SEALS_KEPT] = m;
+	in->n--;
+	parcel_free(parcel_pop(&in->outgoing));
+	return true;
+}
+
+static void
+send_outgoing(struct inlet *in)
+{
+	struct parcel *p;
+
+	while (in->channel != NULL && (p = in->outgoing.head) != NULL) {
+		if (!(p->is_seal ? send_seal(in, p) : send_new(in, p)))
+			break;
+	}
+}
+
+static void
+take_answer(struct inlet *in, const struct message *m)
+{
+	struct parcel *p = parcel_take(&in->sent, m->u.ack.id);
+
+	if (p == NULL)
+		return; /* given up meanwhile */
+	if (m->kind == MESSAGE_ACK) {
+		accept_parcel(in, p);
+		return;
+	}
+	finish(in, p,
+	       m->u.ack.status == 452 ? "452 4.3.1 Insufficient system storage"
+				      : "451 4.3.0 Message not queued, try again later");
+}
+
+static void
+on_input(void *arg)
+{
+	struct inlet *in = arg;
+	struct message m;
+	struct slice payload;
+	int rc = 0;
+
+	while (in->channel != NULL && (rc = channel_recv(in->channel, &m, &payload)) > 0) {
+		switch (m.kind) {
+		case MESSAGE_ID_BLOCK:
+			take_block(in, &m);
+			break;
+		case MESSAGE_SEG_OPEN:
+			take_segment(in, &m);
+			break;
+		case MESSAGE_ACK:
+		case MESSAGE_NACK:
+			take_answer(in, &m);
+			break;
+		default:
+			break;
+		}
+	}
+	if (rc < 0) {
+		log_error("scheduler's channel: %s", err_text(rc));
+		inlet_disconnect(in);
+	}
+}
+
+void
+inlet_disconnect(struct inlet *in)
+{
+	channel_close(&in->channel);
+	in->ids_asked = false;
+	room_forget_asked(&in->room);
+}
+
+/* What the last scheduler may not have kept is told to the new one, in the old order. */
+static void
+tell_again(struct inlet *in)
+{
+	struct parcel_list again = { 0 };
+	unsigned from = in->n_seals > SEALS_KEPT ? in->n_seals - SEALS_KEPT : 0;
+
+	for (struct parcel *p; (p = parcel_pop(&in->sent)) != NULL;)
+		parcel_push(&again, p);
+	for (unsigned i = from; i < in->n_seals; i++)
+		queue_seal(in, &again, &in->seals[i % SEALS_KEPT], true);
+	parcel_prepend(&in->outgoing, &again);
+}
+
+void
+inlet_connect(struct inlet *in, const struct channel_fds *fds)
+{
+	struct message hello = { .kind = MESSAGE_RECEIVER_HELLO };
+	int rc;
+
+	inlet_disconnect(in);
+	rc = channel_open(&in->channel, fds, 'R', in->loop, on_input, in);
+	if (rc != 0) {
+		in->channel = NULL;
+		log_error("scheduler's channel: %s", err_text(rc));
+		return;
+	}
+	hello.u.hello.pid = (uint32_t)getpid();
+	hello.u.hello.generation = in->generation;
+	hello.u.hello.flags = in->resumed ? HELLO_RESUMED : 0;
+	CHECK(channel_send(in->channel, &hello, SLICE_NONE) == 0); /* an empty ring */
+	if (in->resumed)
+		tell_again(in);
+	in->resumed = true;
+	inlet_turn(in);
+}
+
+/* The flow ---------------------------------------------------------------------------------------
+ */
+
+static bool
+is_blocked(const struct inlet *in)
+{
+	if (in->channel == NULL || in->outgoing.head != NULL)
+		return true;
+	if (in->ids[0].left + in->ids[1].left == 0)
+		return true;
+	/* No room: in use and spare are full or not there yet. */
+	return !room_has(&in->room, ROOM_CURRENT);
+}
+
+static void
+give_up_old(struct inlet *in, struct parcel_list *l, uint64_t age_us)
+{
+	uint64_t now = loop_boot_us(in->loop);
+
+	/* Oldest first, and only as many as are there now. */
+	while (l->head != NULL && !l->head->is_seal && now - l->head->since_us >= age_us)
+		finish(in, parcel_pop(l), "451 4.3.2 System not accepting mail, try again later");
+}
+
+static void
+update_flow(struct inlet *in)
+{
+	uint64_t now = loop_boot_us(in->loop);
+	enum inlet_flow was = in->flow;
+
+	if (!is_blocked(in))
+		in->flow = INLET_OPEN;
+	else if (was == INLET_OPEN)
+		in->flow = INLET_STALLED;
+	if (was == INLET_OPEN && in->flow == INLET_STALLED)
+		in->stalled_at_us = now;
+	if (in->flow == INLET_STALLED && now - in->stalled_at_us >= INLET_STALL_US)
+		in->flow = INLET_REFUSING;
+	if (in->flow != was)
+		in->hooks.on_flow(in->arg, in->flow);
+}
+
+/* Bounds the wait of every parcel, whatever the reason of it. */
+static void
+give_up(struct inlet *in)
+{
+	struct parcel_list keep = { 0 };
+
+	give_up_old(in, &in->waiting, INLET_STALL_US);
+	give_up_old(in, &in->large, INLET_STALL_US);
+	give_up_old(in, &in->sent, INLET_SENT_US);
+	if (in->flow != INLET_REFUSING)
+		return;
+	/* Synced but never told: it may go. Told once to a scheduler now dead: it waits longer. */
+	for (struct parcel *p; (p = parcel_pop(&in->outgoing)) != NULL;) {
+		uint64_t age = loop_boot_us(in->loop) - p->since_us;
+
+		if (p->is_seal || age < (p->sent ? INLET_SENT_US : INLET_STALL_US))
+			parcel_push(&keep, p);
+		else
+			finish(in, p, "451 4.3.2 System not accepting mail, try again later");
+	}
+	in->outgoing = keep;
+}
+
+void
+inlet_turn(struct inlet *in)
+{
+	give_up(in);
+	ask_for_supplies(in);
+	send_outgoing(in);
+	form_group(in);
+	send_outgoing(in); /* a seal, perhaps */
+	update_flow(in);
+	if (in->channel != NULL)
+		channel_flush(in->channel);
+}
+
+enum inlet_flow
+inlet_flow(const struct inlet *in)
+{
+	return in->flow;
+}
+
+struct inlet_counts
+inlet_counts(const struct inlet *in)
+{
+	struct inlet_counts c = in->counts;
+
+	c.waiting = in->n;
+	return c;
+}
+
+uint64_t
+inlet_held_bytes(const struct inlet *in)
+{
+	return in->held_bytes;
+}
+
+bool
+inlet_is_empty(const struct inlet *in)
+{
+	return in->n == 0;
+}
+
+void
+inlet_seal_all(struct inlet *in)
+{
+	CHECK(!flush_is_busy(in->flush));
+	for (enum room_place i = 0; i < ROOM_PLACES; i++) {
+		if (room_has(&in->room, i)) {
+			struct message seal;
+
+			room_seal(&in->room, i, in->room.at[i].end, &seal);
+			queue_seal(in, &in->outgoing, &seal, false);
+		}
+	}
+	send_outgoing(in);
+	if (in->channel != NULL)
+		channel_flush(in->channel);
+}
