@@ -1,0 +1,15 @@
+/* checker: reads and checks the configuration in a child of its own: what breaks on it is not the
+ * daemon. */
+#pragma once
+
+#include "common/base/buf.h"
+
+enum checker_verdict {
+	CHECKER_GOOD,
+	CHECKER_WRONG,  /* has errors, or the checker died of it */
+	CHECKER_FAILED, /* could not be checked: no memory, no process */
+};
+
+/* Reads `path` with what it includes. *report gets the lines to print (errors, warnings), in all
+ * cases. With CHECKER_GOOD *snapshot_fd is a sealed memfd of the very bytes that were checked. */
+enum checker_verdict checker_run(const char *path, int *snapshot_fd, struct buf *report);
