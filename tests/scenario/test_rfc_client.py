@@ -514,7 +514,8 @@ def test_peers_that_leave_while_the_body_comes(world, act):
         {"close": talk.close, "reset": talk.reset, "garbage": lambda: talk.say(b"\0\1garbage\r\n" * 10), "refusal": lambda: talk.say("552 5.3.4 too big")}[act]()
         talk.hang()
     peer.script = {"data": once(at)}
-    rcpt, = world.send("early", act, body=b"Subject: x\r\n\r\n" + (b"x" * 70 + b"\r\n") * 60000)
+    # Larger than both sockets' buffers, so that the dot cannot have left before the peer speaks.
+    rcpt, = world.send("early", act, body=b"Subject: x\r\n\r\n" + (b"x" * 70 + b"\r\n") * 125000)
     assert world.end(rcpt)["type"] == "d"
     row, = world.deferred(rcpt)
     assert row["dsnStatus"].startswith("4.") and row["maybeDup"] in ("", "0", "no", "false")
