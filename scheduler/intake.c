@@ -7,6 +7,7 @@
 #include "scheduler/state.h"
 
 #define ID_BLOCK_COUNT 65536
+#define SEG_REQ_MAX    (2ull * (MESSAGE_BYTES_MAX + ENVELOPE_BYTES_MAX))
 
 static struct peer *
 alive(struct scheduler *s, uint64_t slot, uint64_t generation)
@@ -232,7 +233,9 @@ on_message(struct peer *p, const struct message *m, struct slice payload)
 		give_ids(p);
 		break;
 	case MESSAGE_SEG_REQ:
-		segments_request(s->segments, p->slot, p->generation, m->u.seg_req.bytes);
+		if (m->u.seg_req.bytes > SEG_REQ_MAX ||
+		    !segments_request(s->segments, p->slot, p->generation, m->u.seg_req.bytes))
+			peer_broken(p, -E_DENIED);
 		break;
 	case MESSAGE_SEG_SEAL:
 		segments_seal(s->segments, m->u.seg_seal.number, m->u.seg_seal.epoch, p->slot);

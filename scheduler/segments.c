@@ -12,6 +12,8 @@
 #define POOL_LOW  2  /* make one more when fewer are free */
 #define POOL_HIGH 32 /* remove files above that */
 
+#define OPEN_MAX 64 /* of one receiver, which uses three and may have missed a few when we died */
+
 #define SEGMENTS_MAX (1u << 22) /* the index keeps numbers below that */
 
 struct seg {
@@ -315,13 +317,29 @@ serve(struct segments *s)
 	}
 }
 
-void
+/* How many a receiver has and waits for. */
+static unsigned
+count_of(const struct segments *s, unsigned receiver)
+{
+	unsigned n = 0;
+
+	for (uint32_t i = 1; i <= s->highest; i++)
+		n += s->segs[i].known && s->segs[i].row.state == STORE_SEGMENT_OPEN && s->segs[i].row.receiver == receiver;
+	for (size_t i = 0; i < s->n_requests; i++)
+		n += s->requests[i].receiver == receiver;
+	return n;
+}
+
+bool
 segments_request(struct segments *s, unsigned receiver, uint32_t generation, uint64_t bytes)
 {
+	if (count_of(s, receiver) >= OPEN_MAX)
+		return false;
 	if (bytes + SEGMENT_HEADER_BYTES <= SEGMENT_BYTES)
 		bytes = 0;
 	add_request(s, (struct request){ receiver, generation, bytes });
 	serve(s);
+	return true;
 }
 
 void

@@ -29,8 +29,9 @@ void segments_restore(struct segments *s, uint32_t number, const struct store_se
 void segments_restore_entry(struct segments *s, uint32_t number, uint64_t epoch);
 void segments_start(struct segments *s);
 
-/* A receiver wants room for a record of `bytes` (0: an ordinary one). Answered by segments_opened. */
-void segments_request(struct segments *s, unsigned receiver, uint32_t generation, uint64_t bytes);
+/* A receiver wants room for a record of `bytes` (0: an ordinary one). Answered by segments_opened. False: it has
+ * far more open, or asked for, than one can use. */
+bool segments_request(struct segments *s, unsigned receiver, uint32_t generation, uint64_t bytes);
 /* The disk is nearly full: no more files, and free ones go; requests get what is free or -E_FULL. */
 void segments_tight(struct segments *s, bool tight);
 /* A NEW at offset..offset+bytes of a segment: 1 take it, 0 it is committed already (only acknowledge),
