@@ -189,7 +189,8 @@ on_new(struct peer *p, const struct message *m, struct slice payload)
 		answer(s, slot_generation(p), m->u.new_message.id, 452);
 		return;
 	}
-	if (take < 0 || !id_was_leased(s, m->u.new_message.id) || new_message_decode(&n, payload, &s->scratch) != 0 || !entries_are_sane(&n, m)) {
+	if (take < 0 || !id_was_leased(s, m->u.new_message.id) ||
+	    new_message_decode(&n, payload, &s->scratch) != 0 || !entries_are_sane(&n, m)) {
 		log_error("receiver=%u message=%016llx new=refused", p->slot,
 			  (unsigned long long)m->u.new_message.id);
 		answer(s, slot_generation(p), m->u.new_message.id, 451);

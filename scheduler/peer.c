@@ -1,5 +1,5 @@
-/* peer: the line to one other process. What its ring has no room for waits in order, so that no answer is
- * lost and no line is cut because the other side reads late. */
+/* peer: the line to one other process. What its ring has no room for waits in order, so that no
+ * answer is lost and no line is cut because the other side reads late. */
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
@@ -38,7 +38,8 @@ peer_lags(const struct peer *p)
 void
 peer_broken(struct peer *p, int rc)
 {
-	log_error("%s=%u channel=broken error=\"%s\" action=kill", role_name(p->role), p->slot, err_text(rc));
+	log_error("%s=%u channel=broken error=\"%s\" action=kill", role_name(p->role), p->slot,
+		  err_text(rc));
 	peer_close(p);
 	proc_ask_kill(p->s->proc, p->role, p->slot, p->generation);
 }

@@ -19,5 +19,6 @@ quota_is_reached_at(int fd, unsigned map_percent)
 
 	if (fstatvfs(fd, &st) != 0)
 		return false;
-	return quota_is_reached((uint64_t)st.f_blocks * st.f_frsize, (uint64_t)st.f_bavail * st.f_frsize, map_percent);
+	return quota_is_reached((uint64_t)st.f_blocks * st.f_frsize,
+				(uint64_t)st.f_bavail * st.f_frsize, map_percent);
 }

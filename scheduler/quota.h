@@ -4,7 +4,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* At 85 % of a file system or of the store's map; of a large file system at least this much is kept. */
+/* At 85 % of a file system or of the store's map; of a large file system at least this much is
+ * kept. */
 #define QUOTA_PERCENT       85
 #define QUOTA_RESERVE_BYTES (4ull << 30)
 

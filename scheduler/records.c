@@ -1,7 +1,7 @@
 /* records: reading messages off the loop, for outcomes without an attempt and for selections.
  *
- * Requests wait in a line, a few words each, however many there are; a bounded number of them is out at the
- * reader thread, and none when the batch is full: what they bring goes into it. */
+ * Requests wait in a line, a few words each, however many there are; a bounded number of them is
+ * out at the reader thread, and none when the batch is full: what they bring goes into it. */
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"

@@ -89,7 +89,8 @@ fx_make(const struct store_meta *meta, uint64_t map_bytes)
 	assert_int_equal(spool_open(&f->spool, f->path, &why), 0);
 	assert_int_equal(store_open_sized(&f->store, f->path, f->spool.instance, map_bytes), 0);
 	assert_int_equal(event_writer_open_sized(&log, f->spool.events_fd, f->spool.instance,
-						 (struct event_position){ 0, 0 }, 1, EVENT_FILE_SMALL),
+						 (struct event_position){ 0, 0 }, 1,
+						 EVENT_FILE_SMALL),
 			 0);
 	f->committer = committer_new(f->loop, f->store, log, &f->meta, &hooks, f);
 	loop_set_turn_end(f->loop, fx_turn_end, f);

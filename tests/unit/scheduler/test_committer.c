@@ -1,7 +1,10 @@
-/* The writer: what an event must precede is not in the store before it, and after an error nothing is written. */
+/* The writer: what an event must precede is not in the store before it, and after an error nothing
+ * is written. */
 #include "tests/unit/scheduler/fixture.h"
 
-static const struct store_meta fresh = { .next_message_id = 1, .next_epoch = 1, .next_lsn = 1, .next_lease = 1 };
+static const struct store_meta fresh = {
+	.next_message_id = 1, .next_epoch = 1, .next_lsn = 1, .next_lease = 1
+};
 
 static struct entry_key
 key_of(uint64_t message)
@@ -12,7 +15,9 @@ key_of(uint64_t message)
 static struct store_row
 row_of(uint16_t attempts)
 {
-	return (struct store_row){ .queue = 1, .segment = 1, .epoch = 1, .n_rcpts = 1, .attempts = attempts };
+	return (struct store_row){
+		.queue = 1, .segment = 1, .epoch = 1, .n_rcpts = 1, .attempts = attempts
+	};
 }
 
 struct seen {
@@ -75,7 +80,8 @@ on_now(void *ctx, uint64_t a, uint64_t b, uint64_t c)
 	assert_int_equal(s.n, 2);
 	assert_int_equal(s.attempts[1], 0);
 	assert_int_equal(events_in(f), 1);
-	assert_true(event_position_before(committer_covered(f->committer), committer_synced(f->committer)));
+	assert_true(event_position_before(committer_covered(f->committer),
+					  committer_synced(f->committer)));
 }
 
 static void
@@ -90,7 +96,8 @@ on_settled(void *ctx, uint64_t a, uint64_t b, uint64_t c)
 	(void)c;
 	o->settled = ++o->turn;
 	assert_int_equal(s.attempts[1], 1);
-	assert_false(event_position_before(committer_covered(f->committer), committer_synced(f->committer)));
+	assert_false(event_position_before(committer_covered(f->committer),
+					   committer_synced(f->committer)));
 	loop_stop(f->loop);
 }
 
@@ -169,7 +176,8 @@ nothing_after_an_error(void **state)
 	fx_run(f);
 	assert_int_equal(f->failures, 1);
 	assert_true(f->failure < 0);
-	/* The turn goes on to its end, and perhaps others before the process leaves: nothing is tried again. */
+	/* The turn goes on to its end, and perhaps others before the process leaves: nothing is
+	 * tried again. */
 	fill(f);
 	timer_init(&soon, f->loop, on_soon, f);
 	timer_set(&soon, 50000);

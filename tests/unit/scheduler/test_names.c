@@ -27,7 +27,8 @@ numbers(void **state)
 	names_free(&n);
 }
 
-/* A row names a number whose own name is damaged: another name under it would send mail elsewhere. */
+/* A row names a number whose own name is damaged: another name under it would send mail elsewhere.
+ */
 static void
 reserved(void **state)
 {

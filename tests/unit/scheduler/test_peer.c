@@ -18,7 +18,8 @@
 static struct channel_fds
 copy_of(const struct channel_fds *f)
 {
-	return (struct channel_fds){ fcntl(f->memfd, F_DUPFD_CLOEXEC, 3), fcntl(f->wake_scheduler, F_DUPFD_CLOEXEC, 3),
+	return (struct channel_fds){ fcntl(f->memfd, F_DUPFD_CLOEXEC, 3),
+				     fcntl(f->wake_scheduler, F_DUPFD_CLOEXEC, 3),
 				     fcntl(f->wake_other, F_DUPFD_CLOEXEC, 3) };
 }
 
@@ -90,7 +91,8 @@ all_in_order(void **state)
 	(void)state;
 	make(&p);
 	send_all(&p);
-	assert_true(peer_lags(&p.peer)); /* two rings full wait: nothing more is taken from this one */
+	assert_true(
+		peer_lags(&p.peer)); /* two rings full wait: nothing more is taken from this one */
 	channel_flush(p.peer.channel);
 	loop_run(p.loop);
 	assert_int_equal(p.got, SENT);

@@ -33,7 +33,8 @@ rows(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
-		assert_int_equal(quota_is_reached(table[i].disk, table[i].free, table[i].map), table[i].reached);
+		assert_int_equal(quota_is_reached(table[i].disk, table[i].free, table[i].map),
+				 table[i].reached);
 }
 
 static void
@@ -47,7 +48,8 @@ of_a_real_one(void **state)
 int
 main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(rows), cmocka_unit_test(of_a_real_one) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(rows),
+					    cmocka_unit_test(of_a_real_one) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,8 +16,8 @@ struct world {
 };
 
 static void
-opened(void *arg, unsigned receiver, uint32_t generation, uint64_t for_bytes, uint32_t number, uint64_t epoch,
-       uint64_t bytes, int rc)
+opened(void *arg, unsigned receiver, uint32_t generation, uint64_t for_bytes, uint32_t number,
+       uint64_t epoch, uint64_t bytes, int rc)
 {
 	struct fixture *f = arg;
 	struct world *w = f->at;
@@ -52,7 +52,8 @@ make(struct world *w, uint64_t next_epoch)
 	memset(w, 0, sizeof *w);
 	f->at = w;
 	f->at_turn_end = flush;
-	w->segments = segments_new(f->loop, f->committer, f->spool.segments_fd, f->spool.instance, opened, f);
+	w->segments = segments_new(f->loop, f->committer, f->spool.segments_fd, f->spool.instance,
+				   opened, f);
 	return f;
 }
 
@@ -66,12 +67,14 @@ end(struct fixture *f)
 }
 
 static void
-make_file(struct fixture *f, uint32_t number, uint64_t epoch, enum store_segment_state state, bool with_row)
+make_file(struct fixture *f, uint32_t number, uint64_t epoch, enum store_segment_state state,
+	  bool with_row)
 {
 	struct store_segment row = { .epoch = 1, .bytes = SEGMENT_BYTES, .state = (uint8_t)state };
 	struct world *w = f->at;
 
-	assert_int_equal(segment_create(f->spool.segments_fd, number, SEGMENT_BYTES, f->spool.instance), 0);
+	assert_int_equal(
+		segment_create(f->spool.segments_fd, number, SEGMENT_BYTES, f->spool.instance), 0);
 	assert_int_equal(segment_stamp(f->spool.segments_fd, number, epoch, f->spool.instance), 0);
 	if (with_row)
 		segments_restore(w->segments, number, &row);
@@ -85,7 +88,8 @@ has_file(struct fixture *f, uint32_t number)
 	return segment_read_info(f->spool.segments_fd, number, f->spool.instance, &info) == 0;
 }
 
-/* Killed between the stamp and the commit of the epoch that it took: the number is in a file only. */
+/* Killed between the stamp and the commit of the epoch that it took: the number is in a file only.
+ */
 static void
 epoch_in_a_file_only(void **state)
 {
