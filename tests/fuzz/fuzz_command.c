@@ -75,7 +75,7 @@ run(struct run *r, const uint8_t *data, size_t size, size_t piece)
 		while (step(r, &left))
 			;
 		buf_consume(&r->in, r->in.len - left.n);
-		CHECK(r->in.len <= SMTP_COMMAND_MAX);
+		CHECK(r->closed || r->in.len <= SMTP_COMMAND_MAX);
 		mem_free(exact);
 	}
 }
