@@ -24,6 +24,8 @@ CFLAGS_fuzz    := -O1 -g -fsanitize=address,undefined,fuzzer-no-link -fno-saniti
 # Negative controls: builds that break the promise on purpose; the tests must turn red on them.
 CFLAGS_nosync   := $(CFLAGS_release) -DNEGATIVE_NO_SEGMENT_SYNC
 CFLAGS_earlyack := $(CFLAGS_release) -DNEGATIVE_EARLY_ACKNOWLEDGE
+# Named places in the code die on request (common/base/kill_point.h).
+CFLAGS_torture  := $(CFLAGS_release) -DKILL_POINTS
 # A build with one planted bug for each fuzz target, which the fuzzers must find.
 CFLAGS_planted  := $(CFLAGS_fuzz) -DPLANTED_BUGS
 
@@ -177,11 +179,25 @@ witness: check-deps
 	@$(MAKE) --no-print-directory VARIANT=earlyack bins
 	@$(PYTHON) tests/witness.py
 
-## make crash N=60   kill -9 of every kind of process under load, checked by a ledger
-N ?= 60
-crash: check-deps
+## make torture KILLS=500 CUTS=100   every way to break it that we know, and the crash ledger (SEED=, ONLY=STAGE,.. COUNT= replay)
+KILLS ?= 500
+CUTS  ?= 100
+torture: check-deps torture-builds
+	@$(PYTHON) tests/torture/torture.py --kills $(KILLS) --cuts $(CUTS) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) \
+		$(if $(COUNT),--count $(COUNT))
+
+# The builds it needs: named kill points, and the two that break the promise on purpose.
+.PHONY: torture torture-builds
+torture-builds:
 	@$(MAKE) --no-print-directory bins
-	@$(PYTHON) tests/crash.py --kills $(N)
+	@$(MAKE) --no-print-directory VARIANT=torture bins
+	@$(MAKE) --no-print-directory VARIANT=nosync bins
+	@$(MAKE) --no-print-directory VARIANT=earlyack bins
+
+## make crash N=60   the kills alone
+N ?= 60
+crash:
+	@$(MAKE) --no-print-directory torture ONLY=kills COUNT=$(N)
 
 ## make demo         mail through two virtual MTAs to three simulated providers, with its verdict
 demo: check-deps

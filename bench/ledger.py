@@ -127,8 +127,8 @@ def expand(patterns):
     return sorted(p for pattern in patterns for p in glob.glob(pattern))
 
 
-def check(load, sink, acct=None, queued=()):
-    """Load, Sink, Acct or None, addresses still queued -> dict of counts, lists and `ok`."""
+def check(load, sink, acct=None, queued=(), whole=False):
+    """Load, Sink, Acct or None, addresses still queued -> dict of counts, examples and `ok`; with `whole` all addresses."""
     queued = set(queued)
     bounced = {r for r, rows in acct.terminal.items() if any(x["type"] == "b" for x in rows)} \
         if acct else set()
@@ -154,6 +154,8 @@ def check(load, sink, acct=None, queued=()):
         out["claimed"] = [r for r in delivered if r not in sink.taken]
         out["repeated_ids"] = acct.repeated_ids
     report = {k: len(v) for k, v in out.items()}
+    if whole:
+        report["all"] = out
     report["examples"] = {k: v[:5] for k, v in out.items() if v}
     report["acknowledged"] = len(load.acked)
     report["unknown"] = len(load.unknown)

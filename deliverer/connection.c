@@ -6,6 +6,7 @@
 #include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/base/err.h"
+#include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/net/sock.h"
@@ -303,6 +304,7 @@ finish_body(struct connection *c)
 		smtp_client_fail(&c->client, VERDICT_BY_RESOURCES);
 		return false;
 	}
+	KILL_POINT("dot-claimed");
 	smtp_client_body_done(&c->client, !k->open_end);
 	return true;
 }
@@ -380,6 +382,8 @@ write_out(struct connection *c)
 	c->tail = slice_sub(c->tail, of_tail);
 	if ((size_t)n > of_tail)
 		smtp_client_wrote(&c->client, (size_t)n - of_tail);
+	if (c->client.state == SMTP_CLIENT_IN_DOT)
+		KILL_POINT("dot-sent");
 	if (tail)
 		begin_wait(c);
 	return 1;

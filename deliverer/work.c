@@ -6,6 +6,7 @@
 
 #include "common/base/check.h"
 #include "common/base/err.h"
+#include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/base/wire.h"
@@ -128,6 +129,7 @@ work_load(struct connection *c, struct work **work)
 		work_return(w, c->number, work, RETURN_NO_RESOURCES);
 		return false;
 	}
+	KILL_POINT("claim-begun");
 	rc = opened == 0 ? read_record(k) : opened;
 	if (rc != 0)
 		report_damaged(c, work, rc);
@@ -256,6 +258,7 @@ send_results(struct connection *c, struct work **work, const struct results *r, 
 	if (rc != 0)
 		log_error("claim slot=%u lease=%" PRIu64 " cannot be answered: %s", k->claim_slot,
 			  k->lease, err_text(rc));
+	KILL_POINT("answered");
 	buf_reset(payload);
 	wire_put_u32(payload, (uint32_t)encoded->len);
 	buf_put_slice(payload, buf_slice(encoded));
@@ -267,6 +270,7 @@ send_results(struct connection *c, struct work **work, const struct results *r, 
 	m.u.result.flags = r->flags;
 	m.u.result.sent_bytes = sent_bytes < UINT32_MAX ? (uint32_t)sent_bytes : UINT32_MAX;
 	uplink_send(&w->uplink, &m, buf_slice(payload));
+	KILL_POINT("result-sent");
 	work_free(w, work);
 }
 

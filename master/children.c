@@ -9,6 +9,7 @@
 #include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/base/err.h"
+#include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/proc/control.h"
@@ -218,6 +219,8 @@ fork_child(struct child *ch)
 	watch_set(&ch->control, EV_READ);
 	log_info("started role=%s slot=%u generation=%u pid=%d", role_name(ch->role), ch->slot,
 		 ch->generation, (int)ch->pid);
+	if (ch->generation > 1)
+		KILL_POINT("mid-restart");
 	introduce(ch);
 }
 

@@ -5,9 +5,14 @@
 #include <unistd.h>
 
 #include "common/base/check.h"
+#include "common/base/kill_point.h"
 #include "common/base/mem.h"
 
+#ifdef KILL_POINTS
+#define IOV_CHUNK 2 /* a record takes several calls: there is a middle to die in */
+#else
 #define IOV_CHUNK 1000 /* below IOV_MAX */
+#endif
 
 enum job_state { IDLE, GIVEN, DONE, LEAVE };
 
@@ -31,15 +36,22 @@ struct flush {
 static int
 write_group(struct flush *f)
 {
+	int rc;
+
 	f->offset = f->writer->end;
+	KILL_POINT("before-append");
 	for (size_t at = 0; at < f->n; at += IOV_CHUNK) {
 		size_t n = f->n - at < IOV_CHUNK ? f->n - at : IOV_CHUNK;
 		int64_t offset = segment_append(f->writer, f->iov + at, (int)n);
 
 		if (offset < 0)
 			return (int)offset;
+		KILL_POINT("mid-append");
 	}
-	return segment_sync(f->writer);
+	KILL_POINT("after-append-before-sync");
+	rc = segment_sync(f->writer);
+	KILL_POINT("after-sync");
+	return rc;
 }
 
 static void *

@@ -5,6 +5,7 @@
 
 #include "common/base/check.h"
 #include "common/base/err.h"
+#include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "receiver/flush.h"
@@ -120,6 +121,7 @@ accept_parcel(struct inlet *in, struct parcel *p)
 	char text[ID_TEXT_BYTES];
 	char reply[64];
 
+	KILL_POINT("before-250");
 	snprintf(reply, sizeof reply, "250 2.0.0 Queued as %s", id_message_text(text, p->id));
 	finish(in, p, reply);
 }

@@ -2,6 +2,7 @@
 
 #include "common/base/check.h"
 #include "common/base/err.h"
+#include "common/base/kill_point.h"
 #include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
@@ -138,6 +139,7 @@ save(struct follow *f)
 		CHECK(f->files[i].pending.len == 0);
 		acct_file_state(&f->files[i], &c.files[i]);
 	}
+	KILL_POINT("before-cursor");
 	rc = cursor_save(&c, f->cursors_fd);
 	mem_free(c.files);
 	if (rc != 0) {
@@ -266,6 +268,7 @@ follow_run(struct follow *f, struct event_position limit, unsigned most, uint64_
 		got = start_over(f, got);
 	}
 	rc = write_all(f);
+	KILL_POINT("after-write");
 	if (rc == 0 && full)
 		rc = follow_checkpoint(f, wall_us);
 	return rc != 0 ? rc : got;

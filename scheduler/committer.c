@@ -8,6 +8,7 @@
 #include "common/base/buf.h"
 #include "common/base/check.h"
 #include "common/base/clock.h"
+#include "common/base/kill_point.h"
 #include "common/base/err.h"
 #include "common/base/limits.h"
 #include "common/base/log.h"
@@ -241,12 +242,16 @@ static int
 write_events(struct committer *c, struct batch *b)
 {
 	struct wire_reader r;
+	int rc;
 
 	wire_read_init(&r, buf_slice(&b->events));
 	for (size_t i = 0; i < b->n_events; i++)
 		event_append_encoded(c->log, wire_bytes(&r, EVENT_BYTES_MAX));
 	CHECK(wire_done(&r));
-	return event_sync(c->log);
+	KILL_POINT("before-event-sync");
+	rc = event_sync(c->log);
+	KILL_POINT("after-event-sync");
+	return rc;
 }
 
 static void *
@@ -326,8 +331,10 @@ write_lane(struct store_txn *t, struct lane *l)
 {
 	int rc = 0;
 
-	for (size_t i = 0; i < l->n_ops && rc == 0; i++)
+	for (size_t i = 0; i < l->n_ops && rc == 0; i++) {
 		rc = write_op(t, l, &l->ops[i]);
+		KILL_POINT("mid-batch");
+	}
 	return rc;
 }
 
@@ -349,7 +356,10 @@ write_rows(struct committer *c, struct job *j)
 		store_abort(&t);
 		return rc;
 	}
-	return store_commit(&t);
+	KILL_POINT("before-commit");
+	rc = store_commit(&t);
+	KILL_POINT("after-commit-before-ack");
+	return rc;
 }
 
 static bool

@@ -4,6 +4,7 @@
 
 #include "common/base/check.h"
 #include "common/base/err.h"
+#include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/base/wire.h"
@@ -131,6 +132,7 @@ op_work(void *ctx, const struct core_work *w)
 	slot = claim_grant(s->claims[w->worker], &g);
 	if (slot < 0)
 		return false;
+	KILL_POINT("claim-granted");
 	p->refused_work = false;
 	CHECK(c->used && c->entry == CORE_NONE);
 	c->entry = w->entry;

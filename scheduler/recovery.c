@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "common/base/err.h"
+#include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "scheduler/state.h"
@@ -76,6 +77,7 @@ replay_some(struct scheduler *s, struct event_reader *r, struct store_meta *meta
 		if (got <= 0)
 			break;
 		rc = apply(t, &e);
+		KILL_POINT("during-replay");
 		meta->next_lsn = e.lsn + 1;
 		(*count)++;
 	}
@@ -241,6 +243,7 @@ load_row(void *arg, struct entry_key key, const struct store_row *row)
 		log_error("entry=%s queue=%u row=without_queue", id_entry_text(id, key), row->queue);
 		return;
 	}
+	KILL_POINT("during-load");
 	claims = open_claims(s, key, row->attempts);
 	f = (struct core_entry_facts){
 		.key = key,

@@ -4,6 +4,7 @@
 
 #include "common/base/check.h"
 #include "common/base/err.h"
+#include "common/base/kill_point.h"
 #include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
@@ -112,6 +113,7 @@ job_work(struct offload_job *base)
 		break;
 	case JOB_STAMP:
 		j->rc = segment_stamp(j->s->dir, j->number, j->epoch, j->s->instance);
+		KILL_POINT("segment-stamped");
 		break;
 	case JOB_REMOVE:
 		j->rc = segment_remove(j->s->dir, j->number);
@@ -423,6 +425,7 @@ segments_seal(struct segments *s, uint32_t number, uint64_t epoch, unsigned rece
 		return;
 	g->row.state = STORE_SEGMENT_SEALED;
 	mark_dirty(s, number);
+	KILL_POINT("sealed");
 	maybe_free(s, number);
 }
 

@@ -3,6 +3,7 @@
 
 #include "common/base/check.h"
 #include "common/base/err.h"
+#include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "scheduler/state.h"
@@ -20,6 +21,7 @@ slot_is_free(void *ctx, uint64_t worker, uint64_t slot, uint64_t unused)
 	struct core_now now = scheduler_now(s);
 
 	(void)unused;
+	KILL_POINT("slot-free");
 	claim_free(s->claims[worker], (unsigned)slot);
 	if (worker >= s->n_workers)
 		return; /* of an earlier configuration */

@@ -141,16 +141,18 @@ class Sluice:
     """One instance. `conf` is added to a small base configuration; keys of `top` replace its scalars."""
 
     def __init__(self, folder=None, conf="", variant="release", workers=2, receivers=1, domains=None, vmtas="",
-                 sink_port=None, sources=None, acct="d,b,t,tq,r", wrapper=(), top=""):
+                 sink_port=None, sources=None, acct="d,b,t,tq,r", wrapper=(), top="", spool=None, acct_folder=None, environment=None):
         self.folder = folder or tempfile.mkdtemp(prefix="sluice-test-")
         self.variant = variant
         self.wrapper = list(wrapper)
         self.port = free_port()
-        self.spool = os.path.join(self.folder, "spool")
+        self.environment = {**os.environ, **(environment or {})}
+        self.spool = spool or os.path.join(self.folder, "spool")
         self.run_dir = os.path.join(self.folder, "run")
         self.log_path = os.path.join(self.folder, "sluice.log")
         self.conf_path = os.path.join(self.folder, "sluice.conf")
-        self.acct_pattern = os.path.join(self.folder, "acct*.csv")
+        acct_folder = acct_folder or self.folder
+        self.acct_pattern = os.path.join(acct_folder, "acct*.csv")
         if domains is None:
             hosts = f'smtp-hosts = "[127.0.0.1]:{sink_port}"; ' if sink_port else ""
             domains = f'domains = ( {{ name = "*"; {hosts}retry-after = "1s,2s"; retry-recipients-after = "1s"; }} );'
@@ -162,7 +164,7 @@ class Sluice:
             f'log-file = "{self.log_path}";', f"workers = {workers};", f"receivers = {receivers};",
             'allow-destinations = [ "127.0.0.0/8" ];', top,
             f'smtp-listeners = ( {{ address = "127.0.0.1:{self.port}"; }} );',
-            f'acct-files = ( {{ path = "{self.folder}/acct.csv"; records = "{acct}"; }} );', sources, vmtas, domains, conf, ""])
+            f'acct-files = ( {{ path = "{acct_folder}/acct.csv"; records = "{acct}"; }} );', sources, vmtas, domains, conf, ""])
         self.process = None
 
     @property
@@ -178,7 +180,7 @@ class Sluice:
             f.write(self.text)
         self.stderr = open(os.path.join(self.folder, "stderr"), "ab")
         self.process = subprocess.Popen([*self.wrapper, self.bin("sluiced"), "-f", "-c", self.conf_path], stderr=self.stderr,
-                                        stdout=self.stderr, stdin=subprocess.DEVNULL)
+                                        stdout=self.stderr, stdin=subprocess.DEVNULL, env=self.environment)
         if wait:
             self.wait_ready()
         return self

@@ -1,0 +1,146 @@
+#!/usr/bin/python3
+"""The torture driver: runs the stages of the modules beside it, prints the crash ledger.
+usage: torture.py [--small] [--kills N] [--cuts N] [--count N] [--seed S] [--only STAGE,...] [--list]
+Lines `ok - torture STAGE`, `not ok - ...`, `skip - ...`; exit 1 when one failed."""
+import argparse
+import importlib
+import os
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+import time
+import traceback
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.dirname(HERE)]
+MODULES = ("kills", "killpoints", "powercut", "controls", "clocks", "faults", "flips", "reloads")
+COLUMNS = ("n", "acknowledged", "lost", "corrupt", "missing", "doubled", "duplicates", "flagged", "bound")
+STAGE_SECONDS = {True: 400, False: 3 * 3600}
+
+
+class Out:
+    """What a stage writes to: lines, and a folder of its own."""
+
+    def __init__(self, name, folder=None):
+        self.name = name
+        self.folder = folder or tempfile.mkdtemp(prefix=f"sluice-torture-{name}-")
+        self.subs = 0
+
+    def __call__(self, text):
+        print(f"   {self.name}: {text}", flush=True)
+
+    def sub(self):
+        """A folder inside, for one of several worlds."""
+        self.subs += 1
+        path = os.path.join(self.folder, str(self.subs))
+        os.makedirs(path)
+        return Out(self.name, path)
+
+
+def stages():
+    """(name, function, small count, full count) of every module that is there."""
+    found = []
+    for module in MODULES:
+        if os.path.exists(os.path.join(HERE, module + ".py")):
+            found += importlib.import_module(module).STAGES
+    return found
+
+
+def count_of(stage, options):
+    name, _, small, full = stage
+    if options.count is not None:
+        return options.count
+    kinds = {"kills": options.kills, "killpoints": options.kills}
+    if kinds.get(name) is not None:
+        return max(1, kinds[name] // 2)
+    if name == "cuts" and options.cuts is not None:
+        return options.cuts
+    return small if options.small else full
+
+
+def late(*_):
+    raise TimeoutError("the stage took too long")
+
+
+def run(stage, count, seed, small):
+    """(verdict, result)."""
+    name, function, _, _ = stage
+    out = Out(name)
+    again = f"make torture SEED={seed} ONLY={name} COUNT={count}"
+    print(f"-- {name}: {count} ({(function.__doc__ or '').splitlines()[0]}) again: {again}", flush=True)
+    began = time.time()
+    signal.signal(signal.SIGALRM, late)
+    signal.alarm(STAGE_SECONDS[small])
+    try:
+        result = function(seed, count, out) or {}
+    except Exception:
+        result = {"bad": {"exception": traceback.format_exc()}}
+    finally:
+        signal.alarm(0)
+    figures = " ".join(f"{k}={v}" for k, v in result.items() if k not in ("bad", "rows", "skipped", "report"))
+    tail = f"{name}: {figures} in {time.time() - began:.0f} s"
+    if result.get("bad"):
+        print(f"not ok - torture {tail}")
+        bad = result["bad"]
+        for what, value in bad.items() if isinstance(bad, dict) else enumerate(bad):
+            print(f"   {what}: {value}")
+        print(f"   left in {out.folder}\n   again: {again}", flush=True)
+        return "failed", result
+    shutil.rmtree(out.folder, ignore_errors=True)
+    if result.get("skipped"):
+        print(f"skip - torture {tail}: {result['skipped']}", flush=True)
+        return "skipped", result
+    print(f"ok - torture {tail}", flush=True)
+    return "passed", result
+
+
+def print_ledger(rows):
+    if not rows:
+        return
+    width = max(len(r["place"]) for r in rows)
+    print("\nThe crash ledger\n" + "place".ljust(width) + "".join(f"{c:>13}" for c in COLUMNS) + f"{'restart ms: median, most':>26}")
+    total = dict.fromkeys(COLUMNS, 0)
+    for row in rows:
+        times = row.get("restart_ms") or []
+        span = f"{statistics.median(times):.0f}, {max(times):.0f}" if times else "-"
+        print(row["place"].ljust(width) + "".join(f"{row.get(c, 0):>13}" for c in COLUMNS) + f"{span:>26}")
+        for c in COLUMNS:
+            total[c] += row.get(c, 0)
+    print("total".ljust(width) + "".join(f"{total[c]:>13}" for c in COLUMNS))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--kills", type=int)
+    parser.add_argument("--cuts", type=int)
+    parser.add_argument("--count", type=int)
+    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big"))
+    parser.add_argument("--only", default="")
+    parser.add_argument("--list", action="store_true")
+    options = parser.parse_args()
+    only = [x for x in options.only.split(",") if x]
+    chosen = [s for s in stages() if not only or s[0] in only]
+    if options.list:
+        for name, function, small, full in chosen:
+            print(f"{name:16} {small:6} {full:6}  {(function.__doc__ or '').splitlines()[0]}")
+        return 0
+    if not chosen:
+        print(f"no such stage: {options.only}")
+        return 2
+    print(f"torture: seed {options.seed}", flush=True)
+    tally = {"passed": 0, "failed": 0, "skipped": 0}
+    rows = []
+    for stage in chosen:
+        verdict, result = run(stage, count_of(stage, options), options.seed, options.small)
+        tally[verdict] += 1
+        rows += result.get("rows") or []
+    print_ledger(rows)
+    print(f"torture: seed {options.seed}: {tally['passed']} passed, {tally['failed']} failed, {tally['skipped']} skipped")
+    return 1 if tally["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

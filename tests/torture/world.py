@@ -1,0 +1,211 @@
+"""One Sluice under load, with the sink and the ledger that stand outside of it. Every blow is noted with its place, so that what
+is found wrong at the end can be laid at its door."""
+import bisect
+import contextlib
+import os
+import random
+import signal
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import harness  # noqa: E402
+import ledger  # noqa: E402
+import claims  # noqa: E402
+
+SCRIPT = """providers = ( { name = "provider"; listen = [ "127.0.0.1:%d" ];
+  features = [ "PIPELINING", "8BITMIME", "SIZE 52428800" ]; delay-ms = { dot = 3; };
+  rules = ( { stage = "rcpt"; percent = 1.0; sticky = true; reply = "550 5.1.1 no such user"; },
+            { stage = "rcpt"; percent = 2.0; first-attempts = 1; reply = "450 4.2.1 try later"; } ); } );
+"""
+
+# What must be nought, whatever was struck. A duplicate must be flagged: a dot was out without a synced event.
+FAULTS = ("lost", "corrupt", "missing", "unexplained_duplicates", "orphans", "doubled", "contrary", "unaccounted", "repeated_ids")
+LATE_S = 0.3  # the sink notes a message so much later than the blow that took its answer away
+
+
+class Blow:
+    def __init__(self, place):
+        self.place = place
+        self.at = 0.0          # wall clock
+        self.dead_at = 0.0     # what was struck has surely gone; 0: at once
+        self.bound = 0         # duplicates that it may bring
+        self.new_life = False  # everything restarts: the first message taken afterwards tells how long that took
+        self.restart_ms = None
+
+
+class World:
+    def __init__(self, out, seed, variant="release", workers=3, receivers=2, sessions=60, rate=1500, size="2k", script=SCRIPT, **options):
+        self.out, self.seed, self.variant = out, seed, variant
+        self.rng = random.Random(seed)
+        self.blows = []
+        self.load_options = ("-s", sessions, "--rate", rate, "--size", size)
+        port = harness.free_port()
+        self.folder = out.folder
+        self.sink = harness.Sink(self.folder, script=script % port if script else None,
+                                 listen=() if script else [f"127.0.0.1:{port}"])
+        options.setdefault("top", "")
+        self.sluice = harness.Sluice(self.folder, sink_port=port, workers=workers, receivers=receivers, variant=variant, **options)
+        self.loads = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        for load in self.loads:
+            load.stop()
+        self.sink.stop()
+        with contextlib.suppress(OSError):
+            os.kill(self.sluice.process.pid, signal.SIGCONT)
+        self.sluice.kill()
+
+    def begin(self, messages=500):
+        """Sluice and load run, so many are acknowledged."""
+        self.sluice.start()
+        self.load_up()
+        self.wait_acknowledged(messages)
+        return self
+
+    def load_up(self, *more, name=None):
+        load = harness.Load(self.folder, self.sluice.target, *self.load_options, "--duration", 100000, "--reconnect", "--insist",
+                            "--domain-count", 20, "--seed", self.rng.randrange(1 << 30), *more, name=name or f"load{len(self.loads)}")
+        self.loads.append(load)
+        return load
+
+    def load_down(self, seconds=120):
+        for load in self.loads:
+            load.stop()
+        for load in self.loads:
+            load.wait(seconds)
+
+    def acknowledged(self):
+        return sum(load.acknowledged() for load in self.loads)
+
+    def wait_acknowledged(self, more, seconds=60):
+        """It takes mail (again): a queue that never recovers is no pass."""
+        before = self.acknowledged()
+
+        def taken():
+            "mail is acknowledged"
+            if self.sluice.process.poll() is not None:
+                raise AssertionError("sluiced ended:\n" + self.sluice.complaints())
+            return self.acknowledged() >= before + more
+        harness.wait_for(taken, seconds)
+
+    @contextlib.contextmanager
+    def blow(self, place, new_life=False):
+        """The blow falls inside; `at` is set to the moment before, unless the body knows better."""
+        blow = Blow(place)
+        blow.new_life = new_life
+        blow.at = time.time()
+        yield blow
+        self.blows.append(blow)
+
+    def wait_child(self, role, dead, n, blow, seconds=20):
+        """Until `n` of that kind of process live again without the dead one."""
+        def back():
+            "the master starts what died"
+            return len([p for p in self.sluice.pids(role) if p != dead]) >= n
+        harness.wait_for(back, seconds, 0.005)
+        blow.restart_ms = (time.time() - blow.at) * 1000
+
+    def finish(self, drain_s=180):
+        """Ends the load, drains, stops; the report with the rows of the ledger."""
+        self.load_down()
+        self.sluice.wait_drained(drain_s)
+        sent = ledger.Load([load.ledger_path for load in self.loads])
+        self.sluice.wait_recorded(sent.acked, 60)
+        status = self.sluice.stop()
+        assert status == 0, f"sluiced stopped with {status}"
+        self.sink.stop()
+        return self.judge(sent)
+
+    def judge(self, sent=None):
+        sent = sent or ledger.Load([load.ledger_path for load in self.loads])
+        taken, acct = self.sink.read(), self.sluice.acct()
+        report = ledger.check(sent, taken, acct, whole=True)
+        self._restarts(taken)
+        return {"report": report, "rows": self._rows(report, sent, taken, acct), "bad": faults(report)}
+
+    def _restarts(self, taken):
+        """Blow to the first message taken (250 to its dot) over a connection opened after it: no earlier than the first MAIL of
+        the new life, and no transaction that outlived the blow counts."""
+        opened = {}
+        with open(self.sink.connections_path) as f:
+            for line in f:
+                fields = line.split()
+                if len(fields) >= 2:
+                    opened.setdefault(next(x for x in fields[1:] if ":" in x), []).append(int(fields[0]))
+        takings = sorted((row.time_us, row.client) for rows in taken.taken.values() for row in rows)
+        times = [t for t, _ in takings]
+        for blow in self.blows:
+            if not blow.new_life or blow.restart_ms is not None:
+                continue
+            dead = max(blow.at, blow.dead_at) * 1e6
+            for t, client in takings[bisect.bisect(times, dead):]:
+                if any(dead < o <= t for o in opened.get(client, ())):
+                    blow.restart_ms = t / 1000 - blow.at * 1000
+                    break
+
+    def _rows(self, report, sent, taken, acct):
+        rows = {}
+        for blow in self.blows:
+            row = rows.setdefault(blow.place, dict.fromkeys(("n", "acknowledged", "lost", "corrupt", "missing", "doubled", "duplicates",
+                                                             "flagged", "bound"), 0) | {"place": blow.place, "restart_ms": []})
+            row["n"] += 1
+            row["bound"] += blow.bound
+            if blow.restart_ms is not None:
+                row["restart_ms"].append(blow.restart_ms)
+        moments = [blow.at for blow in self.blows]
+
+        def row_of(time_us, late=0.0):
+            """Of the first blow after that moment; what comes after the last one is the last one's."""
+            i = min(bisect.bisect(moments, time_us / 1e6 - late), len(moments) - 1)
+            return rows[self.blows[i].place]
+        if not rows:
+            return []
+        for one in sent.acked.values():
+            row_of(one.time_us)["acknowledged"] += 1
+        for kind in ("lost", "missing", "doubled", "corrupt"):
+            for rcpt in report["all"][kind]:
+                one = sent.sent(rcpt)
+                row_of(one.time_us if one else 0)[kind] += 1
+        for rcpt in report["all"]["duplicates"]:
+            row = row_of(min(x.time_us for x in taken.taken[rcpt]), LATE_S)
+            row["duplicates"] += len(taken.taken[rcpt]) - 1
+            row["flagged"] += rcpt in acct.maybe_dup
+        return list(rows.values())
+
+
+def faults(report):
+    return {k: report[k] for k in FAULTS if report[k]}
+
+
+def add_rows(rows, more):
+    """Joins the rows of several worlds by place."""
+    by_place = {row["place"]: row for row in rows}
+    for row in more:
+        into = by_place.setdefault(row["place"], None)
+        if into is None:
+            by_place[row["place"]] = row
+            rows.append(row)
+            continue
+        for key, value in row.items():
+            if key != "place":
+                into[key] = into[key] + value
+    return rows
+
+
+def above_bound(rows):
+    """Places that brought more duplicates than dots were out when they struck."""
+    return {"above_bound": over} if (over := {r["place"]: (r["duplicates"], r["bound"]) for r in rows if r["duplicates"] > r["bound"]}) else {}
+
+
+def lives_of(kills, most=60):
+    """A world grows with its ledger: a long run takes several."""
+    worlds = max(1, -(-kills // most))
+    return [kills // worlds + (i < kills % worlds) for i in range(worlds)]
+
+
+def dots_out(sluice, worker=None):
+    return claims.count(sluice.spool, (claims.DOT_SENT,), worker)
