@@ -30,8 +30,13 @@ struct master_times master_times = {
 	.all_ms = 25000,
 	.heartbeat_ms = 60000,
 	.check_ms = 5000,
+#ifdef KILL_POINTS /* it dies all the time, as it is told */
+	.quick_ms = 100,
+	.pause_ms = 20,
+#else
 	.quick_ms = 2000,
 	.pause_ms = 1000,
+#endif
 };
 
 struct master {

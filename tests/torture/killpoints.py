@@ -101,7 +101,7 @@ def strike(w, switch, point):
             if leader is not None:
                 harness.wait_for(lambda: w.sluice.pids(leader), 10)
                 lead_there(w, leader)
-            if wait_hit(switch, 4):
+            if wait_hit(switch, 6):
                 break
             switch.disarm()
             if switch.state() == 2:

@@ -21,7 +21,7 @@ SCRIPT = """providers = ( { name = "provider"; listen = [ "127.0.0.1:%d" ];
 
 # What must be nought, whatever was struck. A duplicate must be flagged: a dot was out without a synced event.
 FAULTS = ("lost", "corrupt", "missing", "unexplained_duplicates", "orphans", "doubled", "contrary", "unaccounted", "repeated_ids")
-LATE_S = 0.3  # the sink notes a message so much later than the blow that took its answer away
+NEAR_S = 3  # between a blow and the taking whose answer it took away, at most
 
 
 class Blow:
@@ -158,9 +158,9 @@ class World:
                 row["restart_ms"].append(blow.restart_ms)
         moments = [blow.at for blow in self.blows]
 
-        def row_of(time_us, late=0.0):
+        def row_of(time_us):
             """Of the first blow after that moment; what comes after the last one is the last one's."""
-            i = min(bisect.bisect(moments, time_us / 1e6 - late), len(moments) - 1)
+            i = min(bisect.bisect(moments, time_us / 1e6), len(moments) - 1)
             return rows[self.blows[i].place]
         if not rows:
             return []
@@ -170,10 +170,14 @@ class World:
             for rcpt in report["all"][kind]:
                 one = sent.sent(rcpt)
                 row_of(one.time_us if one else 0)[kind] += 1
+        left = [blow.bound for blow in self.blows]
         for rcpt in report["all"]["duplicates"]:
-            row = row_of(min(x.time_us for x in taken.taken[rcpt]), LATE_S)
-            row["duplicates"] += len(taken.taken[rcpt]) - 1
-            row["flagged"] += rcpt in acct.maybe_dup
+            for one in sorted(taken.taken[rcpt], key=lambda t: t.time_us)[:-1]:
+                near = sorted(range(len(moments)), key=lambda i: abs(moments[i] - one.time_us / 1e6))[:4]
+                i = next((i for i in near if left[i] > 0 and abs(moments[i] - one.time_us / 1e6) < NEAR_S), near[0])
+                left[i] -= 1
+                rows[self.blows[i].place]["duplicates"] += 1
+                rows[self.blows[i].place]["flagged"] += rcpt in acct.maybe_dup
         return list(rows.values())
 
 
