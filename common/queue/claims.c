@@ -108,6 +108,14 @@ put_header(struct buf *b, const unsigned char instance[16])
 	CHECK(b->len == HEADER_USED);
 }
 
+static bool
+is_zero(const char *p, size_t n)
+{
+	while (n > 0 && p[n - 1] == 0)
+		n--;
+	return n == 0;
+}
+
 /* Two processes may do this at once: both write the same bytes. */
 static int
 check_header(int fd, const unsigned char instance[16])
@@ -124,11 +132,15 @@ check_header(int fd, const unsigned char instance[16])
 	buf_clear(&b);
 	if (fstat(fd, &st) != 0)
 		return -err_errno();
-	if (st.st_size < HEADER_BYTES) {
+	if (st.st_size >= HEADER_BYTES && pread(fd, seen, sizeof seen, 0) != (ssize_t)sizeof seen)
+		return -E_IO;
+	/* Nothing is granted before the header is on disk. So one of zeros was never there: the power
+	 * went when the file had its length and not yet its bytes. */
+	if (st.st_size < HEADER_BYTES || is_zero(seen, sizeof seen)) {
 		if (pwrite(fd, block, sizeof block, 0) != (ssize_t)sizeof block)
 			rc = -E_FULL;
-	} else if (pread(fd, seen, sizeof seen, 0) != (ssize_t)sizeof seen) {
-		rc = -E_IO;
+		else if (fdatasync(fd) != 0)
+			rc = -err_errno();
 	} else if (memcmp(seen, block, sizeof seen) != 0) {
 		/* Ours but of another spool, or not ours, or damaged: all refused, none reset. */
 		rc = memcmp(seen, block, 16) == 0 ? -E_FOREIGN : -E_FORMAT;
