@@ -139,6 +139,7 @@ tools: $(TOOLS)
 ## make check        build, then every test; last line: N passed, N failed, N skipped
 check: check-deps
 	@$(MAKE) --no-print-directory bins unit replay tools
+	@$(MAKE) --no-print-directory torture-builds
 	@tests/run $(if $(DATA),--data $(DATA))
 
 ## make layout       floors, pure, headers

@@ -11,11 +11,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The file: one request, and where it was met. killpoints.py writes all but `left` and what follows `name`. */
+/* The file: one request, and where it was met. killpoints.py writes all but `left` and what follows
+ * `name`. */
 struct request {
 	_Atomic uint32_t armed; /* 1: on; the process that dies makes it 2 */
 	_Atomic int32_t left;   /* hits to go; the one that takes it to 0 dies */
-	uint32_t stop_pid;      /* stopped before the death, so that nobody repairs what it left; 0: none */
+	uint32_t stop_pid; /* stopped before the death, so that nobody repairs what it left; 0: none
+			    */
 	char name[52];
 	_Atomic uint32_t pid; /* who died */
 	char comm[16];

@@ -1,5 +1,6 @@
-/* kill_point: named places where a process of the torture build dies on request, by SIGKILL. In every other build they
- * are nothing at all. Who asks is tests/torture; the request lies in the file that SLUICE_KILL_POINTS names. */
+/* kill_point: named places where a process of the torture build dies on request, by SIGKILL. In
+ * every other build they are nothing at all. Who asks is tests/torture; the request lies in the
+ * file that SLUICE_KILL_POINTS names. */
 #pragma once
 
 #ifdef KILL_POINTS

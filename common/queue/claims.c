@@ -134,8 +134,8 @@ check_header(int fd, const unsigned char instance[16])
 		return -err_errno();
 	if (st.st_size >= HEADER_BYTES && pread(fd, seen, sizeof seen, 0) != (ssize_t)sizeof seen)
 		return -E_IO;
-	/* Nothing is granted before the header is on disk. So one of zeros was never there: the power
-	 * went when the file had its length and not yet its bytes. */
+	/* Nothing is granted before the header is on disk. So one of zeros was never there: the
+	 * power went when the file had its length and not yet its bytes. */
 	if (st.st_size < HEADER_BYTES || is_zero(seen, sizeof seen)) {
 		if (pwrite(fd, block, sizeof block, 0) != (ssize_t)sizeof block)
 			rc = -E_FULL;
