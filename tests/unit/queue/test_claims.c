@@ -301,6 +301,25 @@ refused_not_reset(void **state)
 	claim_table_close(&t);
 }
 
+/* A power cut left the file with its length and none of its bytes: nothing was granted before they
+ * were there. */
+static void
+a_header_of_zeros_was_never_made(void **state)
+{
+	struct fixture *f = *state;
+	struct claim_table *t;
+	int fd = openat(f->dir, "worker-07", O_RDWR | O_CREAT | O_EXCL, 0640);
+
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, 4096 + 64 * CLAIM_SLOT_BYTES), 0);
+	close(fd);
+	assert_int_equal(claim_table_open(&t, f->dir, 7, us), 0);
+	claim_table_close(&t);
+	assert_int_equal(claim_table_open(&t, f->dir, 7, them), -E_FOREIGN);
+	assert_int_equal(claim_table_open(&t, f->dir, 7, us), 0);
+	claim_table_close(&t);
+}
+
 int
 main(void)
 {
@@ -309,7 +328,7 @@ main(void)
 		TEST(the_whole_way),           TEST(every_move),
 		TEST(a_freed_slot_is_nobodys), TEST(as_many_as_there_are),
 		TEST(results_have_a_bound),    TEST(every_flipped_bit),
-		TEST(refused_not_reset),
+		TEST(refused_not_reset),       TEST(a_header_of_zeros_was_never_made),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
