@@ -28,12 +28,14 @@ struct master_times master_times = {
 	.workers_ms = 18000,
 	.scheduler_ms = 22000,
 	.all_ms = 25000,
-	.heartbeat_ms = 60000,
-	.check_ms = 5000,
-#ifdef KILL_POINTS /* it dies all the time, as it is told */
+#ifdef KILL_POINTS /* its children die and hang all the time, as they are told */
+	.heartbeat_ms = 5000,
+	.check_ms = 500,
 	.quick_ms = 100,
 	.pause_ms = 20,
 #else
+	.heartbeat_ms = 60000,
+	.check_ms = 5000,
 	.quick_ms = 2000,
 	.pause_ms = 1000,
 #endif

@@ -6,6 +6,7 @@ import random
 import struct
 import time
 
+import crash
 import harness
 import kills
 import world
@@ -37,6 +38,9 @@ POINTS = {
     "before-cursor": ("recorder", 2, None),
     "mid-restart": ("master", 1, "recorder"),
 }
+AGAIN = "five times in recovery"
+IN_RECOVERY = ("during-replay", "during-load", "mid-batch", "before-commit", "after-commit-before-ack", "claim-granted")
+PLACES = (*POINTS, AGAIN)
 
 
 class Switch:
@@ -114,7 +118,7 @@ def strike(w, switch, point):
         pid, comm = switch.victim()
         if kind == "master":
             w.sluice.process.wait(20)
-            kills.children_gone(set(children) | set(harness.children_of(master)))
+            crash.children_left(w.sluice, children)
             blow.bound = world.dots_out(w.sluice)
             blow.dead_at = time.time()
             kills.restart(w)
@@ -130,8 +134,21 @@ def strike(w, switch, point):
     return True
 
 
+def strike_again(w, switch):
+    """The scheduler dies five times in a row, each time soon after its start."""
+    with w.blow(AGAIN, new_life=True) as blow:
+        lead_there(w, "scheduler")
+        for _ in range(5):
+            switch.arm(w.rng.choice(IN_RECOVERY), w.rng.randint(1, 3))
+            if not wait_hit(switch, 2):  # nothing to replay, nothing to load
+                switch.disarm()
+                lead_there(w, "scheduler")
+            blow.dead_at = time.time()
+    return True
+
+
 def plan(count, rng):
-    points = [p for _ in range(-(-count // len(POINTS))) for p in rng.sample(list(POINTS), len(POINTS))]
+    points = [p for _ in range(-(-count // len(PLACES))) for p in rng.sample(PLACES, len(PLACES))]
     return points[:count]
 
 
@@ -139,7 +156,7 @@ def killpoints(seed, count, out):
     """Kills at each named point in turn."""
     rng = random.Random(seed)
     result = {"rows": [], "bad": {}}
-    hits = dict.fromkeys(POINTS, 0)
+    hits = dict.fromkeys(PLACES, 0)
     points = plan(count, rng)
     for n in world.lives_of(count):
         sub = out.sub()
@@ -148,7 +165,7 @@ def killpoints(seed, count, out):
             w.begin()
             for point in points[:n]:
                 time.sleep(w.rng.uniform(0.05, 0.4))
-                hits[point] += strike(w, switch, point)
+                hits[point] += strike_again(w, switch) if point == AGAIN else strike(w, switch, point)
                 w.wait_acknowledged(50)
             points = points[n:]
             done = w.finish()
@@ -158,7 +175,7 @@ def killpoints(seed, count, out):
         if done["bad"]:
             out(f"examples: {done['report']['examples']}")
             break
-    least = 3 if count >= 3 * len(POINTS) else min(1, count // len(POINTS))
+    least = 3 if count >= 3 * len(PLACES) else min(1, count // len(PLACES))
     unhit = {p: n for p, n in hits.items() if n < least}
     if unhit:
         result["bad"]["unhit"] = unhit

@@ -5,10 +5,11 @@ import re
 import signal
 import time
 
+import crash
 import harness
 import world
 
-KINDS = ("scheduler", "worker", "receiver", "resolver", "recorder", "master", "all")
+KINDS = (*crash.KINDS, "all")
 
 
 def plan(kills, rng):
@@ -24,22 +25,14 @@ def slot_of(pid):
     return int(found.group(1)) if found else None
 
 
-def children_gone(pids, seconds=10):
-    def gone():
-        "the children of a dead master leave"
-        return not any(harness.lives(p) for p in pids)
-    harness.wait_for(gone, seconds)
-
-
 def restart(w):
     w.sluice.start(wait=False)
 
 
 def strike_master(w, blow):
     pids = list(w.sluice.pids())
-    os.kill(w.sluice.master_pid(), signal.SIGKILL)
-    w.sluice.process.wait(20)
-    children_gone(pids)
+    crash.strike(w.sluice, "master", w.rng)
+    crash.children_left(w.sluice, pids)
     blow.dead_at = time.time()
     blow.bound = world.dots_out(w.sluice)
     restart(w)

@@ -15,7 +15,7 @@ import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.dirname(HERE)]
-MODULES = ("kills", "killpoints", "powercut", "controls", "clocks", "faults", "flips", "reloads")
+MODULES = ("kills", "killpoints", "powercut", "controls", "stalls", "clocks", "faults", "flips", "reloads")
 COLUMNS = ("n", "acknowledged", "lost", "corrupt", "missing", "doubled", "duplicates", "flagged", "bound")
 STAGE_SECONDS = {True: 400, False: 3 * 3600}
 
