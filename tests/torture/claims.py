@@ -3,28 +3,40 @@ import glob
 import os
 import struct
 
-HEADER, SLOT, RESULTS_AT = 4096, 16384, 360
+HEADER, SLOT = 4096, 16384
 FREE, GRANTED, BEGUN, DOT_SENT, ANSWERED, RETURNED = range(6)
 GRANT = struct.Struct("=QQQQIIIIIHH")  # word, lease, message, granted, queue, attempt, connection, source IP, generation, ordinal, recipients
 
 
-def slots(path):
-    """(state, recipients) of each slot that is not free."""
-    try:
-        with open(path, "rb") as f:
-            f.seek(HEADER)
-            while True:
-                slot = f.read(SLOT)
-                if len(slot) < SLOT:
-                    return
-                fields = GRANT.unpack_from(slot)
-                if fields[0]:
-                    yield fields[0] & 0xFF, fields[10]
-    except FileNotFoundError:
-        return
+class Tables:
+    """The tables of a spool, opened now: what the page cache holds of them can be read when their disk has gone."""
+
+    def __init__(self, spool, worker=None):
+        pattern = "worker-*" if worker is None else f"worker-{worker:02}"
+        self.files = [os.open(path, os.O_RDONLY) for path in sorted(glob.glob(os.path.join(spool, "claims", pattern)))]
+
+    def count(self, states):
+        """Recipients of the claims in one of these states."""
+        return sum(n for fd in self.files for state, n in self._slots(fd) if state in states)
+
+    @staticmethod
+    def _slots(fd):
+        """(state, recipients) of each slot that is not free."""
+        for at in range(HEADER, os.fstat(fd).st_size - SLOT + 1, SLOT):
+            fields = GRANT.unpack(os.pread(fd, GRANT.size, at))
+            if fields[0]:
+                yield fields[0] & 0xFF, fields[10]
+
+    def close(self):
+        for fd in self.files:
+            os.close(fd)
+        self.files = []
 
 
 def count(spool, states=(DOT_SENT,), worker=None):
-    """Recipients of the claims in one of these states, of one worker or of all."""
-    pattern = "worker-*" if worker is None else f"worker-{worker:02}"
-    return sum(n for path in glob.glob(os.path.join(spool, "claims", pattern)) for state, n in slots(path) if state in states)
+    """The same at once."""
+    tables = Tables(spool, worker)
+    try:
+        return tables.count(states)
+    finally:
+        tables.close()

@@ -47,6 +47,7 @@ def cut_once(out, seed, variant="release", environment=None, seconds=1.0):
     with powercut.Cuts(out, seed, variant=variant, environment=environment) as c:
         c.begin(0)
         time.sleep(seconds)
+        c.tables = powercut.claims.Tables(c.world.sluice.spool)
         c.disk.off_now()
         c.fall("cut")
         c.disk.detach()

@@ -14,11 +14,6 @@ PLACES = ("injection", "delivery", "recovery", "growth", "idle")
 KEEPS = (0, 0.5, 0.9, 1)
 
 
-def claims_out(sluice):
-    """Dots that no synced event covers: their slots are freed only after it."""
-    return claims.count(sluice.spool, (claims.DOT_SENT, claims.ANSWERED))
-
-
 class Cuts:
     """A world on such a disk."""
 
@@ -32,13 +27,15 @@ class Cuts:
         except BaseException:
             self.disk.remove()
             raise
-        self.out = out
+        self.tables = None
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
         try:
+            if self.tables is not None:
+                self.tables.close()
             self.world.__exit__(*error)
         finally:
             self.disk.remove()
@@ -89,6 +86,7 @@ class Cuts:
         self.fall("cut before recovery")
         self.disk.detach()
         self.disk.attach(self.rng.choice(KEEPS), self.rng.randrange(1 << 30))
+        self.tables = claims.Tables(w.sluice.spool)
         self.disk.arm(self.rng.randint(1, 80))
         w.sluice.start(wait=False)
 
@@ -101,12 +99,15 @@ class Cuts:
             blow.at = time.time()
             w.sluice.kill()
             blow.dead_at = time.time()
-            blow.bound = claims_out(w.sluice)
+            # Dots that no synced event covers: their slots are freed only after it.
+            blow.bound = self.tables.count((claims.DOT_SENT, claims.ANSWERED))
+            self.tables.close()
         return blow
 
     def cut(self, place, keep):
         """From under load to under load again."""
         w = self.world
+        self.tables = claims.Tables(w.sluice.spool)
         getattr(self, "to_" + place)()
         blow = self.fall("cut in " + place)
         kept, total = self.disk.survived()
