@@ -58,7 +58,7 @@ TOOLS    := $(TOOL_SRC:tests/tools/%.c=$(B)/tools/%)
 
 .DEFAULT_GOAL := all
 .PHONY: all help deps check-deps check-build-deps unit replay fuzz-build layout check asan fuzz fuzz-all sim scenario lint format \
-	sizes install demo run bench stranger witness crash clean man tools
+	sizes install demo run bench million stranger witness crash clean man tools
 
 all: check-build-deps
 	@$(MAKE) --no-print-directory bins
@@ -214,6 +214,11 @@ run: check-deps
 bench: check-deps
 	@$(MAKE) --no-print-directory bins
 	@$(PYTHON) bench/bench.py
+
+## make million      a queue of a million: memory, restarts, listing, deletion, expiry (MESSAGES=n QUEUES=n)
+million: check-deps
+	@$(MAKE) --no-print-directory bins
+	@$(PYTHON) bench/million.py $(if $(MESSAGES),--messages $(MESSAGES)) $(if $(QUEUES),--queues $(QUEUES))
 
 ## make stranger     debootstrap of a bare Debian 12, clone, make demo, make check inside it
 stranger:

@@ -6,7 +6,8 @@
 #include "common/base/mem.h"
 #include "scheduler/state.h"
 
-#define QUEUES_A_TICK 4096
+#define QUEUES_A_TICK  4096
+#define TURN_WINDOW_US 10000000u
 
 struct stat_rows {
 	uint32_t *row_of; /* queue number -> row + 1 */
@@ -16,6 +17,8 @@ struct stat_rows {
 	uint32_t used;
 	uint32_t cursor;
 	uint64_t untold, untold_next;
+	uint64_t turn_us, turn_us_before; /* longest turn in this window and in the one before */
+	uint64_t window_at;
 };
 
 static uint32_t
@@ -120,6 +123,22 @@ stats_outcomes(const struct scheduler *s, uint64_t *delivered, uint64_t *bounced
 	*bounced = t.bounced - s->discarded - s->totals.expired;
 }
 
+static uint64_t
+longest_turn(struct scheduler *s)
+{
+	struct stat_rows *r = s->stat_rows;
+	uint64_t now = loop_boot_us(s->loop), us = loop_longest_us(s->loop);
+
+	if (now - r->window_at >= TURN_WINDOW_US) {
+		r->turn_us_before = r->turn_us;
+		r->turn_us = 0;
+		r->window_at = now;
+	}
+	if (us > r->turn_us)
+		r->turn_us = us;
+	return r->turn_us > r->turn_us_before ? r->turn_us : r->turn_us_before;
+}
+
 static void
 put_totals(struct scheduler *s)
 {
@@ -145,6 +164,7 @@ put_totals(struct scheduler *s)
 	t.events = c.events;
 	t.store_fill = store_fill_percent(s->store);
 	segments_counts(s->segments, &t.segments, &t.segments_free);
+	t.loop_turn_us_max = longest_turn(s);
 	stat_put_totals(s->stat, &t);
 }
 

@@ -45,7 +45,8 @@ enum stat_writer { STAT_SCHEDULER, STAT_WORKER, STAT_RECEIVER, STAT_RESOLVER, ST
 	X(events,          counter, "events logged") \
 	X(store_fill,      gauge,   "map of the store in use, percent") \
 	X(segments,        gauge,   "segment files") \
-	X(segments_free,   gauge,   "segment files that are free")
+	X(segments_free,   gauge,   "segment files that are free") \
+	X(loop_turn_us_max, gauge,  "longest turn of the scheduler's loop in the last 10 to 20 s, microseconds")
 
 /* A queue's row. */
 #define STAT_QUEUE(X) \

@@ -19,6 +19,7 @@ struct loop {
 	uint64_t boot_us;
 	uint64_t wall_us;
 	bool clocks_read; /* in this turn */
+	uint64_t longest_us;
 	bool stopped;
 	void (*turn_end)(void *arg);
 	void *turn_arg;
@@ -41,6 +42,18 @@ with_clocks(const struct loop *l)
 	if (!l->clocks_read)
 		read_clocks((struct loop *)(uintptr_t)l);
 	return l;
+}
+
+static void
+note_turn(struct loop *l)
+{
+	uint64_t now;
+
+	if (!l->clocks_read)
+		return;
+	now = clock_boot_us();
+	if (now - l->boot_us > l->longest_us)
+		l->longest_us = now - l->boot_us;
 }
 
 struct loop *
@@ -81,6 +94,7 @@ loop_run(struct loop *l)
 			break; /* nothing is watched any more */
 		if (l->turn_end != NULL)
 			l->turn_end(l->turn_arg);
+		note_turn(l);
 		l->clocks_read = false;
 	}
 }
@@ -111,6 +125,15 @@ loop_wall_us(const struct loop *l)
 	return with_clocks(l)->wall_us;
 }
 
+uint64_t
+loop_longest_us(struct loop *l)
+{
+	uint64_t us = l->longest_us;
+
+	l->longest_us = 0;
+	return us;
+}
+
 struct event_base *
 loop_base(struct loop *l)
 {
@@ -123,6 +146,7 @@ on_watch(evutil_socket_t fd, short what, void *arg)
 	struct watch *w = arg;
 
 	(void)fd;
+	with_clocks(w->loop); /* here a turn begins */
 	w->fn(w->arg, what);
 }
 
@@ -168,6 +192,7 @@ on_timer(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	with_clocks(t->loop);
 	t->fn(t->arg);
 }
 

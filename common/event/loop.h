@@ -22,6 +22,9 @@ void loop_set_turn_end(struct loop *l, void (*fn)(void *arg), void *arg);
 uint64_t loop_boot_us(const struct loop *l);
 uint64_t loop_wall_us(const struct loop *l);
 
+/* The longest turn so far, µs: from its first event to the end of turn_end; then it counts from zero again. */
+uint64_t loop_longest_us(struct loop *l);
+
 struct event_base *loop_base(struct loop *l); /* borrowed, for libunbound */
 
 /* A watcher of one descriptor. Embedded in its owner; zero-initialised is "not watching". */
