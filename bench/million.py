@@ -31,6 +31,7 @@ spool = "@WORK@/spool";
 run = "@WORK@/run";
 log-file = "@WORK@/sluice.log";
 workers = 2;
+total-max-smtp-out = 2000;
 receivers = 1;
 allow-destinations = [ "127.0.0.0/8" ];
 smtp-listeners = ( { address = "127.0.0.1:@LISTEN@"; } );

@@ -15,7 +15,7 @@
 #include "common/base/mem.h"
 #include "common/base/wire.h"
 
-enum op_kind { OP_PUT_ROW, OP_DEL_ROW, OP_PUT_REPLY, OP_PUT_NAME, OP_PUT_QUEUE, OP_PUT_SEGMENT };
+enum op_kind { OP_PUT_ROW, OP_DEL_ROW, OP_PUT_REPLY, OP_PUT_NAME, OP_DEL_NAME, OP_PUT_QUEUE, OP_PUT_SEGMENT };
 
 /* Slices of an op are offsets into the batch's bytes while it fills. */
 struct op {
@@ -170,6 +170,12 @@ committer_put_name(struct committer *c, uint32_t number, struct slice name)
 }
 
 void
+committer_del_name(struct committer *c, uint32_t number)
+{
+	add_op(c, COMMIT_NOW, OP_DEL_NAME)->number = number;
+}
+
+void
 committer_put_queue(struct committer *c, uint32_t queue, const struct store_queue *q)
 {
 	struct op *op = add_op(c, COMMIT_NOW, OP_PUT_QUEUE);
@@ -317,6 +323,8 @@ write_op(struct store_txn *t, struct lane *l, struct op *op)
 		return store_put_reply(t, op->key, bytes);
 	case OP_PUT_NAME:
 		return store_put_name(t, op->number, bytes);
+	case OP_DEL_NAME:
+		return store_del_name(t, op->number);
 	case OP_PUT_QUEUE:
 		op->u.queue.reason = bytes;
 		return store_put_queue(t, op->number, &op->u.queue);

@@ -52,6 +52,7 @@ void committer_put_row(struct committer *c, enum commit_lane lane, struct entry_
 void committer_del_row(struct committer *c, enum commit_lane lane, struct entry_key key);
 void committer_put_reply(struct committer *c, enum commit_lane lane, struct entry_key key, struct slice reply);
 void committer_put_name(struct committer *c, uint32_t number, struct slice name);
+void committer_del_name(struct committer *c, uint32_t number);
 void committer_put_queue(struct committer *c, uint32_t queue, const struct store_queue *q);
 void committer_put_segment(struct committer *c, uint32_t number, const struct store_segment *s);
 /* High-water marks: to change (then written with the next batch), and to look at. */

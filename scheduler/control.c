@@ -30,6 +30,7 @@ struct control {
 	struct scheduler *s;
 	struct watch watch;
 	uint64_t turn;
+	struct request *working; /* those that go on in slices */
 	struct control_client clients[OPERATOR_CLIENTS_MAX];
 };
 
@@ -200,24 +201,24 @@ send_answer(struct control_client *c)
 	watch_set(&c->watch, EV_READ);
 }
 
+/* What stands before the members that a command writes; it is there from the start, so that a long answer is
+ * not copied. */
+#define ENVELOPE_BEGIN "{\"data\":{"
+
 static void
 envelope(struct request *r, struct buf *out)
 {
 	struct json j;
 
-	json_init(&j, out);
-	json_object_begin(&j);
-	json_key(&j, "data");
-	if (r->text.len == 0 || r->status != 0) {
-		json_object_begin(&j);
-		json_object_end(&j);
-	} else {
-		/* The command has written the object's members: put the braces around them. */
-		buf_putc(out, '{');
-		buf_put_slice(out, buf_slice(&r->text));
-		buf_putc(out, '}');
-		j.comma = true;
+	if (r->status != 0) {
+		buf_reset(&r->text);
+		buf_puts(&r->text, ENVELOPE_BEGIN);
 	}
+	*out = r->text;
+	memset(&r->text, 0, sizeof r->text);
+	json_init(&j, out);
+	buf_putc(out, '}');
+	j.comma = true;
 	json_key_str(&j, "status", r->status == 0 ? "success" : "error");
 	json_key_str(&j, "message", r->message);
 	json_object_end(&j);
@@ -232,6 +233,7 @@ control_finish(struct request *r)
 		c->request = NULL;
 		c->status = (uint32_t)r->status;
 		c->answering = true;
+		buf_clear(&c->text);
 		envelope(r, &c->text);
 		send_answer(c);
 	}
@@ -239,6 +241,39 @@ control_finish(struct request *r)
 		mem_free((void *)(uintptr_t)r->words[i].p);
 	buf_clear(&r->text);
 	mem_free(r);
+}
+
+/* Slices --------------------------------------------------------------------------------------- */
+bool
+control_go_on(struct request *r, control_step *step)
+{
+	struct control *ct = r->s->control;
+
+	r->step = step;
+	r->next = ct->working;
+	ct->working = r;
+	return false;
+}
+
+bool
+control_turn(struct scheduler *s)
+{
+	struct control *ct = s->control;
+	struct request *r = ct->working;
+
+	ct->working = NULL;
+	while (r != NULL) {
+		struct request *next = r->next;
+		control_step *step = r->step;
+
+		if (!step(r)) {
+			(void)control_go_on(r, step);
+		} else if (r->step != NULL) {
+			control_finish(r);
+		}
+		r = next;
+	}
+	return ct->working != NULL;
 }
 
 /* Requests ------------------------------------------------------------------------------------- */
@@ -285,6 +320,7 @@ on_request(struct control_client *c, struct slice payload)
 	r->s = c->control->s;
 	r->client = c;
 	json_init(&r->json, &r->text);
+	buf_puts(&r->text, ENVELOPE_BEGIN);
 	n = operator_words_decode(payload, r->words);
 	/* The words outlive the frame: a selection works in slices. */
 	for (int i = 0; i < n; i++) {

@@ -6,8 +6,12 @@
 #include "common/ipc/operator.h"
 #include "scheduler/state.h"
 
+struct request;
+/* A slice of a command's work, a few ms at most; true when it is done. */
+typedef bool control_step(struct request *r);
+
 /* One request while it is answered. Commands write their data object's members with `json`; what takes
- * longer keeps the request and calls control_finish() later. */
+ * longer keeps the request: it goes on in slices (control_go_on()), or calls control_finish() later. */
 struct request {
 	struct scheduler *s;
 	struct control_client *client; /* NULL: it has gone away */
@@ -19,6 +23,9 @@ struct request {
 	struct json json;
 	int status;         /* exit status for the command, 0 done */
 	char message[256];  /* why, when status != 0; or a remark */
+	control_step *step; /* NULL: nothing is left to be done in slices */
+	void *state;        /* the command's own */
+	struct request *next; /* of those that go on in slices */
 };
 
 /* True: answered (or failed); false: control_finish() comes later. */
@@ -26,6 +33,11 @@ typedef bool control_fn(struct request *r);
 
 void control_fail(struct request *r, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void control_finish(struct request *r);
+/* `step` is called once in a turn until it is done; then control_finish(), unless it set r->step to NULL to do
+ * that itself. Returns false, for the command to return. */
+bool control_go_on(struct request *r, control_step *step);
+/* One slice of each request that goes on; true when there are more. Once per turn. */
+bool control_turn(struct scheduler *s);
 
 /* "--name=value" among the arguments; empty when it is not there. */
 struct slice control_option(const struct request *r, const char *name);

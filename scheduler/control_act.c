@@ -1,10 +1,15 @@
 /* control_act: commands that change queues or the instance. */
 #include "common/base/log.h"
+#include "common/base/mem.h"
 #include "scheduler/control.h"
+
+/* Each change of a queue is a row to be written: so many make a transaction of bounded size. */
+#define QUEUES_A_TURN 1024
 
 struct acting {
 	struct request *r;
 	struct slice pattern;
+	uint32_t cursor;
 	unsigned matched;
 	void (*act)(struct acting *a, uint32_t queue);
 };
@@ -21,21 +26,35 @@ on_queue(void *arg, uint32_t queue)
 }
 
 static bool
+act_some(struct request *r)
+{
+	struct acting *a = r->state;
+
+	if (committer_is_full(r->s->committer))
+		return false;
+	if (core_each_queue(r->s->core, &a->cursor, QUEUES_A_TURN, on_queue, a))
+		return false;
+	if (a->matched == 0)
+		control_fail(r, 1, "no queue matches");
+	json_key_u64(&r->json, "matched", a->matched);
+	mem_free(a);
+	return true;
+}
+
+static bool
 for_each_match(struct request *r, void (*act)(struct acting *a, uint32_t queue))
 {
-	struct acting a = { .r = r, .pattern = control_word(r, 0), .act = act };
-	uint32_t cursor = 0;
+	struct slice pattern = control_word(r, 0);
+	struct acting *a;
 
-	if (a.pattern.n == 0) {
+	if (pattern.n == 0) {
 		control_fail(r, 2, "a queue or pattern is missing: D/V, */V, D/* or */*");
 		return true;
 	}
-	while (core_each_queue(r->s->core, &cursor, 4096, on_queue, &a))
-		;
-	if (a.matched == 0)
-		control_fail(r, 1, "no queue matches");
-	json_key_u64(&r->json, "matched", a.matched);
-	return true;
+	a = mem_zalloc(sizeof *a);
+	*a = (struct acting){ .r = r, .pattern = pattern, .act = act };
+	r->state = a;
+	return control_go_on(r, act_some);
 }
 
 static void

@@ -108,11 +108,27 @@ write_queue(struct json *j, const struct conf *conf, const struct core_queue_vie
 	json_object_end(j);
 }
 
+/* Queues looked at, and written, in one turn. */
+#define LOOK_A_TURN  8192
+#define WRITE_A_TURN 512
+
+/* What a queue is sorted by; the rest is looked up again when it is written. */
+struct found {
+	struct slice name; /* the core's, for good */
+	uint64_t rcpts, kbytes;
+	uint32_t number;
+};
+
 struct collected {
 	struct request *r;
 	struct slice pattern;
 	bool paused, connected, errors, backoff;
-	struct core_queue_view *views;
+	int (*order)(const void *a, const void *b);
+	uint32_t cursor;
+	bool complete; /* and sorted */
+	size_t written;
+	uint64_t most;
+	struct found *found;
 	size_t n, cap;
 	uint64_t total_rcpts, with_rcpts;
 };
@@ -123,7 +139,7 @@ collect(void *arg, uint32_t queue)
 	struct collected *c = arg;
 	struct core_now now = scheduler_now(c->r->s);
 	struct core_queue_view v;
-	void *p = c->views;
+	void *p = c->found;
 
 	if (!core_queue_view(c->r->s->core, &now, queue, &v))
 		return;
@@ -134,15 +150,15 @@ collect(void *arg, uint32_t queue)
 	if ((c->paused && !v.paused) || (c->connected && v.connections == 0) ||
 	    (c->errors && v.last_error.n == 0) || c->backoff)
 		return;
-	mem_grow(&p, &c->cap, c->n + 1, sizeof *c->views);
-	c->views = p;
-	c->views[c->n++] = v;
+	mem_grow(&p, &c->cap, c->n + 1, sizeof *c->found);
+	c->found = p;
+	c->found[c->n++] = (struct found){ v.name, v.rcpts, v.kbytes, v.number };
 }
 
 static int
 by_rcpts(const void *a, const void *b)
 {
-	const struct core_queue_view *x = a, *y = b;
+	const struct found *x = a, *y = b;
 
 	if (x->rcpts != y->rcpts)
 		return x->rcpts > y->rcpts ? -1 : 1;
@@ -152,7 +168,7 @@ by_rcpts(const void *a, const void *b)
 static int
 by_size(const void *a, const void *b)
 {
-	const struct core_queue_view *x = a, *y = b;
+	const struct found *x = a, *y = b;
 
 	if (x->kbytes != y->kbytes)
 		return x->kbytes > y->kbytes ? -1 : 1;
@@ -162,19 +178,51 @@ by_size(const void *a, const void *b)
 static int
 by_name(const void *a, const void *b)
 {
-	const struct core_queue_view *x = a, *y = b;
+	const struct found *x = a, *y = b;
 
 	return slice_cmp(x->name, y->name);
 }
 
 static bool
+show_some(struct request *r)
+{
+	struct collected *c = r->state;
+	struct core_now now = scheduler_now(r->s);
+	struct core_queue_view v;
+
+	if (!c->complete) {
+		if (core_each_queue(r->s->core, &c->cursor, LOOK_A_TURN, collect, c))
+			return false;
+		c->complete = true;
+		if (c->n > 0)
+			qsort(c->found, c->n, sizeof *c->found, c->order);
+		if (c->most > c->n)
+			c->most = c->n;
+		json_key(&r->json, "queue");
+		json_array_begin(&r->json);
+	}
+	for (unsigned i = 0; i < WRITE_A_TURN && c->written < c->most; i++) {
+		if (core_queue_view(r->s->core, &now, c->found[c->written++].number, &v))
+			write_queue(&r->json, r->s->conf, &v);
+	}
+	if (c->written < c->most && r->client != NULL)
+		return false;
+	json_array_end(&r->json);
+	json_key_u64(&r->json, "matching", c->n);
+	json_key_u64(&r->json, "totalRcp", c->total_rcpts);
+	json_key_u64(&r->json, "totalQueuesWithRcp", c->with_rcpts);
+	mem_free(c->found);
+	mem_free(c);
+	return true;
+}
+
+static bool
 show_queues(struct request *r, const char *default_sort, struct slice pattern, uint64_t default_items)
 {
-	struct collected c = { .r = r, .pattern = pattern };
+	struct collected *c;
 	struct slice sort = control_option(r, "sort"), mode = control_option(r, "mode");
 	struct slice items = control_option(r, "maxitems");
 	uint64_t most = default_items;
-	uint32_t cursor = 0;
 
 	if (items.n > 0 && !slice_u64(items, UINT32_MAX, &most)) {
 		control_fail(r, 2, "--maxitems takes a whole number");
@@ -190,25 +238,16 @@ show_queues(struct request *r, const char *default_sort, struct slice pattern, u
 		control_fail(r, 2, "--sort is rcpt, name or size");
 		return true;
 	}
-	c.paused = control_flag(r, "paused");
-	c.connected = control_flag(r, "connected");
-	c.errors = control_flag(r, "errors");
-	c.backoff = slice_is(mode, "backoff");
-	while (core_each_queue(r->s->core, &cursor, 4096, collect, &c))
-		;
-	if (c.n > 0)
-		qsort(c.views, c.n, sizeof *c.views,
-		      slice_is(sort, "rcpt") ? by_rcpts : slice_is(sort, "size") ? by_size : by_name);
-	json_key(&r->json, "queue");
-	json_array_begin(&r->json);
-	for (size_t i = 0; i < c.n && i < most; i++)
-		write_queue(&r->json, r->s->conf, &c.views[i]);
-	json_array_end(&r->json);
-	json_key_u64(&r->json, "matching", c.n);
-	json_key_u64(&r->json, "totalRcp", c.total_rcpts);
-	json_key_u64(&r->json, "totalQueuesWithRcp", c.with_rcpts);
-	mem_free(c.views);
-	return true;
+	c = mem_zalloc(sizeof *c);
+	*c = (struct collected){ .r = r, .pattern = pattern, .most = most };
+	c->order = slice_is(sort, "rcpt") ? by_rcpts : slice_is(sort, "size") ? by_size : by_name;
+	c->paused = control_flag(r, "paused");
+	c->connected = control_flag(r, "connected");
+	c->errors = control_flag(r, "errors");
+	c->backoff = slice_is(mode, "backoff");
+	r->state = c;
+	/* A few queues are answered at once. */
+	return show_some(r) || control_go_on(r, show_some);
 }
 
 bool
@@ -259,6 +298,8 @@ struct sum {
 struct summing {
 	struct request *r;
 	bool by_vmta;
+	uint32_t cursor;
+	uint64_t most;
 	struct sum *sums;
 };
 
@@ -298,41 +339,52 @@ sum_order(const struct sum *a, const struct sum *b)
 }
 
 static bool
+sum_some(struct request *r)
+{
+	struct summing *x = r->state;
+	struct slice pattern = control_word(r, 0);
+	struct sum *e, *next;
+
+	if (core_each_queue(r->s->core, &x->cursor, LOOK_A_TURN, sum_queue, x))
+		return false;
+	HASH_SORT(x->sums, sum_order);
+	json_key(&r->json, x->by_vmta ? "vmta" : "domain");
+	json_array_begin(&r->json);
+	HASH_ITER(hh, x->sums, e, next)
+	{
+		if (x->most > 0 && (pattern.n == 0 || control_matches(e->name, pattern))) {
+			json_object_begin(&r->json);
+			json_key_string(&r->json, "name", e->name);
+			json_key_u64(&r->json, x->by_vmta ? "domains" : "queues", e->queues);
+			json_key_u64(&r->json, "rcp", e->rcpts);
+			json_key_u64(&r->json, "kb", e->kbytes);
+			json_key_u64(&r->json, "conn", e->connections);
+			json_object_end(&r->json);
+			x->most--;
+		}
+		HASH_DEL(x->sums, e);
+		mem_free(e);
+	}
+	json_array_end(&r->json);
+	mem_free(x);
+	return true;
+}
+
+static bool
 show_sums(struct request *r, bool by_vmta)
 {
-	struct summing x = { .r = r, .by_vmta = by_vmta };
 	struct slice items = control_option(r, "maxitems");
-	struct slice pattern = control_word(r, 0);
+	struct summing *x;
 	uint64_t most = 20;
-	uint32_t cursor = 0;
-	struct sum *e, *next;
 
 	if (items.n > 0 && !slice_u64(items, UINT32_MAX, &most)) {
 		control_fail(r, 2, "--maxitems takes a whole number");
 		return true;
 	}
-	while (core_each_queue(r->s->core, &cursor, 4096, sum_queue, &x))
-		;
-	HASH_SORT(x.sums, sum_order);
-	json_key(&r->json, by_vmta ? "vmta" : "domain");
-	json_array_begin(&r->json);
-	HASH_ITER(hh, x.sums, e, next)
-	{
-		if (most > 0 && (pattern.n == 0 || control_matches(e->name, pattern))) {
-			json_object_begin(&r->json);
-			json_key_string(&r->json, "name", e->name);
-			json_key_u64(&r->json, by_vmta ? "domains" : "queues", e->queues);
-			json_key_u64(&r->json, "rcp", e->rcpts);
-			json_key_u64(&r->json, "kb", e->kbytes);
-			json_key_u64(&r->json, "conn", e->connections);
-			json_object_end(&r->json);
-			most--;
-		}
-		HASH_DEL(x.sums, e);
-		mem_free(e);
-	}
-	json_array_end(&r->json);
-	return true;
+	x = mem_zalloc(sizeof *x);
+	*x = (struct summing){ .r = r, .by_vmta = by_vmta, .most = most };
+	r->state = x;
+	return sum_some(r) || control_go_on(r, sum_some);
 }
 
 bool

@@ -209,6 +209,15 @@ op_give_up(void *ctx, uint32_t entry, enum core_give_up why, const char *text)
 }
 
 static void
+op_tag(void *ctx, uint32_t job, uint32_t sender_domain, bool used)
+{
+	struct scheduler *s = ctx;
+
+	names_hold(s->names, job, used ? 1 : -1);
+	names_hold(s->names, sender_domain, used ? 1 : -1);
+}
+
+static void
 op_queue_changed(void *ctx, uint32_t queue)
 {
 	settle_queue_row(ctx, queue);
@@ -221,6 +230,7 @@ const struct core_ops dispatch_ops = {
 	.work = op_work,
 	.close = op_close,
 	.give_up = op_give_up,
+	.tag = op_tag,
 	.queue_changed = op_queue_changed,
 };
 

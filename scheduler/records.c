@@ -122,6 +122,12 @@ records_turn(struct scheduler *s)
 	}
 }
 
+size_t
+records_waiting(const struct scheduler *s)
+{
+	return s->records->n;
+}
+
 void
 records_read(struct scheduler *s, uint32_t entry, records_fn *fn, void *arg)
 {

@@ -203,6 +203,7 @@ queue_is_known(struct scheduler *s, uint32_t queue)
 	if (name.n == 0 || memchr(name.p, '/', name.n) == NULL)
 		return false;
 	core_queue_add(s->core, queue, name);
+	names_keep(s->names, queue);
 	return true;
 }
 
@@ -315,6 +316,7 @@ recovery_load(struct scheduler *s, const struct store_meta *meta)
 		rc = store_load_segments(s->store, load_segment, s, &bad);
 	if (rc == 0)
 		rc = store_load_rows(s->store, load_row, s, &bad);
+	names_loaded(s->names);
 	if (bad > 0)
 		log_error("store damaged_rows=%llu", (unsigned long long)bad);
 	return rc;

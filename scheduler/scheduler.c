@@ -13,10 +13,12 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/proc/route.h"
+#include "scheduler/control.h"
 #include "scheduler/quota.h"
 #include "scheduler/state.h"
 
 #define DECISIONS_A_TURN 2048
+#define NAMES_A_TURN     1024
 #define TICK_US          200000u
 #define TICKS_A_QUOTA    5
 
@@ -52,6 +54,7 @@ scheduler_queue(struct scheduler *s, struct slice domain, struct slice vmta)
 	name = slice_of(text, domain.n + 1 + vmta.n);
 	number = scheduler_name(s, name);
 	/* Also for a known name: a job may have been called so before there was such a queue. */
+	names_keep(s->names, number);
 	core_queue_add(s->core, number, names_get(s->names, number));
 	return number;
 }
@@ -105,6 +108,22 @@ nothing_runs(struct scheduler *s)
 }
 
 static void
+name_is_unused(void *arg, uint32_t number)
+{
+	struct scheduler *s = arg;
+
+	committer_del_name(s->committer, number);
+}
+
+/* A name goes in a later commit than the last row that refers to it. */
+static void
+forget_names(struct scheduler *s)
+{
+	if (!committer_is_full(s->committer) && names_sweep(s->names, NAMES_A_TURN, name_is_unused, s))
+		timer_set(&s->run_timer, 0);
+}
+
+static void
 turn_end(void *arg)
 {
 	struct scheduler *s = arg;
@@ -122,7 +141,10 @@ turn_end(void *arg)
 			timer_set(&s->run_timer, next - now.boot_us);
 		}
 	}
+	if (control_turn(s))
+		timer_set(&s->run_timer, 0);
 	records_turn(s);
+	forget_names(s);
 	segments_flush(s->segments);
 	committer_kick(s->committer);
 	flush_channels(s);

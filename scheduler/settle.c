@@ -323,6 +323,8 @@ struct outcome {
 	uint32_t entry;
 	uint32_t due_s;      /* of the recipients that stay */
 	unsigned char *bits; /* the recipients, NULL all */
+	commit_action *then; /* when it is on disk; NULL: nobody waits */
+	void *ctx;
 	enum event_action action;
 	unsigned char status[3];
 	char diag[];
@@ -422,6 +424,8 @@ outcome_with_record(struct scheduler *s, void *arg, int rc, const struct record 
 		forget_entry(s, o->entry, &f);
 	else
 		keep_rest(s, o->entry, &f, e.done);
+	if (o->then != NULL)
+		committer_then(s->committer, COMMIT_SETTLE, o->then, o->ctx, 0, 0, 0);
 	mem_free(rcpts);
 	mem_free(o->bits);
 	mem_free(o);
@@ -444,12 +448,15 @@ settle_outcome(struct scheduler *s, uint32_t entry, enum event_action action,
 }
 
 void
-settle_delete(struct scheduler *s, uint32_t entry, const unsigned char *bits, uint32_t due_s)
+settle_delete(struct scheduler *s, uint32_t entry, const unsigned char *bits, uint32_t due_s, commit_action *then,
+	      void *ctx)
 {
 	static const unsigned char status[3] = { 5, 0, 0 };
 	struct outcome *o = outcome_new(entry, EVENT_DELETED, status, "x-pmta;deleted by administrator");
 
 	o->due_s = due_s;
+	o->then = then;
+	o->ctx = ctx;
 	if (bits != NULL) {
 		o->bits = mem_alloc((ENTRY_RCPT_MAX + 7) / 8);
 		memcpy(o->bits, bits, (ENTRY_RCPT_MAX + 7) / 8);

@@ -166,8 +166,9 @@ void settle_lost(struct scheduler *s, const struct settle_source *from, const st
 void settle_outcome(struct scheduler *s, uint32_t entry, enum event_action action,
 		    const unsigned char status[3], const char *diag);
 /* Recipients whose bit is set in `bits` (of the withdrawn entry) are deleted; the entry lives on with the
- * others, due at `due_s` as it was. */
-void settle_delete(struct scheduler *s, uint32_t entry, const unsigned char *bits, uint32_t due_s);
+ * others, due at `due_s` as it was. `then` runs when that is on disk. */
+void settle_delete(struct scheduler *s, uint32_t entry, const unsigned char *bits, uint32_t due_s,
+		   commit_action *then, void *ctx);
 /* A connection attempt failed: an event for the queue. */
 void settle_connect(struct scheduler *s, uint32_t queue, uint32_t source_ip, struct slice destination,
 		    struct slice mta, struct slice reason);
@@ -183,6 +184,8 @@ void records_open(struct scheduler *s);
 void records_close(struct scheduler *s);
 /* Once per turn, before the batch is handed over. */
 void records_turn(struct scheduler *s);
+/* How many stand in line. */
+size_t records_waiting(const struct scheduler *s);
 void records_read(struct scheduler *s, uint32_t entry, records_fn *fn, void *arg);
 
 /* routes: the resolver's answers. */

@@ -93,6 +93,7 @@ int store_get_row(struct store_txn *t, struct entry_key key, struct store_row *r
 int store_del_row(struct store_txn *t, struct entry_key key); /* also its reply; fine when absent */
 int store_put_reply(struct store_txn *t, struct entry_key key, struct slice reply);
 int store_put_name(struct store_txn *t, uint32_t number, struct slice name);
+int store_del_name(struct store_txn *t, uint32_t number); /* fine when absent */
 int store_put_queue(struct store_txn *t, uint32_t queue, const struct store_queue *q);
 int store_put_segment(struct store_txn *t, uint32_t number, const struct store_segment *seg);
 int store_put_meta(struct store_txn *t, const struct store_meta *m);

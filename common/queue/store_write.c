@@ -123,6 +123,14 @@ store_put_name(struct store_txn *t, uint32_t number, struct slice name)
 }
 
 int
+store_del_name(struct store_txn *t, uint32_t number)
+{
+	uint32_t k = htobe32(number);
+
+	return del(t, t->store->names, (MDB_val){ sizeof k, &k });
+}
+
+int
 store_put_queue(struct store_txn *t, uint32_t queue, const struct store_queue *q)
 {
 	struct buf b;

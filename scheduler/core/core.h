@@ -91,6 +91,9 @@ struct core_ops {
 	void (*give_up)(void *ctx, uint32_t entry, enum core_give_up why, const char *text);
 	/* Durable state of the queue changed: retry level, retry time, paused, last error. */
 	void (*queue_changed)(void *ctx, uint32_t queue);
+	/* The first entry of this job and sender domain came (`used`), the last one went: whoever numbers their names
+	 * may count so. May be NULL. */
+	void (*tag)(void *ctx, uint32_t job, uint32_t sender_domain, bool used);
 };
 
 struct core *core_new(const struct core_ops *ops, void *ctx, const struct conf *conf, uint64_t next_lease);

@@ -34,6 +34,28 @@ entries_new(struct core *c)
 	return e;
 }
 
+static void
+tag_less(struct core *c, uint32_t tag)
+{
+	struct core_tag t = c->tags[tag];
+
+	CHECK(t.n > 0);
+	if (--c->tags[tag].n > 0)
+		return;
+	map_take(&c->tags_map, (uint64_t)t.job << 32 | t.sender_domain);
+	c->tags[tag].job = c->free_tag;
+	c->free_tag = tag;
+	if (c->ops.tag)
+		c->ops.tag(c->ctx, t.job, t.sender_domain, false);
+	if (c->tags_map.n == 0) { /* there may have been very many */
+		mem_free(c->tags);
+		c->tags = NULL;
+		c->tags_cap = c->n_tags = 0;
+		c->free_tag = CORE_NONE;
+		map_clear(&c->tags_map);
+	}
+}
+
 void
 entries_free(struct core *c, uint32_t e)
 {
@@ -43,6 +65,7 @@ entries_free(struct core *c, uint32_t e)
 	if (en->has_marks)
 		mem_free((void *)(uintptr_t)map_take(&c->marks, e));
 	en->has_marks = 0;
+	tag_less(c, en->tag);
 	en->place = PLACE_FREE;
 	en->next = c->free_entry;
 	c->free_entry = e;

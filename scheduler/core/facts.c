@@ -139,17 +139,27 @@ core_settings_changed(struct core *c, const struct core_now *now)
 }
 
 /* Entries ------------------------------------------------------------------------------------ */
+/* One more entry of this job and sender domain. */
 static uint32_t
 tag_of(struct core *c, uint32_t job, uint32_t sender_domain)
 {
 	uint64_t key = (uint64_t)job << 32 | sender_domain, tag = map_get(&c->tags_map, key);
 
-	if (tag != MAP_NONE)
-		return (uint32_t)tag;
-	mem_grow((void **)&c->tags, &c->tags_cap, (size_t)c->n_tags + 1, sizeof(*c->tags));
-	c->tags[c->n_tags] = (struct core_tag){ job, sender_domain };
-	map_put(&c->tags_map, key, c->n_tags);
-	return c->n_tags++;
+	if (tag == MAP_NONE) {
+		tag = c->free_tag;
+		if (tag != CORE_NONE) {
+			c->free_tag = c->tags[tag].job;
+		} else {
+			mem_grow((void **)&c->tags, &c->tags_cap, (size_t)c->n_tags + 1, sizeof(*c->tags));
+			tag = c->n_tags++;
+		}
+		c->tags[tag] = (struct core_tag){ job, sender_domain, 0 };
+		map_put(&c->tags_map, key, tag);
+		if (c->ops.tag)
+			c->ops.tag(c->ctx, job, sender_domain, true);
+	}
+	c->tags[tag].n++;
+	return (uint32_t)tag;
 }
 
 static void

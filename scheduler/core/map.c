@@ -37,19 +37,19 @@ map_get(const struct map *m, uint64_t key)
 }
 
 static void
-grow(struct map *m)
+resize(struct map *m, size_t cap)
 {
-	struct map bigger = { .cap = m->cap ? m->cap * 2 : 16 };
+	struct map other = { .cap = cap };
 
-	bigger.cells = mem_calloc(bigger.cap, sizeof(*bigger.cells));
-	for (size_t i = 0; i < bigger.cap; i++)
-		bigger.cells[i].value = MAP_NONE;
+	other.cells = mem_calloc(cap, sizeof(*other.cells));
+	for (size_t i = 0; i < cap; i++)
+		other.cells[i].value = MAP_NONE;
 	for (size_t i = 0; i < m->cap; i++) {
 		if (m->cells[i].value != MAP_NONE)
-			map_put(&bigger, m->cells[i].key, m->cells[i].value);
+			map_put(&other, m->cells[i].key, m->cells[i].value);
 	}
 	map_clear(m);
-	*m = bigger;
+	*m = other;
 }
 
 void
@@ -59,7 +59,7 @@ map_put(struct map *m, uint64_t key, uint64_t value)
 
 	CHECK(value != MAP_NONE);
 	if ((m->n + 1) * 3 > m->cap * 2)
-		grow(m);
+		resize(m, m->cap ? m->cap * 2 : 16);
 	i = find(m, key);
 	if (m->cells[i].value == MAP_NONE)
 		m->n++;
@@ -90,5 +90,7 @@ map_take(struct map *m, uint64_t key)
 	}
 	m->cells[hole].value = MAP_NONE;
 	m->n--;
+	if (m->cap > 1024 && m->n * 8 < m->cap)
+		resize(m, m->cap / 4);
 	return value;
 }

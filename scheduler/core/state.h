@@ -261,9 +261,10 @@ struct core {
 	struct map tags_map;
 	struct core_tag {
 		uint32_t job, sender_domain;
+		uint32_t n; /* entries that have it; 0: free, and `job` is the next free one */
 	} * tags;
 	size_t tags_cap;
-	uint32_t n_tags;
+	uint32_t n_tags, free_tag;
 	uint64_t *epochs; /* by segment number */
 	size_t n_epochs;
 

@@ -271,4 +271,4 @@ op_changed(void *ctx, uint32_t queue)
 }
 
 static const struct core_ops ops = { op_settings, op_ask,     op_open,   op_work,
-				     op_close,    op_give_up, op_changed };
+				     op_close,    op_give_up, op_changed, NULL };

@@ -128,7 +128,7 @@ static void
 fx_begin_in(unsigned workers, size_t n_source_ips, uint64_t total)
 {
 	static const struct core_ops ops = { fx_settings, fx_ask,     fx_open,   fx_work,
-					     fx_close,    fx_give_up, fx_changed };
+					     fx_close,    fx_give_up, fx_changed, NULL };
 	struct core_world world = { workers, total, n_source_ips, n_source_ips > 2 ? 4 : 1,
 				    fx_vmtas };
 

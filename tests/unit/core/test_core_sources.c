@@ -228,7 +228,7 @@ at_start(void **state)
 {
 	struct core_world w = { 2, CONF_UNLIMITED, 3, 4, fx_vmtas };
 	static const struct core_ops ops = { fx_settings, fx_ask,     fx_open,   fx_work,
-					     fx_close,    fx_give_up, fx_changed };
+					     fx_close,    fx_give_up, fx_changed, NULL };
 
 	(void)state;
 	fx_begin();
