@@ -210,6 +210,12 @@ take_number(struct names *n)
 	return number;
 }
 
+size_t
+names_count(const struct names *n)
+{
+	return n->n_named;
+}
+
 uint32_t
 names_number(struct names *n, struct slice text, bool *is_new)
 {

@@ -18,6 +18,8 @@ void names_restore(struct names *n, uint32_t number, struct slice name);
 void names_reserve(struct names *n, uint32_t number);
 /* All is loaded: what nobody holds is to be forgotten, and numbers between are given again. */
 void names_loaded(struct names *n);
+/* How many are known. */
+size_t names_count(const struct names *n);
 /* The number of `name`, a new one (then *is_new) when it is not known; 0 for an empty name. */
 uint32_t names_number(struct names *n, struct slice name, bool *is_new);
 /* 0 when there is none. */

@@ -164,6 +164,7 @@ put_totals(struct scheduler *s)
 	t.events = c.events;
 	t.store_fill = store_fill_percent(s->store);
 	segments_counts(s->segments, &t.segments, &t.segments_free);
+	t.names = names_count(s->names);
 	t.loop_turn_us_max = longest_turn(s);
 	stat_put_totals(s->stat, &t);
 }

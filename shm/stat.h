@@ -46,6 +46,7 @@ enum stat_writer { STAT_SCHEDULER, STAT_WORKER, STAT_RECEIVER, STAT_RESOLVER, ST
 	X(store_fill,      gauge,   "map of the store in use, percent") \
 	X(segments,        gauge,   "segment files") \
 	X(segments_free,   gauge,   "segment files that are free") \
+	X(names,           gauge,   "names known: queues, jobs, sender domains") \
 	X(loop_turn_us_max, gauge,  "longest turn of the scheduler's loop in the last 10 to 20 s, microseconds")
 
 /* A queue's row. */

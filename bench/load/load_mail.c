@@ -97,6 +97,18 @@ mail_size(const struct load_plan *plan, uint64_t random)
 	return r < 50 ? 2048 : r < 83 ? 8192 : r < 99 ? 20480 : 102400;
 }
 
+/* "%d" stands for the message's number. */
+static void
+put_job(struct buf *h, const char *job, uint64_t number)
+{
+	const char *mark = strstr(job, "%d");
+
+	if (mark == NULL)
+		buf_printf(h, "X-Job: %s\r\n", job);
+	else
+		buf_printf(h, "X-Job: %.*s%llu%s\r\n", (int)(mark - job), job, (unsigned long long)number, mark + 2);
+}
+
 static void
 make_head(struct load_mail *m, const struct load_plan *plan, const char *date)
 {
@@ -106,7 +118,7 @@ make_head(struct load_mail *m, const struct load_plan *plan, const char *date)
 	if (plan->n_vmtas > 0)
 		buf_printf(h, "X-Virtual-MTA: %s\r\n", plan->vmtas[m->number % plan->n_vmtas]);
 	if (plan->job != NULL)
-		buf_printf(h, "X-Job: %s\r\n", plan->job);
+		put_job(h, plan->job, m->number);
 	buf_printf(h, "Date: %s\r\nFrom: Load <%s>\r\nTo: ", date, plan->sender);
 	load_rcpt_put(h, plan, m->number, 0);
 	buf_printf(h,

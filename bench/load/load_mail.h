@@ -25,7 +25,7 @@ struct load_plan {
 	size_t n_domains;
 	char **vmtas; /* X-Virtual-MTA in turn; n 0: none */
 	size_t n_vmtas;
-	const char *job;    /* X-Job; or NULL */
+	const char *job;    /* X-Job, "%d" for the message's number; or NULL */
 	const char *sender; /* envelope and From: */
 	unsigned rcpts;     /* of each message, all of one domain */
 	bool spread;        /* ... of as many domains in turn */

@@ -39,6 +39,7 @@ static const char usage[] =
 	"      --rate R            messages a second\n"
 	"      --from ADDRESS      sender (load@load.example)\n"
 	"      --vmta A,B,..       X-Virtual-MTA, message by message;  --job J: X-Job\n"
+	"                          (%d in it: the message's number)\n"
 	"      --pipelining        when offered;  --eight-bit: bodies with UTF-8\n"
 	"      --per-connection N  messages, then a new connection\n"
 	"      --reconnect         survive lost and refused connections\n"

@@ -3,6 +3,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "common/base/check.h"
 
@@ -59,6 +61,21 @@ void
 mem_free(void *p)
 {
 	free(p);
+}
+
+void
+mem_release(void *p, size_t bytes)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	uintptr_t from = ((uintptr_t)p + page - 1) & ~(page - 1);
+	uintptr_t to = ((uintptr_t)p + bytes) & ~(page - 1);
+
+	if (from >= to || madvise((void *)from, to - from, MADV_DONTNEED) != 0) {
+		memset(p, 0, bytes);
+		return;
+	}
+	memset(p, 0, from - (uintptr_t)p);
+	memset((void *)to, 0, (uintptr_t)p + bytes - to);
 }
 
 void

@@ -87,7 +87,7 @@ core_new_in(const struct core_ops *ops, void *ctx, const struct core_world *w, u
 	c->ctx = ctx;
 	c->next_lease = next_lease ? next_lease : 1;
 	c->total_max = w->total_max_smtp_out;
-	c->free_entry = c->free_claim = c->free_tag = CORE_NONE;
+	c->free_claim = c->free_tag = c->spare_chunk = CORE_NONE;
 	c->run = c->total_line = c->asks_line = c->free_conns = c->resting =
 		(struct list){ CORE_NONE, CORE_NONE };
 	c->timers.pos = heap_position;
@@ -117,6 +117,7 @@ core_free(struct core **core)
 	map_clear(&c->tags_map);
 	timers_clear(&c->timers);
 	mem_free(c->entries);
+	mem_free(c->chunks);
 	mem_free(c->tags);
 	mem_free(c->epochs);
 	mem_free(c->queues);

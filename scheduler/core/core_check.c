@@ -8,7 +8,7 @@
 
 /* What is summed up over the tables and compared with the counters. */
 struct sums {
-	uint32_t n[PLACES_IN_QUEUE];
+	uint32_t n[PLACES];
 	uint32_t rcpts;
 	uint64_t kbytes;
 	uint32_t conns, opening, idle, busy;
@@ -35,13 +35,16 @@ check_list(const struct core *c, uint32_t qi, const struct list *l, enum place p
 static void
 check_entries(const struct core *c, struct sums *sums)
 {
+	uint32_t *used = mem_calloc(c->n_chunks, sizeof(*used));
+
 	for (uint32_t e = 0; e < c->n_entries; e++) {
 		const struct entry *en = &c->entries[e];
 		const struct queue *q;
 		struct sums *s;
 
-		CHECK(en->place <= PLACE_FREE);
-		if (en->place >= PLACES_IN_QUEUE)
+		CHECK(en->place <= PLACE_LEAVING);
+		used[e / CHUNK] += en->place != PLACE_FREE;
+		if (!place_counts(en->place))
 			continue;
 		CHECK(en->queue < c->n_queues);
 		q = &c->queues[en->queue];
@@ -63,6 +66,9 @@ check_entries(const struct core *c, struct sums *sums)
 			}
 		}
 	}
+	for (uint32_t k = 0; k < c->n_chunks; k++)
+		CHECK(c->chunks[k].used == used[k] && (k >= c->low_chunk || used[k] == CHUNK));
+	mem_free(used);
 }
 
 static void
@@ -166,7 +172,7 @@ check_queue(struct core *c, uint32_t qi, const struct sums *s)
 	check_list(c, qi, &q->ready, PLACE_READY, false, &ready);
 	check_list(c, qi, &q->lanes[0], PLACE_DEFERRED, !q->unsorted, &deferred);
 	check_list(c, qi, &q->lanes[1], PLACE_DEFERRED, true, &deferred);
-	for (unsigned p = 0; p < PLACES_IN_QUEUE; p++)
+	for (unsigned p = 0; p < PLACES; p++)
 		CHECK(q->n[p] == s->n[p]);
 	CHECK(ready == q->n[PLACE_READY] && deferred == q->n[PLACE_DEFERRED]);
 	CHECK(q->n_rcpts == s->rcpts && q->kbytes == s->kbytes);
@@ -247,9 +253,9 @@ core_check(const struct core *core)
 		check_queue(c, i, &sums[i]);
 		t.queued_rcpts += sums[i].rcpts;
 		t.queued_kbytes += sums[i].kbytes;
-		for (unsigned p = 0; p < PLACES_IN_QUEUE; p++)
+		for (unsigned p = 0; p < PLACES; p++)
 			t.queued_entries += sums[i].n[p];
-		t.queues_with_mail += sums[i].n[0] + sums[i].n[1] + sums[i].n[2] + sums[i].n[3] > 0;
+		t.queues_with_mail += queue_entries(&c->queues[i]) > 0;
 		asks += c->queues[i].active && c->queues[i].active->asked_at;
 		claimed += sums[i].n[PLACE_CLAIMED];
 	}

@@ -15,23 +15,75 @@ entries_queue(struct core *c, uint32_t e)
 	return &c->queues[c->entries[e].queue];
 }
 
+/* The first chunk with a free entry, a new one when there is none. Low ones first: the others run empty. */
+static struct chunk *
+chunk_with_room(struct core *c, uint32_t *k)
+{
+	while (c->low_chunk < c->n_chunks && c->chunks[c->low_chunk].used == CHUNK)
+		c->low_chunk++;
+	*k = c->low_chunk;
+	if (*k == c->n_chunks) {
+		CHECK(c->n_chunks < CORE_NONE / CHUNK);
+		mem_grow((void **)&c->chunks, &c->chunks_cap, (size_t)*k + 1, sizeof(*c->chunks));
+		mem_grow((void **)&c->entries, &c->entries_cap, ((size_t)*k + 1) * CHUNK, sizeof(*c->entries));
+		c->chunks[c->n_chunks++] = (struct chunk){ .free = CORE_NONE };
+	}
+	return &c->chunks[*k];
+}
+
 uint32_t
 entries_new(struct core *c)
 {
-	uint32_t e = c->free_entry;
+	uint32_t k, e;
+	struct chunk *ch = chunk_with_room(c, &k);
 
-	if (e != CORE_NONE) {
-		c->free_entry = c->entries[e].next;
+	if (ch->used++ == 0 && c->spare_chunk == k)
+		c->spare_chunk = CORE_NONE;
+	if (ch->free != CORE_NONE) {
+		e = ch->free;
+		ch->free = c->entries[e].next;
 	} else {
-		CHECK(c->n_entries < CORE_NONE);
-		mem_grow((void **)&c->entries, &c->entries_cap, (size_t)c->n_entries + 1,
-			 sizeof(*c->entries));
-		e = c->n_entries++;
+		if (ch->made == 0)
+			memset(&c->entries[(size_t)k * CHUNK], 0, CHUNK * sizeof(*c->entries));
+		e = k * CHUNK + ch->made++;
 	}
+	if (e >= c->n_entries)
+		c->n_entries = e + 1;
 	memset(&c->entries[e], 0, sizeof(c->entries[e]));
-	c->entries[e].place = PLACE_FREE;
 	c->entries[e].next = c->entries[e].prev = CORE_NONE;
 	return e;
+}
+
+/* Its last entry is gone. One empty chunk is kept, for entries that come and go; the lowest. */
+static void
+chunk_is_empty(struct core *c, uint32_t k)
+{
+	uint32_t other = c->spare_chunk;
+
+	c->spare_chunk = k;
+	if (other == CORE_NONE)
+		return;
+	if (other < k) {
+		c->spare_chunk = other;
+		other = k;
+	}
+	mem_release(&c->entries[(size_t)other * CHUNK], CHUNK * sizeof(*c->entries));
+	c->chunks[other] = (struct chunk){ .free = CORE_NONE };
+}
+
+static void
+entry_back(struct core *c, uint32_t e)
+{
+	uint32_t k = e / CHUNK;
+	struct chunk *ch = &c->chunks[k];
+
+	c->entries[e].place = PLACE_FREE;
+	c->entries[e].next = ch->free;
+	ch->free = e;
+	if (k < c->low_chunk)
+		c->low_chunk = k;
+	if (--ch->used == 0)
+		chunk_is_empty(c, k);
 }
 
 static void
@@ -66,9 +118,7 @@ entries_free(struct core *c, uint32_t e)
 		mem_free((void *)(uintptr_t)map_take(&c->marks, e));
 	en->has_marks = 0;
 	tag_less(c, en->tag);
-	en->place = PLACE_FREE;
-	en->next = c->free_entry;
-	c->free_entry = e;
+	entry_back(c, e);
 }
 
 /* Lists -------------------------------------------------------------------------------------- */
@@ -135,11 +185,11 @@ change_place(struct core *c, uint32_t e, enum place to)
 
 	if (from == PLACE_READY || from == PLACE_DEFERRED)
 		unlink_entry(c, e);
-	if (from < PLACES_IN_QUEUE) {
+	if (place_counts(from)) {
 		q->n[from]--;
 	} else {
 		CHECK(from == PLACE_FREE);
-		if (q->n[0] + q->n[1] + q->n[2] + q->n[3] == 0)
+		if (queue_entries(q) == 0)
 			c->totals.queues_with_mail++;
 		q->n_rcpts += rcpts;
 		q->kbytes += en->kbytes;
@@ -148,7 +198,7 @@ change_place(struct core *c, uint32_t e, enum place to)
 		c->totals.queued_kbytes += en->kbytes;
 	}
 	en->place = to;
-	if (to < PLACES_IN_QUEUE) {
+	if (place_counts(to)) {
 		q->n[to]++;
 		return;
 	}
@@ -157,7 +207,7 @@ change_place(struct core *c, uint32_t e, enum place to)
 	c->totals.queued_entries--;
 	c->totals.queued_rcpts -= rcpts;
 	c->totals.queued_kbytes -= en->kbytes;
-	if (q->n[0] + q->n[1] + q->n[2] + q->n[3] == 0)
+	if (queue_entries(q) == 0)
 		c->totals.queues_with_mail--;
 }
 
@@ -391,7 +441,7 @@ entries_done(struct core *c, uint32_t e)
 static void
 count_finished(struct core *c, uint32_t e)
 {
-	if (c->entries[e].place >= PLACES_IN_QUEUE)
+	if (!place_counts(c->entries[e].place))
 		return;
 	entries_queue(c, e)->n_rcpts--;
 	c->totals.queued_rcpts--;

@@ -462,7 +462,7 @@ pump_visit(struct core *c, uint32_t qi, unsigned *decisions, enum line turn)
 
 	settle_clock(c, q);
 	q->until = 0;
-	if (!q->active && q->n[0] + q->n[1] + q->n[2] + q->n[3] == 0) {
+	if (!q->active && queue_entries(q) == 0) {
 		q->wait = q->paused ? CORE_WAIT_PAUSED : CORE_WAIT_EMPTY;
 		timers_set(&c->timers, qi, NEVER);
 		return;

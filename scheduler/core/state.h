@@ -25,6 +25,9 @@
 #define SCAN_SLICE    1024
 #define DOOM_SLICE    64
 
+/* Entries whose memory comes and goes together: whole pages. */
+#define CHUNK 4096
+
 /* Mail that was to be retried while nobody ran is released so many a second and queue, within a
  * minute. */
 #define OVERDUE_PER_SECOND 100
@@ -49,15 +52,15 @@
 #define MOVE_AFTER_START_US 1000000ull
 
 enum place {
+	PLACE_FREE, /* zero: what memory that was given back to the system reads as */
 	PLACE_HELD, /* not committed yet */
 	PLACE_READY,
 	PLACE_DEFERRED, /* due later */
 	PLACE_CLAIMED,
 	PLACE_LEAVING, /* given up, withdrawn or finished: counts for nothing, waits for
 			  core_entry_gone() */
-	PLACE_FREE,
 };
-#define PLACES_IN_QUEUE 4
+#define PLACES (PLACE_CLAIMED + 1) /* of entries that count in their queue; PLACE_FREE's count stays 0 */
 
 /* Widths: message ids are counted up from 1, 2^48 last 89 years at 100,000 a second. */
 struct entry {
@@ -131,7 +134,7 @@ struct queue {
 	uint32_t heap_pos;
 	uint32_t run_next;
 	uint32_t line_next, line_prev;
-	uint32_t n[PLACES_IN_QUEUE]; /* entries by place */
+	uint32_t n[PLACES]; /* entries by place */
 	uint32_t n_rcpts;            /* unfinished ones */
 	struct list ready;
 	struct list lanes[2]; /* deferred, each sorted by due: one for the usual delay, one for
@@ -256,7 +259,14 @@ struct core {
 
 	struct entry *entries;
 	size_t entries_cap;
-	uint32_t n_entries, free_entry;
+	uint32_t n_entries; /* behind the last one ever used */
+	struct chunk {
+		uint32_t free; /* first one given back */
+		uint16_t made, used;
+	} * chunks; /* CHUNK entries each: an empty one's memory goes back to the system */
+	size_t chunks_cap;
+	uint32_t n_chunks, low_chunk; /* those below are full */
+	uint32_t spare_chunk; /* empty, but not given back; CORE_NONE */
 	struct map marks; /* entry -> struct marks * */
 	struct map tags_map;
 	struct core_tag {
@@ -318,6 +328,18 @@ us_of_seconds(uint32_t s)
 void core_clock(struct core *c, const struct core_now *now);
 uint64_t core_wall_of(const struct core *c, uint64_t boot_us);
 uint64_t core_boot_of(const struct core *c, uint64_t wall_us);
+
+static inline bool
+place_counts(unsigned place)
+{
+	return place >= PLACE_HELD && place <= PLACE_CLAIMED;
+}
+
+static inline uint32_t
+queue_entries(const struct queue *q)
+{
+	return q->n[PLACE_HELD] + q->n[PLACE_READY] + q->n[PLACE_DEFERRED] + q->n[PLACE_CLAIMED];
+}
 
 static inline struct queue *
 queue_at(struct core *c, uint32_t qi)

@@ -45,7 +45,7 @@ core_queue_view(const struct core *c, const struct core_now *now, uint32_t queue
 		.number = queue,
 		.name = slice_of(q->name, q->name_len),
 		.rcpts = q->n_rcpts,
-		.entries = (uint64_t)q->n[0] + q->n[1] + q->n[2] + q->n[3],
+		.entries = queue_entries(q),
 		.kbytes = q->kbytes,
 		.paused = q->paused,
 		.retry_level = q->retry_level,
@@ -102,8 +102,12 @@ core_each_entry(const struct core *c, uint32_t queue, uint32_t *cursor, unsigned
 
 		if (look-- == 0 || most == 0)
 			return true;
+		if (*cursor % CHUNK == 0 && c->chunks[*cursor / CHUNK].used == 0) {
+			*cursor += CHUNK;
+			continue;
+		}
 		++*cursor;
-		if (en->place >= PLACES_IN_QUEUE || (qi != CORE_NONE && en->queue != qi))
+		if (!place_counts(en->place) || (qi != CORE_NONE && en->queue != qi))
 			continue;
 		most--;
 		fn(arg, *cursor - 1);

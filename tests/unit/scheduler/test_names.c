@@ -3,6 +3,8 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -45,10 +47,107 @@ reserved(void **state)
 	names_free(&n);
 }
 
+static unsigned n_gone;
+static uint32_t last_gone;
+
+static void
+gone(void *arg, uint32_t number)
+{
+	(void)arg;
+	n_gone++;
+	last_gone = number;
+}
+
+/* What nobody holds goes at the sweep, and its number is given again; what is held or kept stays. */
+static void
+forgotten(void **state)
+{
+	struct names *n = names_new();
+	bool is_new;
+
+	(void)state;
+	n_gone = 0;
+	names_restore(n, 1, SLICE_LIT("queue/v"));
+	names_keep(n, 1);
+	names_restore(n, 2, SLICE_LIT("job"));
+	names_hold(n, 2, 1);
+	names_restore(n, 4, SLICE_LIT("left over"));
+	names_reserve(n, 6);
+	names_loaded(n);
+	assert_false(names_sweep(n, 100, gone, NULL));
+	assert_int_equal(n_gone, 1);
+	assert_int_equal(last_gone, 4);
+	assert_int_equal(names_find(n, SLICE_LIT("left over")), 0);
+	/* 4 was given back last, 3 and 5 were never used, 6 is somebody's. */
+	assert_int_equal(names_number(n, SLICE_LIT("x"), &is_new), 4);
+	names_hold(n, 4, 1);
+	assert_int_equal(names_number(n, SLICE_LIT("y"), &is_new), 3);
+	names_hold(n, 3, 1);
+	assert_int_equal(names_number(n, SLICE_LIT("z"), &is_new), 5);
+	names_hold(n, 5, 1);
+	assert_int_equal(names_number(n, SLICE_LIT("w"), &is_new), 7);
+	/* In between somebody comes back to it. */
+	names_hold(n, 2, -1);
+	assert_int_equal(names_number(n, SLICE_LIT("job"), &is_new), 2);
+	assert_false(is_new);
+	names_hold(n, 2, 1);
+	assert_false(names_sweep(n, 100, gone, NULL));
+	assert_int_equal(n_gone, 2); /* w, which nobody took */
+	assert_int_equal(last_gone, 7);
+	assert_true(slice_is(names_get(n, 2), "job"));
+	assert_true(slice_is(names_get(n, 1), "queue/v"));
+	names_free(&n);
+}
+
+/* Very many come and go; each is found while it is there, and the others are not. */
+static void
+very_many(void **state)
+{
+	enum { N = 100000 };
+	struct names *n = names_new();
+	uint32_t *numbers = calloc(N, sizeof *numbers);
+	bool is_new;
+
+	(void)state;
+	n_gone = 0;
+	names_loaded(n);
+	for (int round = 0; round < 2; round++) {
+		char text[32];
+
+		for (int i = 0; i < N; i++) {
+			int len = snprintf(text, sizeof text, "job-%d-%d", round, i);
+
+			numbers[i] = names_number(n, slice_of(text, (size_t)len), &is_new);
+			assert_true(is_new && numbers[i] <= N);
+			names_hold(n, numbers[i], 1);
+		}
+		for (int i = 0; i < N; i++) {
+			if (i % 1000 != 0)
+				names_hold(n, numbers[i], -1);
+		}
+		while (names_sweep(n, 1000, gone, NULL))
+			;
+		for (int i = 0; i < N; i++) {
+			int len = snprintf(text, sizeof text, "job-%d-%d", round, i);
+
+			assert_int_equal(names_find(n, slice_of(text, (size_t)len)), i % 1000 == 0 ? numbers[i] : 0);
+		}
+		assert_int_equal(names_count(n), N / 1000);
+		for (int i = 0; i < N; i += 1000)
+			names_hold(n, numbers[i], -1);
+		assert_false(names_sweep(n, N, gone, NULL));
+		assert_int_equal(names_count(n), 0);
+	}
+	assert_int_equal(n_gone, 2 * N);
+	free(numbers);
+	names_free(&n);
+}
+
 int
 main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(numbers), cmocka_unit_test(reserved) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(numbers), cmocka_unit_test(reserved),
+					    cmocka_unit_test(forgotten), cmocka_unit_test(very_many) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
