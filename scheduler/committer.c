@@ -15,6 +15,12 @@
 #include "common/base/mem.h"
 #include "common/base/wire.h"
 
+/* A batch is full at so many operations. Each may lie on a page of its own, which LMDB copies and keeps the
+ * memory of; and what comes next waits for the commit: many times more would not be faster. */
+#define BATCH_OPS 2000
+/* Buffers that a batch leaves larger than this are given back. */
+#define BATCH_KEPT_BYTES (256u << 10)
+
 enum op_kind { OP_PUT_ROW, OP_DEL_ROW, OP_PUT_REPLY, OP_PUT_NAME, OP_DEL_NAME, OP_PUT_QUEUE, OP_PUT_SEGMENT };
 
 /* Slices of an op are offsets into the batch's bytes while it fills. */
@@ -233,14 +239,35 @@ batch_is_empty(const struct batch *b)
 }
 
 static void
+empty(struct buf *b)
+{
+	if (b->cap > BATCH_KEPT_BYTES)
+		buf_clear(b);
+	else
+		buf_reset(b);
+}
+
+static void
 batch_reset(struct batch *b)
 {
 	for (int i = 0; i < 2; i++) {
-		b->lanes[i].n_ops = b->lanes[i].n_actions = 0;
-		buf_reset(&b->lanes[i].bytes);
+		struct lane *l = &b->lanes[i];
+
+		l->n_ops = l->n_actions = 0;
+		empty(&l->bytes);
+		if (l->cap_ops * sizeof *l->ops > BATCH_KEPT_BYTES) {
+			mem_free(l->ops);
+			l->ops = NULL;
+			l->cap_ops = 0;
+		}
+		if (l->cap_actions * sizeof *l->actions > BATCH_KEPT_BYTES) {
+			mem_free(l->actions);
+			l->actions = NULL;
+			l->cap_actions = 0;
+		}
 	}
 	b->n_events = 0;
-	buf_reset(&b->events);
+	empty(&b->events);
 }
 
 /* The threads ---------------------------------------------------------------------------------- */
@@ -556,8 +583,8 @@ committer_is_full(const struct committer *c)
 {
 	const struct batch *b = c->filling;
 
-	return b->lanes[COMMIT_NOW].n_ops + b->lanes[COMMIT_SETTLE].n_ops >= STORE_OPS_MAX / 2 ||
-	       b->events.len >= EVENT_FILE_BYTES / 4;
+	return b->lanes[COMMIT_NOW].n_ops + b->lanes[COMMIT_SETTLE].n_ops >= BATCH_OPS ||
+	       b->events.len >= EVENT_FILE_BYTES / 32;
 }
 
 bool

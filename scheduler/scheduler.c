@@ -517,6 +517,7 @@ scheduler_main(struct heritage *h)
 	struct scheduler *s = &state;
 	int rc, status;
 
+	mem_tune();
 	s->proc = proc_begin(h, &hooks, s);
 	if (s->proc == NULL)
 		return 1;

@@ -1,5 +1,6 @@
 #include "common/base/mem.h"
 
+#include <malloc.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,6 +62,15 @@ void
 mem_free(void *p)
 {
 	free(p);
+}
+
+void
+mem_tune(void)
+{
+	/* Fixed thresholds: else the first large block that is freed makes the allocator keep all like it. */
+	mallopt(M_MMAP_THRESHOLD, 128 << 10);
+	mallopt(M_TRIM_THRESHOLD, 1 << 20);
+	mallopt(M_ARENA_MAX, 2);
 }
 
 void

@@ -9,6 +9,9 @@ void *mem_calloc(size_t n, size_t bytes);  /* zeroed; checks the product */
 void *mem_realloc(void *p, size_t bytes);  /* p may be NULL */
 char *mem_strdup(const char *s);           /* s may not be NULL */
 char *mem_memdup0(const void *p, size_t n); /* a copy with a NUL behind it */
+/* Once, at the start of a process that holds much: large blocks come from the system and go back to it, and
+ * threads share their memory. */
+void mem_tune(void);
 /* The bytes read as zero from now on; whole pages of them go back to the system until they are written again. */
 void mem_release(void *p, size_t bytes);
 void mem_free(void *p);                    /* NULL is fine */

@@ -108,13 +108,14 @@ core_free(struct core **core)
 			mem_free((void *)(uintptr_t)c->marks.cells[i].value);
 	}
 	for (uint32_t i = 0; i < c->n_queues; i++) {
-		pump_active_free(&c->queues[i].active);
+		pump_active_free(c, &c->queues[i].active);
 		mem_free(c->queues[i].name);
 	}
 	grants_clear(c);
 	sources_clear(c);
 	map_clear(&c->marks);
 	map_clear(&c->tags_map);
+	texts_clear(&c->errors);
 	timers_clear(&c->timers);
 	mem_free(c->entries);
 	mem_free(c->chunks);

@@ -1,5 +1,7 @@
 #include "scheduler/core/pump.h"
 
+#include <string.h>
+
 #include "common/base/check.h"
 #include "common/base/mem.h"
 #include "scheduler/core/conns.h"
@@ -42,14 +44,14 @@ pump_active(struct core *c, uint32_t qi)
 }
 
 void
-pump_active_free(struct active **a)
+pump_active_free(struct core *c, struct active **a)
 {
 	if (!*a)
 		return;
 	rate_free(&(*a)->msg);
 	rate_free(&(*a)->connect);
 	mem_free((*a)->targets);
-	mem_free((*a)->last_error);
+	texts_drop(&c->errors, (*a)->last_error);
 	mem_free((*a)->doom_text);
 	mem_free(*a);
 	*a = NULL;
@@ -83,12 +85,16 @@ void
 pump_last_error(struct core *c, uint32_t qi, struct slice text)
 {
 	struct active *a;
+	const char *old;
 
 	if (text.n == 0)
 		return;
 	a = pump_active(c, qi);
-	mem_free(a->last_error);
-	a->last_error = mem_memdup0(text.p, text.n < LAST_ERROR_MAX ? text.n : LAST_ERROR_MAX);
+	/* The new one first: `text` may be the old one. */
+	text = slice_of(text.p, text.n < LAST_ERROR_MAX ? text.n : LAST_ERROR_MAX);
+	old = a->last_error;
+	a->last_error = texts_take(&c->errors, slice_of(text.p, strnlen(text.p, text.n)));
+	texts_drop(&c->errors, old);
 	a->last_error_wall = c->now.wall_us;
 }
 

@@ -10,7 +10,7 @@ void pump_visit(struct core *c, uint32_t qi, unsigned *decisions, enum line turn
 
 /* The larger half of a queue, made on first use. */
 struct active *pump_active(struct core *c, uint32_t qi);
-void pump_active_free(struct active **a);
+void pump_active_free(struct core *c, struct active **a);
 /* Its settings, with the rates set up by them. */
 const struct conf_queue *pump_settings(struct core *c, uint32_t qi);
 void pump_last_error(struct core *c, uint32_t qi, struct slice text);

@@ -13,6 +13,7 @@
 #include "scheduler/core/core.h"
 #include "scheduler/core/map.h"
 #include "scheduler/core/rate.h"
+#include "scheduler/core/texts.h"
 #include "scheduler/core/timers.h"
 
 #define SECOND_US         1000000ull
@@ -190,7 +191,7 @@ struct active {
 	uint32_t source_turn;
 	uint64_t attempted, delivered, bounced, transient;
 	struct meter meter;
-	char *last_error;
+	const char *last_error; /* in c->errors */
 	uint64_t last_error_wall;
 	char *doom_text;
 };
@@ -268,6 +269,7 @@ struct core {
 	uint32_t n_chunks, low_chunk; /* those below are full */
 	uint32_t spare_chunk; /* empty, but not given back; CORE_NONE */
 	struct map marks; /* entry -> struct marks * */
+	struct texts errors;
 	struct map tags_map;
 	struct core_tag {
 		uint32_t job, sender_domain;
