@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """The torture driver: runs the stages of the modules beside it, prints the crash ledger.
-usage: torture.py [--small] [--kills N] [--cuts N] [--count N] [--seed S] [--only STAGE,...] [--list]
+usage: torture.py [--small] [--kills N] [--cuts N] [--count N] [--seed S] [--only STAGE,...] [--keep] [--list]
 Lines `ok - torture STAGE`, `not ok - ...`, `skip - ...`; exit 1 when one failed."""
 import argparse
 import importlib
@@ -64,7 +64,7 @@ def late(*_):
     raise TimeoutError("the stage took too long")
 
 
-def run(stage, count, seed, small):
+def run(stage, count, seed, small, keep):
     """(verdict, result)."""
     name, function, _, _ = stage
     out = Out(name)
@@ -88,7 +88,10 @@ def run(stage, count, seed, small):
             print(f"   {what}: {value}")
         print(f"   left in {out.folder}\n   again: {again}", flush=True)
         return "failed", result
-    shutil.rmtree(out.folder, ignore_errors=True)
+    if keep:
+        print("   left in " + out.folder)
+    else:
+        shutil.rmtree(out.folder, ignore_errors=True)
     if result.get("skipped"):
         print(f"skip - torture {tail}: {result['skipped']}", flush=True)
         return "skipped", result
@@ -119,6 +122,7 @@ def main():
     parser.add_argument("--count", type=int)
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big"))
     parser.add_argument("--only", default="")
+    parser.add_argument("--keep", action="store_true", help="the folders of stages that passed too")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
     only = [x for x in options.only.split(",") if x]
@@ -136,7 +140,7 @@ def main():
     for stage in chosen:
         if count_of(stage, options) == 0:
             continue
-        verdict, result = run(stage, count_of(stage, options), options.seed, options.small)
+        verdict, result = run(stage, count_of(stage, options), options.seed, options.small, options.keep)
         tally[verdict] += 1
         rows += result.get("rows") or []
     print_ledger(rows)
