@@ -24,8 +24,9 @@ def booted(folder, rng):
     with open("/proc/uptime") as f:
         uptime = int(float(f.read().split()[0]))
     offset = str(min(0, rng.randint(5, 60) - uptime))
-    return ["unshare", "-m", "-T", "--boottime", offset, "--monotonic", offset, "--fork", "sh", "-c",
-            'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"', path]
+    # In a chroot "/" is no mount, and its propagation cannot be changed: only that of /proc.
+    return ["unshare", "-m", "--propagation", "unchanged", "-T", "--boottime", offset, "--monotonic", offset, "--fork", "sh", "-c",
+            'mount --make-rprivate /proc && mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"', path]
 
 
 class Cuts:
