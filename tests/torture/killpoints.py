@@ -1,8 +1,10 @@
 """kill -9 at the named points of the code. The torture build maps the file that SLUICE_KILL_POINTS names; we write the request
 into it, the process that meets it says so there and dies (common/base/kill_point.c)."""
+import glob
 import mmap
 import os
 import random
+import re
 import struct
 import time
 
@@ -147,6 +149,15 @@ def strike_again(w, switch):
     return True
 
 
+def unlisted():
+    """Points of the code that the table above lacks, and the other way round."""
+    named = set()
+    for path in glob.glob(os.path.join(harness.ROOT, "*", "*.c")) + glob.glob(os.path.join(harness.ROOT, "*", "*", "*.c")):
+        with open(path, errors="replace") as f:
+            named.update(re.findall(r'KILL_POINT\("([^"]+)"\)', f.read()))
+    return sorted(named ^ set(POINTS))
+
+
 def plan(count, rng):
     points = [p for _ in range(-(-count // len(PLACES))) for p in rng.sample(PLACES, len(PLACES))]
     return points[:count]
@@ -179,6 +190,8 @@ def killpoints(seed, count, out):
     unhit = {p: n for p, n in hits.items() if n < least}
     if unhit:
         result["bad"]["unhit"] = unhit
+    if unlisted():
+        result["bad"]["unlisted"] = unlisted()
     result["bad"].update(world.above_bound(result["rows"]))
     result["hits"] = sum(hits.values())
     return result
