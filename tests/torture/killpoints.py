@@ -5,6 +5,7 @@ import mmap
 import os
 import random
 import re
+import signal
 import struct
 import time
 
@@ -92,7 +93,7 @@ def lead_there(w, kind):
     """The blow that brings somebody to the point."""
     pids = w.sluice.pids(kind)
     if pids:
-        os.kill(w.rng.choice(pids), 9)
+        os.kill(w.rng.choice(pids), signal.SIGKILL)
 
 
 def strike(w, switch, point):
@@ -116,6 +117,7 @@ def strike(w, switch, point):
         blow.at = time.time()
         if not wait_hit(switch, 1):
             switch.disarm()
+            blow.missed = True
             return False
         pid, comm = switch.victim()
         if kind == "master":
@@ -130,7 +132,7 @@ def strike(w, switch, point):
         if kind == "worker":
             slot = int("".join(c for c in comm if c.isdigit()))
             blow.bound = world.dots_out(w.sluice, slot)
-            os.kill(master, 18)
+            os.kill(master, signal.SIGCONT)
         if kind != "scheduler":
             w.wait_child(kind, pid, len(before), blow)
     return True

@@ -26,6 +26,7 @@ class Blow:
         self.bound = 0         # duplicates that it may bring
         self.new_life = False  # everything restarts: the first message taken afterwards tells how long that took
         self.restart_ms = None
+        self.missed = False    # nothing was struck
 
 
 class World:
@@ -94,7 +95,8 @@ class World:
         blow.new_life = new_life
         blow.at = time.time()
         yield blow
-        self.blows.append(blow)
+        if not blow.missed:
+            self.blows.append(blow)
 
     def wait_child(self, role, dead, n, blow, seconds=20):
         """Until `n` of that kind of process live again without the dead one."""
