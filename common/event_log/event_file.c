@@ -2,7 +2,6 @@
 
 #include <dirent.h>
 #include <endian.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -13,6 +12,7 @@
 #include "common/base/check.h"
 #include "common/base/crc32c.h"
 #include "common/base/err.h"
+#include "common/base/file.h"
 #include "common/base/limits.h"
 #include "common/base/mem.h"
 #include "common/base/wire.h"
@@ -20,7 +20,6 @@
 #define FILE_MAGIC   0x3156454cu /* "LEV1" */
 #define FILE_VERSION 1
 #define HEADER_USED  60
-#define ZERO_BYTES   (1u << 20)
 
 #define FRAME_MAGIC_TEXT "ENT1"
 
@@ -81,25 +80,6 @@ event_file_each(int dir, void (*fn)(void *arg, uint64_t number), void *arg)
 	return 0;
 }
 
-int
-event_file_write(int fd, const void *p, size_t n, uint64_t at)
-{
-	const char *c = p;
-
-	while (n > 0) {
-		ssize_t done = pwrite(fd, c, n, (off_t)at);
-
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done <= 0)
-			return done < 0 ? -err_errno() : -E_FULL;
-		c += done;
-		n -= (size_t)done;
-		at += (size_t)done;
-	}
-	return 0;
-}
-
 /* Header, little endian: u32 magic, u32 version, u64 number, u64 file bytes, 16 bytes instance, 16
  * bytes boot id, u32 CRC32C of the 56 before; zeros up to 4096. A file holds events of one boot.
  * Upgrade: new fields follow the CRC with one of their own. */
@@ -120,7 +100,7 @@ event_file_stamp(int fd, const struct event_file_header *h, const unsigned char 
 	CHECK(b.len == HEADER_USED);
 	memcpy(block, b.data, b.len);
 	buf_clear(&b);
-	return event_file_write(fd, block, sizeof block, 0);
+	return file_write(fd, block, sizeof block, 0);
 }
 
 static int
@@ -178,34 +158,28 @@ event_file_open(int dir, uint64_t number, int flags, const unsigned char instanc
 	return fd;
 }
 
+struct new_file {
+	const struct event_file_header *header;
+	const unsigned char *instance;
+};
+
+static int
+write_new(int fd, void *arg)
+{
+	const struct new_file *n = arg;
+	int rc = event_file_stamp(fd, n->header, n->instance);
+
+	return rc != 0 ? rc : file_fill(fd, EVENT_FILE_HEADER_BYTES, n->header->bytes, NULL);
+}
+
 int
 event_file_create(int dir, const struct event_file_header *h, const unsigned char instance[16])
 {
-	char name[EVENT_NAME_BYTES], temp[EVENT_NAME_BYTES + 4];
-	char *zeros;
-	int fd, rc;
+	struct new_file n = { h, instance };
+	char name[EVENT_NAME_BYTES];
 
 	event_file_name(name, h->number);
-	snprintf(temp, sizeof temp, "%s.new", name);
-	fd = openat(dir, temp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-	if (fd < 0)
-		return -err_errno();
-	zeros = mem_zalloc(ZERO_BYTES);
-	rc = event_file_stamp(fd, h, instance);
-	for (uint64_t at = EVENT_FILE_HEADER_BYTES; rc == 0 && at < h->bytes; at += ZERO_BYTES) {
-		uint64_t n = h->bytes - at < ZERO_BYTES ? h->bytes - at : ZERO_BYTES;
-
-		rc = event_file_write(fd, zeros, n, at);
-	}
-	mem_free(zeros);
-	if (rc == 0 && fsync(fd) != 0)
-		rc = -err_errno();
-	close(fd);
-	if (rc == 0 && (renameat(dir, temp, dir, name) != 0 || fsync(dir) != 0))
-		rc = -err_errno();
-	if (rc != 0)
-		unlinkat(dir, temp, 0);
-	return rc;
+	return file_make(dir, name, write_new, &n);
 }
 
 uint32_t

@@ -31,9 +31,6 @@ int event_file_create(int dir, const struct event_file_header *h, const unsigned
 /* Writes the header of an open file; not synced. */
 int event_file_stamp(int fd, const struct event_file_header *h, const unsigned char instance[16]);
 
-/* pwrite() of all of it. 0 or -E_*. */
-int event_file_write(int fd, const void *p, size_t n, uint64_t at);
-
 struct event_frame {
 	uint64_t lsn;
 	uint64_t batch; /* lsn of the first event that was synced together with it */

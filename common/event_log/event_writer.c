@@ -7,6 +7,7 @@
 #include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/base/err.h"
+#include "common/base/file.h"
 #include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
@@ -76,7 +77,7 @@ erase_leftovers(struct event_writer *w, uint64_t number, uint64_t from)
 		if (event_frame_decode(slice_of(p + at, h.bytes - at), number, w->seed, &f) ==
 		    -E_MISSING)
 			continue;
-		rc = event_file_write(fd, zeros, sizeof zeros, at);
+		rc = file_write(fd, zeros, sizeof zeros, at);
 		erased++;
 	}
 	munmap(p, h.bytes);
@@ -294,7 +295,7 @@ sync_part(struct event_writer *w, const struct part *p)
 		if (rc != 0)
 			return rc;
 	}
-	rc = event_file_write(w->fd, w->batch.data + p->start, p->bytes, p->at.offset);
+	rc = file_write(w->fd, w->batch.data + p->start, p->bytes, p->at.offset);
 	return rc != 0 ? rc : sync_fd(w->fd);
 }
 

@@ -12,6 +12,7 @@
 #include "common/base/check.h"
 #include "common/base/crc32c.h"
 #include "common/base/err.h"
+#include "common/base/file.h"
 #include "common/base/mem.h"
 #include "common/base/wire.h"
 #include "common/queue/segment_file.h"
@@ -19,7 +20,6 @@
 #define SEGMENT_MAGIC   0x3147534cu /* "LSG1" */
 #define SEGMENT_VERSION 1
 #define HEADER_USED     56 /* bytes of the header that mean something, CRC included */
-#define ZERO_BYTES      (1u << 20)
 
 void
 segment_name(char name[SEGMENT_NAME_BYTES], uint32_t number)
@@ -110,72 +110,68 @@ segment_file_open(int dir, uint32_t number, int flags, const unsigned char insta
 	return fd;
 }
 
+struct new_segment {
+	struct segment_info info;
+	const unsigned char *instance;
+	const struct file_pace *pace;
+	bool reserve;
+};
+
 static int
-write_all(int fd, const void *p, size_t n, uint64_t at)
+write_new(int fd, void *arg)
 {
-	const char *c = p;
+	const struct new_segment *n = arg;
+	char header[SEGMENT_HEADER_BYTES];
+	int rc;
 
-	while (n > 0) {
-		ssize_t done = pwrite(fd, c, n, (off_t)at);
-
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done < 0)
-			return -err_errno();
-		if (done == 0)
-			return -E_FULL;
-		c += done;
-		n -= (size_t)done;
-		at += (size_t)done;
-	}
-	return 0;
+	encode_header(header, &n->info, n->instance);
+	rc = file_write(fd, header, sizeof header, 0);
+	if (rc != 0)
+		return rc;
+	if (n->reserve && fallocate(fd, 0, 0, (off_t)n->info.bytes) == 0)
+		return 0;
+	if (n->reserve && errno != EOPNOTSUPP)
+		return -err_errno();
+	return file_fill(fd, SEGMENT_HEADER_BYTES, n->info.bytes, n->pace);
 }
 
 static int
-fill(int fd, const struct segment_info *info, const unsigned char instance[16])
+make_file(int dir, struct new_segment *n)
 {
-	char header[SEGMENT_HEADER_BYTES];
-	char *zeros = mem_zalloc(ZERO_BYTES);
-	uint64_t at = SEGMENT_HEADER_BYTES;
-	int rc;
+	char name[SEGMENT_NAME_BYTES];
 
-	encode_header(header, info, instance);
-	rc = write_all(fd, header, sizeof header, 0);
-	while (rc == 0 && at < info->bytes) {
-		uint64_t n = info->bytes - at < ZERO_BYTES ? info->bytes - at : ZERO_BYTES;
-
-		rc = write_all(fd, zeros, n, at);
-		at += n;
-	}
-	mem_free(zeros);
-	if (rc == 0 && fsync(fd) != 0)
-		rc = -err_errno();
-	return rc;
+	CHECK(n->info.bytes > SEGMENT_HEADER_BYTES);
+	segment_name(name, n->info.number);
+	if (faccessat(dir, name, F_OK, 0) == 0)
+		return -E_EXISTS;
+	return file_make(dir, name, write_new, n);
 }
 
 int
 segment_create(int dir, uint32_t number, uint64_t bytes, const unsigned char instance[16])
 {
-	struct segment_info info = { .number = number, .epoch = 0, .bytes = bytes };
-	char name[SEGMENT_NAME_BYTES], temp[SEGMENT_NAME_BYTES + 4];
-	int fd, rc;
+	return segment_create_paced(dir, number, bytes, instance, NULL);
+}
 
-	CHECK(bytes > SEGMENT_HEADER_BYTES);
-	segment_name(name, number);
-	if (faccessat(dir, name, F_OK, 0) == 0)
-		return -E_EXISTS;
-	/* Filled under another name: a file of the right name is whole, whenever a crash comes. */
-	snprintf(temp, sizeof temp, "%s.new", name);
-	fd = openat(dir, temp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-	if (fd < 0)
-		return -err_errno();
-	rc = fill(fd, &info, instance);
-	close(fd);
-	if (rc == 0 && (renameat(dir, temp, dir, name) != 0 || fsync(dir) != 0))
-		rc = -err_errno();
-	if (rc != 0)
-		unlinkat(dir, temp, 0);
-	return rc;
+int
+segment_create_paced(int dir, uint32_t number, uint64_t bytes, const unsigned char instance[16],
+		     const struct file_pace *pace)
+{
+	struct new_segment n = { .info = { .number = number, .bytes = bytes },
+				 .instance = instance,
+				 .pace = pace };
+
+	return make_file(dir, &n);
+}
+
+int
+segment_reserve(int dir, uint32_t number, uint64_t bytes, const unsigned char instance[16])
+{
+	struct new_segment n = { .info = { .number = number, .bytes = bytes },
+				 .instance = instance,
+				 .reserve = true };
+
+	return make_file(dir, &n);
 }
 
 int
@@ -191,7 +187,7 @@ segment_stamp(int dir, uint32_t number, uint64_t epoch, const unsigned char inst
 	CHECK(epoch > info.epoch);
 	info.epoch = epoch;
 	encode_header(header, &info, instance);
-	rc = write_all(fd, header, sizeof header, 0);
+	rc = file_write(fd, header, sizeof header, 0);
 	if (rc == 0 && fdatasync(fd) != 0)
 		rc = -err_errno();
 	close(fd);

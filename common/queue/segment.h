@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "common/base/file.h"
 #include "common/base/str.h"
 
 #define SEGMENT_HEADER_BYTES 4096
@@ -22,6 +23,11 @@ struct segment_info {
 /* Creates and pre-writes file `number` of `bytes` in `dir` (descriptor of segments/), synced, and its
  * name synced. Slow (tens of ms): background threads only. 0 or -E_*. */
 int segment_create(int dir, uint32_t number, uint64_t bytes, const unsigned char instance[16]);
+/* The same at a pace that leaves the disk to others (NULL: at once). */
+int segment_create_paced(int dir, uint32_t number, uint64_t bytes, const unsigned char instance[16],
+			 const struct file_pace *pace);
+/* The same in a few ms: the blocks are only reserved, so that its first use syncs more slowly. */
+int segment_reserve(int dir, uint32_t number, uint64_t bytes, const unsigned char instance[16]);
 /* Stamps a new epoch and syncs: the segment is empty again. 0 or -E_*. */
 int segment_stamp(int dir, uint32_t number, uint64_t epoch, const unsigned char instance[16]);
 int segment_read_info(int dir, uint32_t number, const unsigned char instance[16], struct segment_info *out);
