@@ -54,6 +54,8 @@ struct inlet {
 
 	enum inlet_flow flow;
 	uint64_t stalled_at_us;
+	bool had_room;
+	uint64_t no_room_since_us; /* 0: there is a segment, or never was one */
 };
 
 static void on_group_done(void *arg, int rc, uint64_t offset);
@@ -157,29 +159,58 @@ take_block(struct inlet *in, const struct message *m)
 /* Segments ---------------------------------------------------------------------------------------
  */
 
+static void
+note_room(struct inlet *in)
+{
+	uint64_t now = loop_boot_us(in->loop);
+
+	if (!room_has(&in->room, ROOM_CURRENT)) {
+		if (in->had_room && in->no_room_since_us == 0)
+			in->no_room_since_us = now;
+		return;
+	}
+	in->had_room = true;
+	if (in->no_room_since_us != 0 && now - in->no_room_since_us > in->counts.seg_wait_us)
+		in->counts.seg_wait_us = now - in->no_room_since_us;
+	in->no_room_since_us = 0;
+}
+
+static struct parcel *
+queue_notice(struct inlet *in, struct parcel_list *l, uint16_t kind, uint32_t number,
+	     uint64_t epoch)
+{
+	struct parcel *p = mem_zalloc(sizeof *p);
+
+	p->notice = kind;
+	p->segment = number;
+	p->epoch = epoch;
+	in->n++;
+	parcel_push(l, p);
+	return p;
+}
+
 /* A SEAL goes out behind the NEWs before it: a sealed segment without live rows is recycled. */
 static void
 queue_seal(struct inlet *in, struct parcel_list *l, const struct message *seal, bool told_before)
 {
-	struct parcel *p = mem_zalloc(sizeof *p);
+	struct parcel *p = queue_notice(in, l, MESSAGE_SEG_SEAL, seal->u.seg_seal.number,
+					seal->u.seg_seal.epoch);
 
-	p->is_seal = true;
 	p->sent = told_before;
-	p->segment = seal->u.seg_seal.number;
-	p->epoch = seal->u.seg_seal.epoch;
 	p->offset = seal->u.seg_seal.end;
-	in->n++;
-	parcel_push(l, p);
+	p->failed = seal->u.seg_seal.failed != 0;
 }
 
 static void
-seal_place(struct inlet *in, enum room_place place, uint64_t end)
+seal_place(struct inlet *in, enum room_place place, uint64_t end, bool failed)
 {
 	struct message seal;
 
 	room_seal(&in->room, place, end, &seal);
+	seal.u.seg_seal.failed = failed;
 	queue_seal(in, &in->outgoing, &seal, false);
 	room_shift(&in->room);
+	note_room(in);
 }
 
 static void
@@ -190,6 +221,7 @@ take_segment(struct inlet *in, const struct message *m)
 
 	if (rc == 0) {
 		room_shift(&in->room);
+		note_room(in);
 		return;
 	}
 	in->ask_not_before_us = loop_boot_us(in->loop) + ASK_AGAIN_US;
@@ -319,13 +351,13 @@ form_group(struct inlet *in)
 			return;
 		}
 		/* Made for a message that has left meanwhile. */
-		seal_place(in, ROOM_SPECIAL, in->room.at[ROOM_SPECIAL].end);
+		seal_place(in, ROOM_SPECIAL, in->room.at[ROOM_SPECIAL].end, false);
 	}
 	if (in->waiting.head == NULL)
 		return;
 	if (room_has(&in->room, ROOM_CURRENT) &&
 	    !segment_fits(&in->room.at[ROOM_CURRENT], in->waiting.head->total))
-		seal_place(in, ROOM_CURRENT, in->room.at[ROOM_CURRENT].end);
+		seal_place(in, ROOM_CURRENT, in->room.at[ROOM_CURRENT].end, false);
 	if (room_has(&in->room, ROOM_CURRENT))
 		fill_group(in, &in->waiting, ROOM_CURRENT);
 }
@@ -342,7 +374,8 @@ on_group_done(void *arg, int rc, uint64_t offset)
 		log_error("segment=%u offset=%llu write failed: %s",
 			  in->room.at[in->group_place].info.number, (unsigned long long)offset,
 			  err_text(rc));
-		seal_place(in, in->group_place, offset);
+		seal_place(in, in->group_place, offset, true);
+		in->counts.seg_failed++;
 		for (struct parcel *p; (p = parcel_pop(&done)) != NULL;)
 			finish(in, p, "451 4.3.0 Message not stored, try again later");
 		return;
@@ -353,7 +386,7 @@ on_group_done(void *arg, int rc, uint64_t offset)
 		parcel_push(&in->outgoing, p);
 	}
 	if (in->group_place == ROOM_SPECIAL)
-		seal_place(in, ROOM_SPECIAL, in->room.at[ROOM_SPECIAL].end);
+		seal_place(in, ROOM_SPECIAL, in->room.at[ROOM_SPECIAL].end, false);
 }
 
 void
@@ -408,16 +441,22 @@ send_new(struct inlet *in, struct parcel *p)
 }
 
 static bool
-send_seal(struct inlet *in, struct parcel *p)
+send_notice(struct inlet *in, struct parcel *p)
 {
-	struct message m = { .kind = MESSAGE_SEG_SEAL };
+	struct message m = { .kind = p->notice };
 
-	m.u.seg_seal.number = p->segment;
-	m.u.seg_seal.epoch = p->epoch;
-	m.u.seg_seal.end = p->offset;
+	if (p->notice == MESSAGE_SEG_HELD) {
+		m.u.seg_held.number = p->segment;
+		m.u.seg_held.epoch = p->epoch;
+	} else {
+		m.u.seg_seal.number = p->segment;
+		m.u.seg_seal.epoch = p->epoch;
+		m.u.seg_seal.end = p->offset;
+		m.u.seg_seal.failed = p->failed;
+	}
 	if (channel_send(in->channel, &m, SLICE_NONE) != 0)
 		return false;
-	if (!p->sent)
+	if (!p->sent && p->notice == MESSAGE_SEG_SEAL)
 		in->seals[in->n_seals++ % SEALS_KEPT] = m;
 	in->n--;
 	parcel_free(parcel_pop(&in->outgoing));
@@ -430,7 +469,7 @@ send_outgoing(struct inlet *in)
 	struct parcel *p;
 
 	while (in->channel != NULL && (p = in->outgoing.head) != NULL) {
-		if (!(p->is_seal ? send_seal(in, p) : send_new(in, p)))
+		if (!(p->notice != 0 ? send_notice(in, p) : send_new(in, p)))
 			break;
 	}
 }
@@ -451,10 +490,10 @@ take_answer(struct inlet *in, const struct message *m)
 				      : "451 4.3.0 Message not queued, try again later");
 }
 
-static void
-on_input(void *arg)
+/* 0, or -E_* of a broken channel. */
+static int
+take_messages(struct inlet *in)
 {
-	struct inlet *in = arg;
 	struct message m;
 	struct slice payload;
 	int rc = 0;
@@ -475,6 +514,15 @@ on_input(void *arg)
 			break;
 		}
 	}
+	return rc;
+}
+
+static void
+on_input(void *arg)
+{
+	struct inlet *in = arg;
+	int rc = take_messages(in);
+
 	if (rc < 0) {
 		log_error("scheduler's channel: %s", err_text(rc));
 		inlet_disconnect(in);
@@ -484,9 +532,28 @@ on_input(void *arg)
 void
 inlet_disconnect(struct inlet *in)
 {
+	/* What a dead scheduler still managed to say was durable before. */
+	(void)take_messages(in);
 	channel_close(&in->channel);
 	in->ids_asked = false;
 	room_forget_asked(&in->room);
+}
+
+/* What was to be said to the last scheduler of the segments we hold. */
+static void
+drop_held(struct inlet *in)
+{
+	struct parcel_list keep = { 0 };
+
+	for (struct parcel *p; (p = parcel_pop(&in->outgoing)) != NULL;) {
+		if (p->notice != MESSAGE_SEG_HELD) {
+			parcel_push(&keep, p);
+			continue;
+		}
+		in->n--;
+		parcel_free(p);
+	}
+	in->outgoing = keep;
 }
 
 /* What the last scheduler may not have kept is told to the new one, in the old order. */
@@ -500,7 +567,16 @@ tell_again(struct inlet *in)
 		parcel_push(&again, p);
 	for (unsigned i = from; i < in->n_seals; i++)
 		queue_seal(in, &again, &in->seals[i % SEALS_KEPT], true);
+	drop_held(in);
 	parcel_prepend(&in->outgoing, &again);
+	/* Behind all of that: what of ours it then has open and does not hear of here, we never
+	 * had. */
+	for (enum room_place i = 0; i < ROOM_PLACES; i++) {
+		if (room_has(&in->room, i))
+			queue_notice(in, &in->outgoing, MESSAGE_SEG_HELD,
+				     in->room.at[i].info.number, in->room.at[i].info.epoch);
+	}
+	queue_notice(in, &in->outgoing, MESSAGE_SEG_HELD, 0, 0);
 }
 
 void
@@ -546,7 +622,7 @@ give_up_old(struct inlet *in, struct parcel_list *l, uint64_t age_us)
 	uint64_t now = loop_boot_us(in->loop);
 
 	/* Oldest first, and only as many as are there now. */
-	while (l->head != NULL && !l->head->is_seal && now - l->head->since_us >= age_us)
+	while (l->head != NULL && l->head->notice == 0 && now - l->head->since_us >= age_us)
 		finish(in, parcel_pop(l), "451 4.3.2 System not accepting mail, try again later");
 }
 
@@ -583,7 +659,7 @@ give_up(struct inlet *in)
 	for (struct parcel *p; (p = parcel_pop(&in->outgoing)) != NULL;) {
 		uint64_t age = loop_boot_us(in->loop) - p->since_us;
 
-		if (p->is_seal || age < (p->sent ? INLET_SENT_US : INLET_STALL_US))
+		if (p->notice != 0 || age < (p->sent ? INLET_SENT_US : INLET_STALL_US))
 			parcel_push(&keep, p);
 		else
 			finish(in, p, "451 4.3.2 System not accepting mail, try again later");
@@ -614,8 +690,11 @@ struct inlet_counts
 inlet_counts(const struct inlet *in)
 {
 	struct inlet_counts c = in->counts;
+	uint64_t now = loop_boot_us(in->loop);
 
 	c.waiting = in->n;
+	if (in->no_room_since_us != 0 && now - in->no_room_since_us > c.seg_wait_us)
+		c.seg_wait_us = now - in->no_room_since_us;
 	return c;
 }
 

@@ -55,6 +55,8 @@ bool inlet_is_empty(const struct inlet *in);
 struct inlet_counts {
 	uint64_t syncs, bytes; /* groups written, bytes of bodies taken */
 	uint64_t waiting;      /* messages without their last word */
+	uint64_t seg_wait_us;  /* longest time without a segment to write to, after the first one */
+	uint64_t seg_failed;   /* segments given up after a failed write or sync */
 };
 struct inlet_counts inlet_counts(const struct inlet *in);
 

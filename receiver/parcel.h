@@ -25,7 +25,10 @@ struct parcel {
 	uint64_t epoch, offset;
 	uint64_t since_us;   /* submitted, boot clock */
 	bool sent;           /* some scheduler may know of it already */
-	bool is_seal;        /* no message: SEG_SEAL in the order of NEWs; epoch, offset = end */
+	/* MESSAGE_SEG_SEAL (epoch, offset = end), MESSAGE_SEG_HELD (epoch): no mail, but told in the
+	 * order of NEWs; 0: mail. */
+	uint16_t notice;
+	bool failed; /* of a SEG_SEAL */
 	bool owner_answered; /* negative control only */
 };
 

@@ -127,6 +127,8 @@ put_stats(struct receiver *r)
 		.bytes = c.bytes,
 		.syncs = c.syncs,
 		.waiting = c.waiting,
+		.seg_wait_us_max = c.seg_wait_us,
+		.seg_failed = c.seg_failed,
 		.cpu_us = clock_cpu_us(),
 	};
 

@@ -407,11 +407,12 @@ control_show_status(struct request *r)
 	struct json *j = &r->json;
 	uint64_t now = loop_wall_us(s->loop);
 	struct core_totals t;
-	uint64_t files, unused, delivered, bounced;
+	struct segments_counts segments;
+	uint64_t delivered, bounced;
 
 	core_totals(s->core, &t);
 	stats_outcomes(s, &delivered, &bounced);
-	segments_counts(s->segments, &files, &unused);
+	segments_counts(s->segments, &segments);
 	json_key_str(j, "version", SLUICE_VERSION);
 	json_key_u64(j, "pid", (uint64_t)getpid());
 	json_key_time(j, "startTime", s->started_wall_us);
@@ -439,8 +440,8 @@ control_show_status(struct request *r)
 	json_object_begin(j);
 	json_key_str(j, "dir", s->spool.path);
 	json_key_u64(j, "mapPercent", store_fill_percent(s->store));
-	json_key_u64(j, "segments", files);
-	json_key_u64(j, "segmentsFree", unused);
+	json_key_u64(j, "segments", segments.files);
+	json_key_u64(j, "segmentsFree", segments.unused);
 	json_object_end(j);
 	json_key_u64(j, "workers", s->n_workers);
 	json_key_u64(j, "receivers", s->n_receivers);

@@ -57,7 +57,7 @@ intake_segment(void *arg, unsigned receiver, uint32_t generation, uint64_t for_b
 
 	if (p == NULL) {
 		if (rc == 0)
-			segments_seal(s->segments, number, epoch, receiver);
+			segments_seal(s->segments, number, epoch, receiver, false);
 		return;
 	}
 	m.u.seg_open.epoch = epoch;
@@ -140,7 +140,7 @@ queue_entry(struct peer *p, const struct message *m, const struct new_message *n
 	};
 	uint32_t entry = core_entry_add(s->core, &now, &f);
 
-	segments_live(s->segments, f.segment, 1);
+	segments_live(s->segments, f.segment, 1, f.kbytes);
 	committer_put_row(s->committer, COMMIT_NOW, f.key, &row);
 	committer_then(s->committer, COMMIT_NOW, entry_is_durable, s, entry, 0, 0);
 	s->totals.received_rcpt += f.n_rcpts;
@@ -216,8 +216,10 @@ on_hello(struct peer *p, const struct message *m)
 	p->pid = m->u.hello.pid;
 	log_info("receiver=%u pid=%u hello resumed=%d", p->slot, p->pid,
 		 (m->u.hello.flags & HELLO_RESUMED) != 0);
-	/* One that was started anew has forgotten what its predecessor had open. */
-	if (!(m->u.hello.flags & HELLO_RESUMED))
+	/* One that was started anew has forgotten what its predecessor had open; another one will say. */
+	if (m->u.hello.flags & HELLO_RESUMED)
+		segments_held_begin(p->s->segments, p->slot);
+	else
 		segments_seal_all(p->s->segments, p->slot);
 }
 
@@ -239,7 +241,14 @@ on_message(struct peer *p, const struct message *m, struct slice payload)
 			peer_broken(p, -E_DENIED);
 		break;
 	case MESSAGE_SEG_SEAL:
-		segments_seal(s->segments, m->u.seg_seal.number, m->u.seg_seal.epoch, p->slot);
+		segments_seal(s->segments, m->u.seg_seal.number, m->u.seg_seal.epoch, p->slot,
+			      m->u.seg_seal.failed != 0);
+		break;
+	case MESSAGE_SEG_HELD:
+		if (m->u.seg_held.number != 0)
+			segments_held(s->segments, m->u.seg_held.number, m->u.seg_held.epoch, p->slot);
+		else
+			segments_held_end(s->segments, p->slot);
 		break;
 	case MESSAGE_NEW:
 		on_new(p, m, payload);

@@ -265,7 +265,7 @@ load_row(void *arg, struct entry_key key, const struct store_row *row)
 		.committed = claims == 0,
 	};
 	entry = core_entry_add(s->core, &now, &f);
-	segments_restore_entry(s->segments, row->segment, row->epoch);
+	segments_restore_entry(s->segments, row->segment, row->epoch, f.kbytes);
 	for (size_t i = first_claim(s, key); claims > 0 && same_entry(&s->old_claims[i], key); i++) {
 		if (!s->old_claims[i].open)
 			continue;

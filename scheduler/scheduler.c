@@ -177,6 +177,7 @@ on_tick(void *arg)
 	timer_set(&s->tick, TICK_US);
 	if (s->ticks++ % TICKS_A_QUOTA == 0)
 		check_quota(s);
+	segments_tick(s->segments);
 	dispatch_tick(s);
 	routes_tick(s);
 	stats_tick(s);

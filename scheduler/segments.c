@@ -8,353 +8,280 @@
 #include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
-#include "scheduler/offload.h"
-
-#define POOL_LOW  2  /* make one more when fewer are free */
-#define POOL_HIGH 32 /* remove files above that */
+#include "scheduler/segment_jobs.h"
+#include "scheduler/segment_pool.h"
 
 #define OPEN_MAX 64 /* of one receiver, which uses three and may have missed a few when we died */
 
-#define SEGMENTS_MAX (1u << 22) /* the index keeps numbers below that */
-
-struct seg {
-	struct store_segment row;
-	uint32_t live;
-	uint32_t pins;
-	bool known;
-	bool busy;  /* a job works on its file */
-	bool lost;  /* a file of this number cannot be removed: the number is not used */
-	bool dirty; /* row differs from the store's */
-};
+#define THIN_SHARE     4        /* live records fill less than 1/THIN_SHARE */
+#define CREATE_AGAIN_US 5000000u /* after one that failed */
+#define RETIRE_US      1000000u /* one surplus file at a time */
 
 struct request {
-	unsigned receiver;
+	unsigned owner;
 	uint32_t generation;
 	uint64_t bytes;
+	segments_opened *fn;
+	void *arg;
 };
 
 struct segments {
+	struct loop *loop;
 	struct committer *committer;
-	struct offload *thread;
+	struct segment_jobs *jobs;
 	segments_opened *fn;
 	void *arg;
 	int dir;
 	unsigned char instance[16];
-	struct seg *segs; /* by number; 0 is unused */
-	size_t cap;
-	uint32_t highest;
-	uint32_t *dirty;
-	size_t n_dirty, cap_dirty;
-	struct request *requests; /* waiting for a free segment */
-	size_t n_requests, cap_requests;
-	unsigned creating;
-	bool tight; /* no file is made, none kept beyond POOL_LOW */
-	uint64_t files, unused;
+	struct segment_table t;
+	struct segment_pool pool;
+	unsigned waiting[RECEIVERS_MAX]; /* requests on their way, by receiver */
+	bool creating;                   /* one for the pool */
+	bool tight; /* no file is made, none kept beyond SEGMENT_POOL_LOW */
+	uint64_t create_not_before_us, retire_not_before_us;
+	uint64_t files;
 };
 
-enum job_kind { JOB_CREATE, JOB_STAMP, JOB_REMOVE };
 struct job {
-	struct offload_job base;
-	struct segments *s;
-	enum job_kind kind;
-	uint32_t number;
-	uint64_t epoch;
-	uint64_t bytes;
+	struct segment_job base;
 	struct request request;
-	int rc;
 };
 
-static void serve(struct segments *s);
-
-static struct seg *
-seg_at(struct segments *s, uint32_t number)
-{
-	void *p = s->segs;
-	size_t before = s->cap;
-
-	mem_grow(&p, &s->cap, (size_t)number + 1, sizeof *s->segs);
-	s->segs = p;
-	if (s->cap > before)
-		memset(s->segs + before, 0, (s->cap - before) * sizeof *s->segs);
-	if (number > s->highest)
-		s->highest = number;
-	return &s->segs[number];
-}
-
-static struct seg *
-seg_find(struct segments *s, uint32_t number)
-{
-	return number > 0 && number <= s->highest && s->segs[number].known ? &s->segs[number] : NULL;
-}
+static void job_done(void *arg, struct segment_job *base);
 
 static void
-mark_dirty(struct segments *s, uint32_t number)
-{
-	struct seg *g = &s->segs[number];
-	void *p = s->dirty;
-
-	if (g->dirty)
-		return;
-	g->dirty = true;
-	mem_grow(&p, &s->cap_dirty, s->n_dirty + 1, sizeof *s->dirty);
-	s->dirty = p;
-	s->dirty[s->n_dirty++] = number;
-}
-
-/* The thread's work ---------------------------------------------------------------------------- */
-static void
-job_work(struct offload_job *base)
-{
-	struct job *j = (struct job *)base;
-
-	switch (j->kind) {
-	case JOB_CREATE:
-		j->rc = segment_create(j->s->dir, j->number, j->bytes, j->s->instance);
-		break;
-	case JOB_STAMP:
-		j->rc = segment_stamp(j->s->dir, j->number, j->epoch, j->s->instance);
-		KILL_POINT("segment-stamped");
-		break;
-	case JOB_REMOVE:
-		j->rc = segment_remove(j->s->dir, j->number);
-		break;
-	}
-}
-
-static void job_done(struct offload_job *base);
-
-static struct job *
-job_start(struct segments *s, enum job_kind kind, uint32_t number)
+job_start(struct segments *s, enum segment_job_kind kind, uint32_t number, uint64_t bytes, const struct request *r)
 {
 	struct job *j = mem_zalloc(sizeof *j);
 
-	j->base.work = job_work;
+	j->base.kind = kind;
+	j->base.number = number;
+	j->base.bytes = bytes;
+	j->base.arg = s;
 	j->base.done = job_done;
-	j->s = s;
-	j->kind = kind;
-	j->number = number;
-	seg_at(s, number)->busy = true;
-	return j;
-}
-
-static void
-fail_requests(struct segments *s, int rc)
-{
-	for (size_t i = 0; i < s->n_requests; i++) {
-		struct request *r = &s->requests[i];
-
-		s->fn(s->arg, r->receiver, r->generation, r->bytes, 0, 0, 0, rc);
+	if (r != NULL) {
+		j->request = *r;
+		j->base.epoch = committer_meta(s->committer)->next_epoch++;
 	}
-	s->n_requests = 0;
+	segment_table_move(&s->t, number, SEGMENT_HELD);
+	segment_jobs_add(s->jobs, &j->base);
 }
 
-static void
-add_request(struct segments *s, struct request r)
+static unsigned
+unused_count(const struct segments *s)
 {
-	void *p = s->requests;
-
-	mem_grow(&p, &s->cap_requests, s->n_requests + 1, sizeof *s->requests);
-	s->requests = p;
-	s->requests[s->n_requests++] = r;
-}
-
-/* A free segment's file goes, and its row with it. */
-static void
-retire(struct segments *s, uint32_t number)
-{
-	struct job *j = job_start(s, JOB_REMOVE, number);
-	struct seg *g = seg_at(s, number);
-
-	s->unused--;
-	s->files--;
-	g->row.bytes = 0; /* a row of no bytes: forgotten at the next start */
-	mark_dirty(s, number);
-	g->known = false;
-	offload_add(s->thread, &j->base);
-}
-
-static void
-create(struct segments *s, uint64_t bytes)
-{
-	struct job *j;
-	uint32_t number = 1;
-
-	while (number <= s->highest && (s->segs[number].known || s->segs[number].busy || s->segs[number].lost))
-		number++;
-	if (number >= SEGMENTS_MAX) {
-		fail_requests(s, -E_FULL);
-		return;
-	}
-	j = job_start(s, JOB_CREATE, number);
-	j->bytes = bytes;
-	s->creating++;
-	offload_add(s->thread, &j->base);
-}
-
-static void
-opened_is_durable(void *ctx, uint64_t number, uint64_t receiver_generation, uint64_t for_bytes)
-{
-	struct segments *s = ctx;
-	struct seg *g = seg_find(s, (uint32_t)number);
-
-	CHECK(g != NULL);
-	s->fn(s->arg, (unsigned)(receiver_generation >> 32), (uint32_t)receiver_generation, for_bytes,
-	      (uint32_t)number, g->row.epoch, g->row.bytes, 0);
-}
-
-static void
-stamped(struct segments *s, struct job *j)
-{
-	struct seg *g = &s->segs[j->number];
-
-	if (j->rc != 0) {
-		/* Nothing lives in it: another file takes its place. */
-		log_error("segment=%u stamp=failed error=\"%s\" action=remove", j->number, err_text(j->rc));
-		retire(s, j->number);
-		add_request(s, j->request);
-		return;
-	}
-	s->unused--;
-	g->row.state = STORE_SEGMENT_OPEN;
-	g->row.receiver = (uint8_t)j->request.receiver;
-	g->row.epoch = j->epoch;
-	g->row.committed = SEGMENT_HEADER_BYTES;
-	mark_dirty(s, j->number);
-	segments_flush(s);
-	committer_then(s->committer, COMMIT_NOW, opened_is_durable, s, j->number,
-		       (uint64_t)j->request.receiver << 32 | j->request.generation, j->request.bytes);
-}
-
-static void
-created(struct segments *s, struct job *j)
-{
-	struct seg *g = &s->segs[j->number];
-
-	s->creating--;
-	if (j->rc != 0) {
-		log_error("segment=%u create=failed error=\"%s\"", j->number, err_text(j->rc));
-		g->lost = j->rc == -E_EXISTS;
-		fail_requests(s, j->rc);
-		return;
-	}
-	memset(&g->row, 0, sizeof g->row);
-	g->row.bytes = j->bytes;
-	g->row.state = STORE_SEGMENT_FREE;
-	g->known = true;
-	s->files++;
-	s->unused++;
-	mark_dirty(s, j->number);
-}
-
-static void
-job_done(struct offload_job *base)
-{
-	struct job *j = (struct job *)base;
-	struct segments *s = j->s;
-
-	s->segs[j->number].busy = false;
-	switch (j->kind) {
-	case JOB_CREATE:
-		created(s, j);
-		break;
-	case JOB_STAMP:
-		stamped(s, j);
-		break;
-	case JOB_REMOVE:
-		if (j->rc != 0)
-			log_warn("segment=%u remove=failed error=\"%s\"", j->number, err_text(j->rc));
-		s->segs[j->number].lost = j->rc != 0 && j->rc != -E_MISSING;
-		break;
-	}
-	mem_free(j);
-	serve(s);
+	return s->t.lists[SEGMENT_FREE].n;
 }
 
 /* Requests ------------------------------------------------------------------------------------- */
-static uint32_t
-find_free(struct segments *s, uint64_t bytes)
+static void
+answer(struct segments *s, const struct request *r, uint32_t number, int rc)
 {
-	uint64_t want = bytes + SEGMENT_HEADER_BYTES;
+	struct seg *g = segment_table_find(&s->t, number);
 
-	for (uint32_t n = 1; n <= s->highest; n++) {
-		struct seg *g = &s->segs[n];
+	if (r->owner < RECEIVERS_MAX)
+		s->waiting[r->owner]--;
+	r->fn(r->arg, r->owner, r->generation, r->bytes, number, g == NULL ? 0 : g->row.epoch,
+	      g == NULL ? 0 : g->row.bytes, rc);
+}
 
-		if (!g->known || g->busy || g->row.state != STORE_SEGMENT_FREE || g->pins > 0)
-			continue;
-		/* An ordinary request takes ordinary files, a large one a file that is large enough. */
-		if (bytes == 0 ? g->row.bytes == SEGMENT_BYTES : g->row.bytes >= want)
-			return n;
-	}
-	return 0;
+static uint64_t
+bytes_for(const struct request *r)
+{
+	return r->bytes == 0 ? SEGMENT_BYTES : (r->bytes + SEGMENT_HEADER_BYTES + 4095) & ~4095ull;
 }
 
 static void
-serve(struct segments *s)
+serve(struct segments *s, const struct request *r)
 {
-	size_t kept = 0;
+	uint32_t number = s->t.lists[SEGMENT_FREE].first;
 
-	for (size_t i = 0; i < s->n_requests; i++) {
-		struct request r = s->requests[i];
-		uint32_t number = find_free(s, r.bytes);
-		struct job *j;
-
-		if (number == 0) {
-			s->requests[kept++] = r;
-			continue;
-		}
-		j = job_start(s, JOB_STAMP, number);
-		j->request = r;
-		j->epoch = committer_meta(s->committer)->next_epoch++;
-		offload_add(s->thread, &j->base);
+	if (r->bytes == 0 && number != 0) {
+		job_start(s, SEGMENT_JOB_STAMP, number, 0, r);
+		return;
 	}
-	s->n_requests = kept;
-	if (s->tight) {
-		fail_requests(s, -E_FULL);
-	} else if (kept > s->creating) {
-		uint64_t bytes = s->requests[kept - 1].bytes;
-
-		create(s, bytes == 0 ? SEGMENT_BYTES : (bytes + SEGMENT_HEADER_BYTES + 4095) & ~4095ull);
-	} else if (s->unused + s->creating < POOL_LOW) {
-		create(s, SEGMENT_BYTES);
-	}
-}
-
-/* How many a receiver has and waits for. */
-static unsigned
-count_of(const struct segments *s, unsigned receiver)
-{
-	unsigned n = 0;
-
-	for (uint32_t i = 1; i <= s->highest; i++)
-		n += s->segs[i].known && s->segs[i].row.state == STORE_SEGMENT_OPEN && s->segs[i].row.receiver == receiver;
-	for (size_t i = 0; i < s->n_requests; i++)
-		n += s->requests[i].receiver == receiver;
-	return n;
+	number = s->tight ? SEGMENTS_MAX : segment_table_unused(&s->t);
+	if (number == SEGMENTS_MAX)
+		answer(s, r, 0, -E_FULL);
+	else
+		job_start(s, SEGMENT_JOB_RESERVE, number, bytes_for(r), r);
 }
 
 bool
 segments_request(struct segments *s, unsigned receiver, uint32_t generation, uint64_t bytes)
 {
-	if (count_of(s, receiver) >= OPEN_MAX)
+	struct request r = { receiver, generation, bytes, s->fn, s->arg };
+
+	CHECK(receiver < RECEIVERS_MAX);
+	if (s->t.lists[segment_table_open_list(receiver)].n + s->waiting[receiver] >= OPEN_MAX)
 		return false;
 	if (bytes + SEGMENT_HEADER_BYTES <= SEGMENT_BYTES)
-		bytes = 0;
-	add_request(s, (struct request){ receiver, generation, bytes });
-	serve(s);
+		r.bytes = 0;
+	s->waiting[receiver]++;
+	serve(s, &r);
 	return true;
+}
+
+void
+segments_request_own(struct segments *s, segments_opened *fn, void *arg)
+{
+	struct request r = { SEGMENTS_COMPACTOR, 0, 0, fn, arg };
+
+	serve(s, &r);
+}
+
+/* Ctx is the request's own: there may be many on their way. */
+struct opened {
+	struct segments *s;
+	struct request request;
+};
+
+static void
+opened_is_durable(void *ctx, uint64_t number, uint64_t b, uint64_t c)
+{
+	struct opened *o = ctx;
+
+	(void)b;
+	(void)c;
+	answer(o->s, &o->request, (uint32_t)number, 0);
+	mem_free(o);
+}
+
+static void
+open_for(struct segments *s, uint32_t number, uint64_t epoch, const struct request *r)
+{
+	struct seg *g = segment_table_at(&s->t, number);
+	struct opened *o = mem_alloc(sizeof *o);
+
+	*o = (struct opened){ s, *r };
+	g->row.state = STORE_SEGMENT_OPEN;
+	g->row.receiver = (uint8_t)r->owner;
+	g->row.epoch = epoch;
+	g->row.committed = SEGMENT_HEADER_BYTES;
+	g->doubted = g->failed = g->no_move = false;
+	segment_table_move(&s->t, number, segment_table_open_list(r->owner));
+	segment_pool_note(&s->pool, loop_boot_us(s->loop), g->row.bytes);
+	segment_table_mark(&s->t, number);
+	segments_flush(s);
+	committer_then(s->committer, COMMIT_NOW, opened_is_durable, o, number, 0, 0);
+}
+
+/* Files come and go ---------------------------------------------------------------------------- */
+/* A free segment's file goes, and its row with it. */
+static void
+retire(struct segments *s, uint32_t number)
+{
+	struct seg *g = segment_table_at(&s->t, number);
+
+	s->files--;
+	g->row.bytes = 0; /* a row of no bytes: forgotten at the next start */
+	segment_table_mark(&s->t, number);
+	g->known = false;
+	job_start(s, SEGMENT_JOB_REMOVE, number, 0, NULL);
+}
+
+static void
+come(struct segments *s, uint32_t number, uint64_t bytes)
+{
+	struct seg *g = segment_table_at(&s->t, number);
+
+	memset(&g->row, 0, sizeof g->row);
+	g->row.bytes = bytes;
+	g->row.state = STORE_SEGMENT_FREE;
+	g->known = true;
+	g->failed = false;
+	s->files++;
+	segment_table_mark(&s->t, number);
+}
+
+static void
+stamped(struct segments *s, const struct job *j)
+{
+	if (j->base.rc == 0) {
+		open_for(s, j->base.number, j->base.epoch, &j->request);
+		return;
+	}
+	/* Nothing lives in it: another file takes its place. */
+	log_error("segment=%u stamp=failed error=\"%s\" action=remove", j->base.number, err_text(j->base.rc));
+	retire(s, j->base.number);
+	serve(s, &j->request);
+}
+
+static void
+not_created(struct segments *s, const struct job *j)
+{
+	log_error("segment=%u create=failed error=\"%s\"", j->base.number, err_text(j->base.rc));
+	segment_table_move(&s->t, j->base.number, j->base.rc == -E_EXISTS ? SEGMENT_LOST : SEGMENT_UNUSED);
+	s->create_not_before_us = loop_boot_us(s->loop) + CREATE_AGAIN_US;
+}
+
+static void
+job_done(void *arg, struct segment_job *base)
+{
+	struct segments *s = arg;
+	struct job *j = (struct job *)base;
+	bool gone = base->rc == 0 || base->rc == -E_MISSING;
+
+	switch (base->kind) {
+	case SEGMENT_JOB_CREATE:
+		s->creating = false;
+		if (base->rc != 0) {
+			not_created(s, j);
+			break;
+		}
+		come(s, base->number, base->bytes);
+		segment_table_move(&s->t, base->number, SEGMENT_FREE);
+		break;
+	case SEGMENT_JOB_RESERVE:
+		if (base->rc != 0) {
+			not_created(s, j);
+			if (base->rc == -E_EXISTS)
+				serve(s, &j->request);
+			else
+				answer(s, &j->request, 0, base->rc);
+			break;
+		}
+		come(s, base->number, base->bytes);
+		open_for(s, base->number, base->epoch, &j->request);
+		break;
+	case SEGMENT_JOB_STAMP:
+		stamped(s, j);
+		break;
+	case SEGMENT_JOB_REMOVE:
+		if (!gone)
+			log_warn("segment=%u remove=failed error=\"%s\"", base->number, err_text(base->rc));
+		segment_table_move(&s->t, base->number, gone ? SEGMENT_UNUSED : SEGMENT_LOST);
+		break;
+	}
+	mem_free(j);
+	segments_tick(s);
+}
+
+void
+segments_tick(struct segments *s)
+{
+	uint64_t now = loop_boot_us(s->loop);
+	unsigned target = segment_pool_target(&s->pool, now);
+	uint32_t number;
+
+	if (!s->tight && unused_count(s) < target && !s->creating && now >= s->create_not_before_us) {
+		number = segment_table_unused(&s->t);
+		if (number == SEGMENTS_MAX)
+			return;
+		s->creating = true;
+		job_start(s, SEGMENT_JOB_CREATE, number, SEGMENT_BYTES, NULL);
+	} else if (unused_count(s) > 2 * target && now >= s->retire_not_before_us) {
+		s->retire_not_before_us = now + RETIRE_US;
+		retire(s, s->t.lists[SEGMENT_FREE].last);
+	}
 }
 
 void
 segments_tight(struct segments *s, bool tight)
 {
 	s->tight = tight;
-	for (uint32_t n = 1; tight && n <= s->highest && s->unused > POOL_LOW; n++) {
-		struct seg *g = &s->segs[n];
-
-		if (g->known && !g->busy && g->row.state == STORE_SEGMENT_FREE && g->pins == 0)
-			retire(s, n);
-	}
-	serve(s);
+	while (tight && unused_count(s) > SEGMENT_POOL_LOW)
+		retire(s, s->t.lists[SEGMENT_FREE].last);
 }
 
 /* Life ----------------------------------------------------------------------------------------- */
@@ -362,37 +289,85 @@ static void
 is_free_now(void *ctx, uint64_t number, uint64_t epoch, uint64_t unused)
 {
 	struct segments *s = ctx;
-	struct seg *g = seg_find(s, (uint32_t)number);
+	struct seg *g = segment_table_find(&s->t, (uint32_t)number);
+	unsigned most = 2 * segment_pool_target(&s->pool, loop_boot_us(s->loop));
 
 	(void)unused;
 	/* Only now may the file be written over: its rows are gone from the disk. */
-	if (g == NULL || g->row.epoch != epoch || g->row.state != STORE_SEGMENT_FREE)
-		return;
-	g->busy = false;
-	s->unused++;
-	if (s->unused > (s->tight ? POOL_LOW : POOL_HIGH) || g->row.bytes != SEGMENT_BYTES)
+	CHECK(g != NULL && g->row.epoch == epoch && g->list == SEGMENT_HELD);
+	if (s->tight)
+		most = SEGMENT_POOL_LOW;
+	if (unused_count(s) >= most || g->row.bytes != SEGMENT_BYTES || g->failed)
 		retire(s, (uint32_t)number);
-	serve(s);
+	else
+		segment_table_move(&s->t, (uint32_t)number, SEGMENT_FREE);
 }
 
 static void
-maybe_free(struct segments *s, uint32_t number)
+make_free(struct segments *s, uint32_t number)
 {
-	struct seg *g = &s->segs[number];
+	struct seg *g = &s->t.segs[number];
 
-	if (!g->known || g->busy || g->row.state != STORE_SEGMENT_SEALED || g->live > 0 || g->pins > 0)
-		return;
 	g->row.state = STORE_SEGMENT_FREE;
-	g->busy = true;
-	mark_dirty(s, number);
+	segment_table_move(&s->t, number, SEGMENT_HELD);
+	segment_table_mark(&s->t, number);
 	segments_flush(s);
 	committer_then(s->committer, COMMIT_NOW, is_free_now, s, number, g->row.epoch, 0);
+}
+
+/* A sealed one: free when empty, else thin or not. */
+static void
+weigh(struct segments *s, uint32_t number)
+{
+	struct seg *g = &s->t.segs[number];
+	bool thin = g->live_kbytes * 1024 * THIN_SHARE < g->row.bytes && g->row.bytes == SEGMENT_BYTES && !g->no_move;
+
+	if (g->list != SEGMENT_SEALED && g->list != SEGMENT_THIN)
+		return;
+	if (g->live == 0) {
+		if (g->pins == 0)
+			make_free(s, number);
+	} else if (thin && g->list == SEGMENT_SEALED) {
+		g->thin_since_us = loop_boot_us(s->loop);
+		segment_table_move(&s->t, number, SEGMENT_THIN);
+	} else if (!thin && g->list == SEGMENT_THIN) {
+		segment_table_move(&s->t, number, SEGMENT_SEALED);
+	}
+}
+
+unsigned
+segments_thin(const struct segments *s, uint64_t age_us, struct segments_thin *out, unsigned most)
+{
+	uint64_t now = loop_boot_us(s->loop);
+	unsigned n = 0;
+
+	for (uint32_t number = s->t.lists[SEGMENT_THIN].first; number != 0 && n < most;) {
+		const struct seg *g = &s->t.segs[number];
+
+		if (now < g->thin_since_us + age_us)
+			break; /* those behind it are thin for a shorter time */
+		out[n++] = (struct segments_thin){ number, g->live, g->row.epoch, g->live_kbytes };
+		number = g->next;
+	}
+	return n;
+}
+
+void
+segments_thin_later(struct segments *s, uint32_t number, bool never)
+{
+	struct seg *g = segment_table_find(&s->t, number);
+
+	if (g == NULL || g->list != SEGMENT_THIN)
+		return;
+	g->no_move = never;
+	g->thin_since_us = loop_boot_us(s->loop);
+	segment_table_move(&s->t, number, never ? SEGMENT_SEALED : SEGMENT_THIN);
 }
 
 int
 segments_check(struct segments *s, uint32_t number, uint64_t epoch, unsigned receiver, uint64_t offset, uint64_t bytes)
 {
-	struct seg *g = seg_find(s, number);
+	struct seg *g = segment_table_find(&s->t, number);
 
 	if (g == NULL || g->row.epoch != epoch || g->row.receiver != receiver || offset % 16 != 0 ||
 	    bytes > g->row.bytes || offset > g->row.bytes - bytes || offset < SEGMENT_HEADER_BYTES ||
@@ -408,109 +383,161 @@ segments_check(struct segments *s, uint32_t number, uint64_t epoch, unsigned rec
 void
 segments_committed_to(struct segments *s, uint32_t number, uint64_t end)
 {
-	struct seg *g = seg_find(s, number);
+	struct seg *g = segment_table_find(&s->t, number);
 
 	CHECK(g != NULL && end <= g->row.bytes);
 	g->row.committed = end;
-	mark_dirty(s, number);
+	segment_table_mark(&s->t, number);
+}
+
+static void
+seal(struct segments *s, uint32_t number)
+{
+	struct seg *g = &s->t.segs[number];
+
+	g->row.state = STORE_SEGMENT_SEALED;
+	g->doubted = false;
+	segment_table_mark(&s->t, number);
+	KILL_POINT("sealed");
+	segment_table_move(&s->t, number, SEGMENT_SEALED);
+	weigh(s, number);
+}
+
+static struct seg *
+find_open(struct segments *s, uint32_t number, uint64_t epoch, unsigned owner)
+{
+	struct seg *g = segment_table_find(&s->t, number);
+
+	return g != NULL && g->row.epoch == epoch && g->row.receiver == owner && g->row.state == STORE_SEGMENT_OPEN ? g : NULL;
 }
 
 void
-segments_seal(struct segments *s, uint32_t number, uint64_t epoch, unsigned receiver)
+segments_seal(struct segments *s, uint32_t number, uint64_t epoch, unsigned owner, bool failed)
 {
-	struct seg *g = seg_find(s, number);
+	struct seg *g = find_open(s, number, epoch, owner);
 
-	if (g == NULL || g->row.epoch != epoch || g->row.receiver != receiver ||
-	    g->row.state != STORE_SEGMENT_OPEN)
+	if (g == NULL)
 		return;
-	g->row.state = STORE_SEGMENT_SEALED;
-	mark_dirty(s, number);
-	KILL_POINT("sealed");
-	maybe_free(s, number);
+	g->failed = failed;
+	seal(s, number);
 }
 
 void
 segments_seal_all(struct segments *s, unsigned receiver)
 {
-	for (uint32_t n = 1; n <= s->highest; n++) {
-		struct seg *g = &s->segs[n];
+	enum segment_list list = segment_table_open_list(receiver);
 
-		if (g->known && g->row.state == STORE_SEGMENT_OPEN && g->row.receiver == receiver)
-			segments_seal(s, n, g->row.epoch, receiver);
-	}
-	for (size_t i = 0; i < s->n_requests;) {
-		if (s->requests[i].receiver == receiver)
-			s->requests[i] = s->requests[--s->n_requests];
-		else
-			i++;
+	while (s->t.lists[list].n > 0)
+		seal(s, s->t.lists[list].first);
+}
+
+void
+segments_held_begin(struct segments *s, unsigned receiver)
+{
+	uint32_t n = s->t.lists[segment_table_open_list(receiver)].first;
+
+	for (; n != 0; n = s->t.segs[n].next)
+		s->t.segs[n].doubted = true;
+}
+
+void
+segments_held(struct segments *s, uint32_t number, uint64_t epoch, unsigned receiver)
+{
+	struct seg *g = find_open(s, number, epoch, receiver);
+
+	if (g != NULL)
+		g->doubted = false;
+}
+
+void
+segments_held_end(struct segments *s, unsigned receiver)
+{
+	uint32_t n = s->t.lists[segment_table_open_list(receiver)].first;
+
+	while (n != 0) {
+		uint32_t next = s->t.segs[n].next;
+
+		if (s->t.segs[n].doubted) {
+			log_info("segment=%u receiver=%u held=no action=sealed", n, receiver);
+			seal(s, n);
+		}
+		n = next;
 	}
 }
 
 void
-segments_live(struct segments *s, uint32_t number, int delta)
+segments_live(struct segments *s, uint32_t number, int delta, uint32_t kbytes)
 {
-	struct seg *g = seg_find(s, number);
+	struct seg *g = segment_table_find(&s->t, number);
 
 	if (g == NULL)
 		return;
-	CHECK(delta >= 0 || g->live >= (uint32_t)-delta);
+	CHECK(delta >= 0 || (g->live >= (uint32_t)-delta && g->live_kbytes >= (uint64_t)-delta * kbytes));
 	g->live = (uint32_t)((int64_t)g->live + delta);
-	if (g->live == 0)
-		maybe_free(s, number);
+	g->live_kbytes = (uint64_t)((int64_t)g->live_kbytes + (int64_t)delta * kbytes);
+	weigh(s, number);
 }
 
 void
 segments_pin(struct segments *s, uint32_t number, int delta)
 {
-	struct seg *g = seg_find(s, number);
+	struct seg *g = segment_table_find(&s->t, number);
 
 	if (g == NULL)
 		return;
 	CHECK(delta >= 0 || g->pins >= (uint32_t)-delta);
 	g->pins = (uint32_t)((int64_t)g->pins + delta);
-	if (g->pins == 0)
-		maybe_free(s, number);
+	weigh(s, number);
 }
 
 void
 segments_flush(struct segments *s)
 {
-	for (size_t i = 0; i < s->n_dirty; i++) {
-		uint32_t number = s->dirty[i];
+	for (size_t i = 0; i < s->t.n_dirty; i++) {
+		uint32_t number = s->t.dirty[i];
 
-		s->segs[number].dirty = false;
-		committer_put_segment(s->committer, number, &s->segs[number].row);
+		s->t.segs[number].dirty = false;
+		committer_put_segment(s->committer, number, &s->t.segs[number].row);
 	}
-	s->n_dirty = 0;
+	s->t.n_dirty = 0;
 }
 
 void
-segments_counts(const struct segments *s, uint64_t *files, uint64_t *unused)
+segments_counts(const struct segments *s, struct segments_counts *out)
 {
-	*files = s->files;
-	*unused = s->unused;
+	*out = (struct segments_counts){ s->files, unused_count(s), s->t.lists[SEGMENT_SEALED].n,
+					 s->t.lists[SEGMENT_THIN].n };
 }
 
 /* Start ---------------------------------------------------------------------------------------- */
+static enum segment_list
+list_of(const struct store_segment *row)
+{
+	if (row->state == STORE_SEGMENT_FREE)
+		return SEGMENT_FREE;
+	if (row->state == STORE_SEGMENT_OPEN && (row->receiver < RECEIVERS_MAX || row->receiver == SEGMENTS_COMPACTOR))
+		return segment_table_open_list(row->receiver);
+	return SEGMENT_SEALED;
+}
+
 void
 segments_restore(struct segments *s, uint32_t number, const struct store_segment *row)
 {
 	struct seg *g;
 
-	if (number == 0 || row->bytes == 0)
+	if (number == 0 || number >= SEGMENTS_MAX || row->bytes == 0)
 		return;
-	g = seg_at(s, number);
+	g = segment_table_at(&s->t, number);
 	g->row = *row;
 	g->known = true;
+	segment_table_move(&s->t, number, list_of(row));
 	s->files++;
-	if (row->state == STORE_SEGMENT_FREE)
-		s->unused++;
 }
 
 void
-segments_restore_entry(struct segments *s, uint32_t number, uint64_t epoch)
+segments_restore_entry(struct segments *s, uint32_t number, uint64_t epoch, uint32_t kbytes)
 {
-	struct seg *g = seg_find(s, number);
+	struct seg *g = segment_table_find(&s->t, number);
 
 	if (g == NULL) {
 		/* The row is damaged; the file is not swept. */
@@ -520,10 +547,11 @@ segments_restore_entry(struct segments *s, uint32_t number, uint64_t epoch)
 			return;
 		log_error("segment=%u row=missing action=rebuilt", number);
 		segments_restore(s, number, &row);
-		mark_dirty(s, number);
-		g = seg_find(s, number);
+		segment_table_mark(&s->t, number);
+		g = segment_table_find(&s->t, number);
 	}
 	g->live++;
+	g->live_kbytes += kbytes;
 }
 
 static void
@@ -532,7 +560,7 @@ sweep(void *arg, uint32_t number)
 	struct segments *s = arg;
 
 	/* A file that no row knows was being made or removed when we died. */
-	if (seg_find(s, number) != NULL)
+	if (segment_table_find(&s->t, number) != NULL)
 		return;
 	log_info("segment=%u swept=yes", number);
 	if (segment_remove(s->dir, number) != 0)
@@ -543,14 +571,71 @@ sweep(void *arg, uint32_t number)
 static void
 note_info(struct segments *s, uint32_t number, const struct segment_info *info)
 {
-	struct seg *g = &s->segs[number];
+	struct seg *g = &s->t.segs[number];
 
 	/* Stamped, but the commit that named the epoch did not come any more: it is not given again. */
 	if (info->epoch >= committer_meta_view(s->committer)->next_epoch)
 		committer_meta(s->committer)->next_epoch = info->epoch + 1;
 	if (info->bytes != g->row.bytes) {
 		g->row.bytes = info->bytes; /* a rebuilt row */
-		mark_dirty(s, number);
+		segment_table_mark(&s->t, number);
+	}
+}
+
+/* Died while it was stamped or removed: nothing lives in it. */
+static void
+forget_free(struct segments *s, uint32_t number)
+{
+	struct seg *g = &s->t.segs[number];
+
+	g->known = false;
+	g->row.bytes = 0;
+	s->files--;
+	segment_table_mark(&s->t, number);
+	segment_table_move(&s->t, number, SEGMENT_UNUSED);
+	(void)segment_remove(s->dir, number);
+}
+
+static void
+start_one(struct segments *s, uint32_t number)
+{
+	struct seg *g = &s->t.segs[number];
+	struct segment_info info;
+	int rc;
+
+	if (!g->known)
+		return;
+	rc = segment_read_info(s->dir, number, s->instance, &info);
+	if (rc != 0 && g->list == SEGMENT_FREE) {
+		forget_free(s, number);
+		return;
+	}
+	if (g->list == SEGMENT_FREE && g->row.bytes != SEGMENT_BYTES) {
+		retire(s, number); /* made for one large message */
+		return;
+	}
+	if (rc != 0)
+		log_error("segment=%u header=unreadable error=\"%s\" live=%u", number, err_text(rc), g->live);
+	else
+		note_info(s, number, &info);
+	if (g->list == SEGMENT_OPEN_COMPACTOR) {
+		/* A worker may read from it under a claim of our earlier life whose row was not committed any more. */
+		g->pins++;
+		g->row.state = STORE_SEGMENT_SEALED;
+		segment_table_mark(&s->t, number);
+	} else {
+		weigh(s, number);
+	}
+}
+
+void
+segments_release_old(struct segments *s)
+{
+	uint32_t n;
+
+	while ((n = s->t.lists[SEGMENT_OPEN_COMPACTOR].first) != 0 && s->t.segs[n].row.state == STORE_SEGMENT_SEALED) {
+		segment_table_move(&s->t, n, SEGMENT_SEALED);
+		segments_pin(s, n, -1);
 	}
 }
 
@@ -561,31 +646,10 @@ segments_start(struct segments *s)
 
 	if (rc != 0)
 		log_warn("segments sweep=failed error=\"%s\"", err_text(rc));
-	for (uint32_t n = 1; n <= s->highest; n++) {
-		struct seg *g = &s->segs[n];
-		struct segment_info info;
-
-		if (!g->known)
-			continue;
-		rc = segment_read_info(s->dir, n, s->instance, &info);
-		if (rc != 0 && g->row.state == STORE_SEGMENT_FREE) {
-			/* Died while it was stamped or removed: nothing lives in it. */
-			g->known = false;
-			g->row.bytes = 0;
-			s->files--;
-			s->unused--;
-			mark_dirty(s, n);
-			(void)segment_remove(s->dir, n);
-			continue;
-		}
-		if (rc != 0) {
-			log_error("segment=%u header=unreadable error=\"%s\" live=%u", n, err_text(rc), g->live);
-		} else {
-			note_info(s, n, &info);
-		}
-		maybe_free(s, n);
-	}
-	serve(s);
+	segment_sweep_unfinished(s->dir);
+	for (uint32_t n = 1; n <= s->t.highest; n++)
+		start_one(s, n);
+	segments_tick(s);
 }
 
 struct segments *
@@ -594,8 +658,9 @@ segments_new(struct loop *loop, struct committer *committer, int dir, const unsi
 {
 	struct segments *s = mem_zalloc(sizeof *s);
 
+	s->loop = loop;
 	s->committer = committer;
-	s->thread = offload_new(loop);
+	s->jobs = segment_jobs_new(loop, dir, instance);
 	s->dir = dir;
 	memcpy(s->instance, instance, 16);
 	s->fn = fn;
@@ -610,10 +675,8 @@ segments_free(struct segments **sp)
 
 	if (s == NULL)
 		return;
-	offload_free(&s->thread);
-	mem_free(s->segs);
-	mem_free(s->dirty);
-	mem_free(s->requests);
+	segment_jobs_free(&s->jobs);
+	segment_table_clear(&s->t);
 	mem_free(s);
 	*sp = NULL;
 }

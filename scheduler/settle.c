@@ -29,14 +29,13 @@ slot_is_free(void *ctx, uint64_t worker, uint64_t slot, uint64_t unused)
 }
 
 static void
-entry_is_gone(void *ctx, uint64_t entry, uint64_t segment, uint64_t unused)
+entry_is_gone(void *ctx, uint64_t entry, uint64_t segment, uint64_t kbytes)
 {
 	struct scheduler *s = ctx;
 	struct core_now now = scheduler_now(s);
 
-	(void)unused;
 	core_entry_gone(s->core, &now, (uint32_t)entry);
-	segments_live(s->segments, (uint32_t)segment, -1);
+	segments_live(s->segments, (uint32_t)segment, -1, (uint32_t)kbytes);
 }
 
 /* Events --------------------------------------------------------------------------------------- */
@@ -103,7 +102,7 @@ static void
 forget_entry(struct scheduler *s, uint32_t entry, const struct core_entry_facts *f)
 {
 	committer_del_row(s->committer, COMMIT_SETTLE, f->key);
-	committer_then(s->committer, COMMIT_SETTLE, entry_is_gone, s, entry, f->segment, 0);
+	committer_then(s->committer, COMMIT_SETTLE, entry_is_gone, s, entry, f->segment, f->kbytes);
 }
 
 /* Claims --------------------------------------------------------------------------------------- */

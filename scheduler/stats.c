@@ -144,6 +144,7 @@ put_totals(struct scheduler *s)
 {
 	struct stat_totals t = s->totals;
 	struct committer_counts c;
+	struct segments_counts g;
 	struct core_totals k;
 
 	core_totals(s->core, &k);
@@ -163,9 +164,12 @@ put_totals(struct scheduler *s)
 	t.commit_us = c.commit_us;
 	t.events = c.events;
 	t.store_fill = store_fill_percent(s->store);
-	segments_counts(s->segments, &t.segments, &t.segments_free);
 	t.names = names_count(s->names);
 	t.loop_turn_us_max = longest_turn(s);
+	segments_counts(s->segments, &g);
+	t.segments = g.files;
+	t.segments_free = g.unused;
+	t.segments_thin = g.thin;
 	stat_put_totals(s->stat, &t);
 }
 

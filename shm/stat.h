@@ -47,7 +47,11 @@ enum stat_writer { STAT_SCHEDULER, STAT_WORKER, STAT_RECEIVER, STAT_RESOLVER, ST
 	X(segments,        gauge,   "segment files") \
 	X(segments_free,   gauge,   "segment files that are free") \
 	X(names,           gauge,   "names known: queues, jobs, sender domains") \
-	X(loop_turn_us_max, gauge,  "longest turn of the scheduler's loop in the last 10 to 20 s, microseconds")
+	X(loop_turn_us_max, gauge,  "longest turn of the scheduler's loop in the last 10 to 20 s, microseconds") \
+	X(segments_thin,   gauge,   "sealed segment files whose live records fill less than a quarter") \
+	X(segments_moved,  counter, "thin segment files emptied by compaction") \
+	X(records_moved,   counter, "records moved by compaction") \
+	X(moved_bytes,     counter, "bytes written by compaction")
 
 /* A queue's row. */
 #define STAT_QUEUE(X) \
@@ -90,6 +94,8 @@ enum stat_writer { STAT_SCHEDULER, STAT_WORKER, STAT_RECEIVER, STAT_RESOLVER, ST
 	X(bytes,       counter, "body bytes received") \
 	X(syncs,       counter, "group syncs of the segment") \
 	X(waiting,     gauge,   "messages that wait for their acknowledgement") \
+	X(seg_wait_us_max, gauge, "longest wait for a segment to write to, microseconds") \
+	X(seg_failed,  counter, "segments given up after a failed write or sync") \
 	X(cpu_us,      counter, "CPU time, microseconds")
 
 #define STAT_RESOLVER_ROW(X) \

@@ -22,6 +22,7 @@
 	X(SEG_REQ,        seg_req,  R, S, 0)               /* wants a segment with room for `bytes` */ \
 	X(SEG_OPEN,       seg_open, S, R, 0) \
 	X(SEG_SEAL,       seg_seal, R, S, 0)               /* will not write it again */ \
+	X(SEG_HELD,       seg_held, R, S, 0)               /* after a new scheduler's start: has it open; number 0: that was all */ \
 	X(NEW,            new_message, R, S, IPC_PAYLOAD_MAX) /* a record is synced; payload: new_message.h */ \
 	X(ACK,            ack,      S, R, 0)               /* its rows are committed */ \
 	X(NACK,           ack,      S, R, 0)               /* not queued: answer 4xx (status is a reply code) */ \
@@ -80,7 +81,12 @@ struct message {
 		struct {
 			uint64_t epoch, end;
 			uint32_t number;
+			uint32_t failed;       /* 1: a write or sync did, the file is not to be used again */
 		} seg_seal;
+		struct {
+			uint64_t epoch;
+			uint32_t number;
+		} seg_held;
 		struct {
 			msg_id_t id;
 			uint64_t epoch;

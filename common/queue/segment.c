@@ -226,6 +226,29 @@ segment_remove(int dir, uint32_t number)
 	return 0;
 }
 
+void
+segment_sweep_unfinished(int dir)
+{
+	struct dirent *de;
+	DIR *d;
+	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	d = fdopendir(fd);
+	if (d == NULL) {
+		close(fd);
+		return;
+	}
+	while ((de = readdir(d)) != NULL) {
+		size_t n = strlen(de->d_name);
+
+		if (n > 8 && strcmp(de->d_name + n - 8, ".seg.new") == 0)
+			(void)unlinkat(dir, de->d_name, 0);
+	}
+	closedir(d);
+}
+
 static int
 by_number(const void *a, const void *b)
 {

@@ -32,6 +32,8 @@ int segment_reserve(int dir, uint32_t number, uint64_t bytes, const unsigned cha
 int segment_stamp(int dir, uint32_t number, uint64_t epoch, const unsigned char instance[16]);
 int segment_read_info(int dir, uint32_t number, const unsigned char instance[16], struct segment_info *out);
 int segment_remove(int dir, uint32_t number);
+/* Removes what a crash left of files that were being made. Nobody makes one meanwhile. */
+void segment_sweep_unfinished(int dir);
 /* Calls fn for every segment file found. */
 int segment_each(int dir, void (*fn)(void *arg, uint32_t number), void *arg);
 

@@ -58,6 +58,9 @@ struct stage {
 	uint32_t next_segment;
 	uint32_t hello_flags;
 	unsigned hellos, n_told;
+	uint32_t held[8]; /* segments that it says it has open; 0 at their end */
+	unsigned n_held, held_after; /* n_told at that end */
+	bool seal_failed;
 	struct told told[NEWS_MAX];
 };
 
@@ -155,6 +158,12 @@ on_input(void *arg)
 			t->kind = m.kind;
 			t->segment = m.u.seg_seal.number;
 			t->offset = m.u.seg_seal.end;
+			st.seal_failed = m.u.seg_seal.failed != 0;
+			break;
+		case MESSAGE_SEG_HELD:
+			assert_true(st.n_held < 8);
+			st.held[st.n_held++] = m.u.seg_held.number;
+			st.held_after = st.n_told;
 			break;
 		case MESSAGE_NEW:
 			hear_new(&m, payload);
@@ -753,6 +762,7 @@ write_error(void **state)
 	assert_int_equal(st.told[1].kind, MESSAGE_SEG_SEAL);
 	assert_int_equal(st.told[1].segment, st.told[0].segment);
 	assert_int_equal(st.told[1].offset, st.told[0].offset + st.told[0].bytes);
+	assert_true(st.seal_failed);
 	deliver(&c, 300000, "250 2.0.0");
 	assert_int_not_equal(st.told[2].segment, st.told[0].segment);
 	client_close(&c);
@@ -793,6 +803,13 @@ scheduler_restarts(void **state)
 	assert_int_equal(st.told[1].kind, MESSAGE_SEG_SEAL); /* told again */
 	wait_told(2);
 	deliver(&d, 100, "250 2.0.0");
+	/* What it has open it says behind what was told again: one in use, one spare. */
+	assert_int_equal(st.n_held, 3);
+	assert_int_equal(st.held[0], first.segment);
+	assert_int_not_equal(st.held[1], first.segment);
+	assert_int_not_equal(st.held[1], 0);
+	assert_int_equal(st.held[2], 0);
+	assert_int_equal(st.held_after, 2);
 	client_close(&c);
 	client_close(&d);
 	stop();
