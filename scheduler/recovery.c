@@ -441,6 +441,16 @@ recovery_worker_known(struct scheduler *s, unsigned worker)
 	}
 }
 
+bool
+recovery_is_over(const struct scheduler *s)
+{
+	for (size_t i = 0; i < s->n_old_claims; i++) {
+		if (s->old_claims[i].open)
+			return false;
+	}
+	return true;
+}
+
 void
 recovery_worker_gone(struct scheduler *s, unsigned worker)
 {

@@ -169,6 +169,18 @@ check_quota(struct scheduler *s)
 }
 
 static void
+keep_segments(struct scheduler *s)
+{
+	if (!s->old_claims_settled && recovery_is_over(s)) {
+		s->old_claims_settled = true;
+		segments_release_old(s->segments);
+	}
+	segments_tick(s->segments);
+	if (!s->draining)
+		compaction_tick(s->compaction);
+}
+
+static void
 on_tick(void *arg)
 {
 	struct scheduler *s = arg;
@@ -177,7 +189,7 @@ on_tick(void *arg)
 	timer_set(&s->tick, TICK_US);
 	if (s->ticks++ % TICKS_A_QUOTA == 0)
 		check_quota(s);
-	segments_tick(s->segments);
+	keep_segments(s);
 	dispatch_tick(s);
 	routes_tick(s);
 	stats_tick(s);
@@ -474,6 +486,15 @@ start(struct scheduler *s)
 	recovery_claims(s); /* reads records by itself */
 	s->reader = offload_new(s->loop);
 	segments_start(s->segments);
+	s->compaction = compaction_new(&(struct compaction_world){
+		.loop = s->loop,
+		.core = s->core,
+		.committer = s->committer,
+		.segments = s->segments,
+		.dir = s->spool.segments_fd,
+		.instance = s->spool.instance,
+		.after_us = conf_global(s->conf)->compact_after_us,
+	});
 	for (unsigned i = s->n_receivers; i < RECEIVERS_MAX; i++)
 		segments_seal_all(s->segments, i); /* there are fewer receivers now */
 	rc = stats_open(s);
@@ -501,6 +522,7 @@ stop(struct scheduler *s)
 	offload_free(&s->reader);
 	records_close(s);
 	segment_cache_free(&s->cache);
+	compaction_free(&s->compaction);
 	segments_free(&s->segments);
 	committer_free(&s->committer);
 	for (unsigned w = 0; w < WORKERS_MAX; w++)

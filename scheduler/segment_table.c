@@ -63,7 +63,7 @@ segment_table_at(struct segment_table *t, uint32_t number)
 }
 
 struct seg *
-segment_table_find(struct segment_table *t, uint32_t number)
+segment_table_find(const struct segment_table *t, uint32_t number)
 {
 	return number > 0 && number <= t->highest && t->segs[number].known ? &t->segs[number]
 									   : NULL;

@@ -66,7 +66,7 @@ void segment_table_clear(struct segment_table *t);
 /* Makes the number known to the table; pointers from before are void. */
 struct seg *segment_table_at(struct segment_table *t, uint32_t number);
 /* NULL when there is no such file. */
-struct seg *segment_table_find(struct segment_table *t, uint32_t number);
+struct seg *segment_table_find(const struct segment_table *t, uint32_t number);
 /* To the end of another list. */
 void segment_table_move(struct segment_table *t, uint32_t number, enum segment_list to);
 /* A number without a file; made when there is none. SEGMENTS_MAX: all are in use. */

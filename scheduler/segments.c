@@ -13,9 +13,9 @@
 
 #define OPEN_MAX 64 /* of one receiver, which uses three and may have missed a few when we died */
 
-#define THIN_SHARE     4        /* live records fill less than 1/THIN_SHARE */
+#define THIN_SHARE      4        /* live records fill less than 1/THIN_SHARE */
 #define CREATE_AGAIN_US 5000000u /* after one that failed */
-#define RETIRE_US      1000000u /* one surplus file at a time */
+#define RETIRE_US       1000000u /* one surplus file at a time */
 
 struct request {
 	unsigned owner;
@@ -37,7 +37,7 @@ struct segments {
 	struct segment_pool pool;
 	unsigned waiting[RECEIVERS_MAX]; /* requests on their way, by receiver */
 	bool creating;                   /* one for the pool */
-	bool tight; /* no file is made, none kept beyond SEGMENT_POOL_LOW */
+	bool tight;                      /* no file is made, none kept beyond SEGMENT_POOL_LOW */
 	uint64_t create_not_before_us, retire_not_before_us;
 	uint64_t files;
 };
@@ -50,7 +50,8 @@ struct job {
 static void job_done(void *arg, struct segment_job *base);
 
 static void
-job_start(struct segments *s, enum segment_job_kind kind, uint32_t number, uint64_t bytes, const struct request *r)
+job_start(struct segments *s, enum segment_job_kind kind, uint32_t number, uint64_t bytes,
+	  const struct request *r)
 {
 	struct job *j = mem_zalloc(sizeof *j);
 
@@ -202,7 +203,8 @@ stamped(struct segments *s, const struct job *j)
 		return;
 	}
 	/* Nothing lives in it: another file takes its place. */
-	log_error("segment=%u stamp=failed error=\"%s\" action=remove", j->base.number, err_text(j->base.rc));
+	log_error("segment=%u stamp=failed error=\"%s\" action=remove", j->base.number,
+		  err_text(j->base.rc));
 	retire(s, j->base.number);
 	serve(s, &j->request);
 }
@@ -211,7 +213,8 @@ static void
 not_created(struct segments *s, const struct job *j)
 {
 	log_error("segment=%u create=failed error=\"%s\"", j->base.number, err_text(j->base.rc));
-	segment_table_move(&s->t, j->base.number, j->base.rc == -E_EXISTS ? SEGMENT_LOST : SEGMENT_UNUSED);
+	segment_table_move(&s->t, j->base.number,
+			   j->base.rc == -E_EXISTS ? SEGMENT_LOST : SEGMENT_UNUSED);
 	s->create_not_before_us = loop_boot_us(s->loop) + CREATE_AGAIN_US;
 }
 
@@ -249,7 +252,8 @@ job_done(void *arg, struct segment_job *base)
 		break;
 	case SEGMENT_JOB_REMOVE:
 		if (!gone)
-			log_warn("segment=%u remove=failed error=\"%s\"", base->number, err_text(base->rc));
+			log_warn("segment=%u remove=failed error=\"%s\"", base->number,
+				 err_text(base->rc));
 		segment_table_move(&s->t, base->number, gone ? SEGMENT_UNUSED : SEGMENT_LOST);
 		break;
 	}
@@ -264,7 +268,8 @@ segments_tick(struct segments *s)
 	unsigned target = segment_pool_target(&s->pool, now);
 	uint32_t number;
 
-	if (!s->tight && unused_count(s) < target && !s->creating && now >= s->create_not_before_us) {
+	if (!s->tight && unused_count(s) < target && !s->creating &&
+	    now >= s->create_not_before_us) {
 		number = segment_table_unused(&s->t);
 		if (number == SEGMENTS_MAX)
 			return;
@@ -320,7 +325,8 @@ static void
 weigh(struct segments *s, uint32_t number)
 {
 	struct seg *g = &s->t.segs[number];
-	bool thin = g->live_kbytes * 1024 * THIN_SHARE < g->row.bytes && g->row.bytes == SEGMENT_BYTES && !g->no_move;
+	bool thin = g->live_kbytes * 1024 * THIN_SHARE < g->row.bytes &&
+		    g->row.bytes == SEGMENT_BYTES && !g->no_move;
 
 	if (g->list != SEGMENT_SEALED && g->list != SEGMENT_THIN)
 		return;
@@ -365,13 +371,14 @@ segments_thin_later(struct segments *s, uint32_t number, bool never)
 }
 
 int
-segments_check(struct segments *s, uint32_t number, uint64_t epoch, unsigned receiver, uint64_t offset, uint64_t bytes)
+segments_check(struct segments *s, uint32_t number, uint64_t epoch, unsigned receiver,
+	       uint64_t offset, uint64_t bytes)
 {
 	struct seg *g = segment_table_find(&s->t, number);
 
 	if (g == NULL || g->row.epoch != epoch || g->row.receiver != receiver || offset % 16 != 0 ||
-	    bytes > g->row.bytes || offset > g->row.bytes - bytes || offset < SEGMENT_HEADER_BYTES ||
-	    g->row.state == STORE_SEGMENT_FREE)
+	    bytes > g->row.bytes || offset > g->row.bytes - bytes ||
+	    offset < SEGMENT_HEADER_BYTES || g->row.state == STORE_SEGMENT_FREE)
 		return -E_DENIED;
 	if (offset + bytes <= g->row.committed)
 		return 0;
@@ -408,7 +415,10 @@ find_open(struct segments *s, uint32_t number, uint64_t epoch, unsigned owner)
 {
 	struct seg *g = segment_table_find(&s->t, number);
 
-	return g != NULL && g->row.epoch == epoch && g->row.receiver == owner && g->row.state == STORE_SEGMENT_OPEN ? g : NULL;
+	return g != NULL && g->row.epoch == epoch && g->row.receiver == owner &&
+			       g->row.state == STORE_SEGMENT_OPEN
+		       ? g
+		       : NULL;
 }
 
 void
@@ -472,7 +482,8 @@ segments_live(struct segments *s, uint32_t number, int delta, uint32_t kbytes)
 
 	if (g == NULL)
 		return;
-	CHECK(delta >= 0 || (g->live >= (uint32_t)-delta && g->live_kbytes >= (uint64_t)-delta * kbytes));
+	CHECK(delta >= 0 ||
+	      (g->live >= (uint32_t)-delta && g->live_kbytes >= (uint64_t)-delta * kbytes));
 	g->live = (uint32_t)((int64_t)g->live + delta);
 	g->live_kbytes = (uint64_t)((int64_t)g->live_kbytes + (int64_t)delta * kbytes);
 	weigh(s, number);
@@ -488,6 +499,14 @@ segments_pin(struct segments *s, uint32_t number, int delta)
 	CHECK(delta >= 0 || g->pins >= (uint32_t)-delta);
 	g->pins = (uint32_t)((int64_t)g->pins + delta);
 	weigh(s, number);
+}
+
+uint32_t
+segments_entries(const struct segments *s, uint32_t number)
+{
+	const struct seg *g = segment_table_find(&s->t, number);
+
+	return g == NULL ? 0 : g->live;
 }
 
 void
@@ -515,7 +534,8 @@ list_of(const struct store_segment *row)
 {
 	if (row->state == STORE_SEGMENT_FREE)
 		return SEGMENT_FREE;
-	if (row->state == STORE_SEGMENT_OPEN && (row->receiver < RECEIVERS_MAX || row->receiver == SEGMENTS_COMPACTOR))
+	if (row->state == STORE_SEGMENT_OPEN &&
+	    (row->receiver < RECEIVERS_MAX || row->receiver == SEGMENTS_COMPACTOR))
 		return segment_table_open_list(row->receiver);
 	return SEGMENT_SEALED;
 }
@@ -541,7 +561,9 @@ segments_restore_entry(struct segments *s, uint32_t number, uint64_t epoch, uint
 
 	if (g == NULL) {
 		/* The row is damaged; the file is not swept. */
-		struct store_segment row = { .epoch = epoch, .state = STORE_SEGMENT_SEALED, .bytes = SEGMENT_BYTES };
+		struct store_segment row = { .epoch = epoch,
+					     .state = STORE_SEGMENT_SEALED,
+					     .bytes = SEGMENT_BYTES };
 
 		if (number == 0 || number >= SEGMENTS_MAX)
 			return;
@@ -573,7 +595,8 @@ note_info(struct segments *s, uint32_t number, const struct segment_info *info)
 {
 	struct seg *g = &s->t.segs[number];
 
-	/* Stamped, but the commit that named the epoch did not come any more: it is not given again. */
+	/* Stamped, but the commit that named the epoch did not come any more: it is not given
+	 * again. */
 	if (info->epoch >= committer_meta_view(s->committer)->next_epoch)
 		committer_meta(s->committer)->next_epoch = info->epoch + 1;
 	if (info->bytes != g->row.bytes) {
@@ -615,11 +638,13 @@ start_one(struct segments *s, uint32_t number)
 		return;
 	}
 	if (rc != 0)
-		log_error("segment=%u header=unreadable error=\"%s\" live=%u", number, err_text(rc), g->live);
+		log_error("segment=%u header=unreadable error=\"%s\" live=%u", number, err_text(rc),
+			  g->live);
 	else
 		note_info(s, number, &info);
 	if (g->list == SEGMENT_OPEN_COMPACTOR) {
-		/* A worker may read from it under a claim of our earlier life whose row was not committed any more. */
+		/* A worker may read from it under a claim of our earlier life whose row was not
+		 * committed any more. */
 		g->pins++;
 		g->row.state = STORE_SEGMENT_SEALED;
 		segment_table_mark(&s->t, number);
@@ -633,7 +658,8 @@ segments_release_old(struct segments *s)
 {
 	uint32_t n;
 
-	while ((n = s->t.lists[SEGMENT_OPEN_COMPACTOR].first) != 0 && s->t.segs[n].row.state == STORE_SEGMENT_SEALED) {
+	while ((n = s->t.lists[SEGMENT_OPEN_COMPACTOR].first) != 0 &&
+	       s->t.segs[n].row.state == STORE_SEGMENT_SEALED) {
 		segment_table_move(&s->t, n, SEGMENT_SEALED);
 		segments_pin(s, n, -1);
 	}
@@ -653,8 +679,8 @@ segments_start(struct segments *s)
 }
 
 struct segments *
-segments_new(struct loop *loop, struct committer *committer, int dir, const unsigned char instance[16],
-	     segments_opened *fn, void *arg)
+segments_new(struct loop *loop, struct committer *committer, int dir,
+	     const unsigned char instance[16], segments_opened *fn, void *arg)
 {
 	struct segments *s = mem_zalloc(sizeof *s);
 

@@ -75,26 +75,36 @@ event_strings(struct event *e, const struct result_strings *st)
 	e->body_bytes = st->body_bytes;
 }
 
-static void
-put_row(struct scheduler *s, const struct core_entry_facts *f, const struct core_decision *d)
+struct store_row
+settle_row(const struct core_entry_facts *f)
 {
-	struct store_row row = {
+	return (struct store_row){
 		.queue = f->queue,
 		.segment = f->segment,
 		.epoch = f->epoch,
 		.offset = f->offset16,
-		.due_s = d->due_s,
+		.due_s = f->due_s,
 		.received_s = f->received_s,
 		.job = f->job,
 		.sender_domain = f->sender_domain,
-		.attempts = d->attempts,
+		.attempts = f->attempts,
 		.n_rcpts = f->n_rcpts,
 		.first_rcpt = f->first_rcpt,
 		.kbytes = f->kbytes,
-		.flags = d->row_flags,
-		.done = d->done,
+		.flags = f->row_flags,
+		.done = f->done,
 	};
+}
 
+static void
+put_row(struct scheduler *s, const struct core_entry_facts *f, const struct core_decision *d)
+{
+	struct store_row row = settle_row(f);
+
+	row.due_s = d->due_s;
+	row.attempts = d->attempts;
+	row.flags = d->row_flags;
+	row.done = d->done;
 	committer_put_row(s->committer, COMMIT_SETTLE, f->key, &row);
 }
 

@@ -15,6 +15,7 @@
 #include "common/queue/spool.h"
 #include "common/queue/store.h"
 #include "scheduler/committer.h"
+#include "scheduler/compaction.h"
 #include "scheduler/core/core.h"
 #include "scheduler/names.h"
 #include "scheduler/offload.h"
@@ -72,6 +73,8 @@ struct scheduler {
 	struct names *names;
 	struct committer *committer;
 	struct segments *segments;
+	struct compaction *compaction; /* NULL while starting */
+	bool old_claims_settled;
 	struct offload *reader; /* reads records; NULL while starting */
 	struct records *records; /* who waits for it */
 	struct segment_cache *cache; /* the reader thread's */
@@ -174,6 +177,8 @@ void settle_connect(struct scheduler *s, uint32_t queue, uint32_t source_ip, str
 		    struct slice mta, struct slice reason);
 void settle_queue_row(struct scheduler *s, uint32_t queue);
 
+/* An entry's row as the index has it. */
+struct store_row settle_row(const struct core_entry_facts *f);
 struct slice settle_rcpt_address(const struct record *rec, const struct core_entry_facts *f, unsigned index);
 bool settle_rcpt_is_done(const struct core_entry_facts *f, unsigned index);
 
@@ -206,6 +211,8 @@ void recovery_held(struct scheduler *s, unsigned worker, const struct message *m
 struct old_claim *recovery_lease(struct scheduler *s, unsigned worker, uint64_t lease, struct settle_source *from);
 /* The worker is dead: what it still ran is settled from its table. */
 void recovery_worker_gone(struct scheduler *s, unsigned worker);
+/* Nothing of our earlier life is out any more. */
+bool recovery_is_over(const struct scheduler *s);
 /* A worker has said all it holds (or is new): what is left of its old claims is settled. */
 void recovery_worker_known(struct scheduler *s, unsigned worker);
 

@@ -145,6 +145,7 @@ put_totals(struct scheduler *s)
 	struct stat_totals t = s->totals;
 	struct committer_counts c;
 	struct segments_counts g;
+	struct compaction_counts m;
 	struct core_totals k;
 
 	core_totals(s->core, &k);
@@ -170,6 +171,10 @@ put_totals(struct scheduler *s)
 	t.segments = g.files;
 	t.segments_free = g.unused;
 	t.segments_thin = g.thin;
+	compaction_counts(s->compaction, &m);
+	t.segments_moved = m.segments;
+	t.records_moved = m.records;
+	t.moved_bytes = m.bytes;
 	stat_put_totals(s->stat, &t);
 }
 

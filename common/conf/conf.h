@@ -63,6 +63,7 @@ struct conf_global {
 	unsigned receivers;
 	uint64_t total_max_smtp_out; /* CONF_UNLIMITED or N */
 	uint64_t total_max_smtp_in;
+	uint64_t compact_after_us;
 };
 const struct conf_global *conf_global(const struct conf *c);
 

@@ -15,6 +15,7 @@
 	C("name-server", NAME_SERVER, "", NULL, "127.0.0.1@53", "DNS resolvers; those of the machine unless given") \
 	B(total_max_smtp_out, "total-max-smtp-out", COUNT_U, "1..", "unlimited", NULL, "most outbound connections of all queues together") \
 	B(total_max_smtp_in, "total-max-smtp-in", COUNT_U, "1..", "1000", NULL, "most inbound connections") \
+	R(compact_after_us, "compact-after", INTERVAL, "0..30d", "10m", NULL, "how long a file of the spool is mostly dead before its queued mail moves together") \
 	C("always-allow-relaying", BOOL, "", "false", NULL, "what sources may do unless they say otherwise") \
 	C("allow-destinations", CIDRS, "", NULL, "[ \"127.0.0.0/8\" ]", "loopback, private or own addresses that mail may go to all the same") \
 	C("smtp-listeners", LIST, "smtp-listener", NULL, NULL, "sockets for SMTP") \

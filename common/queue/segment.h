@@ -9,7 +9,9 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "common/base/buf.h"
 #include "common/base/file.h"
+#include "common/base/ids.h"
 #include "common/base/str.h"
 
 #define SEGMENT_HEADER_BYTES 4096
@@ -54,6 +56,13 @@ int64_t segment_append(struct segment_writer *w, struct iovec *iov, int n);
 /* fdatasync. 0 or -E_* and w->failed. */
 int segment_sync(struct segment_writer *w);
 void segment_writer_close(struct segment_writer *w);
+
+/* Moving records to another segment. Opens one of epoch `epoch` to read from: the descriptor or -E_*. */
+int segment_source_open(int dir, uint32_t number, uint64_t epoch, const unsigned char instance[16]);
+/* Appends a copy of record `id` at `offset` of the source: checked whole, stamped for `w`. Its offset in `w`;
+ * -E_* with w->failed when writing failed, without when the record is not good. */
+int64_t segment_copy(struct segment_writer *w, int source, uint64_t epoch, uint64_t offset, msg_id_t id,
+		     struct buf *scratch);
 
 /* The reading end: a small cache of read-only maps and descriptors, one per thread that reads. */
 struct segment_cache;

@@ -130,6 +130,9 @@ void core_entry_get(const struct core *c, uint32_t entry, struct core_entry_fact
 /* Is `entry` (still) the one of this key? Any number may be asked. */
 bool core_entry_is(const struct core *c, uint32_t entry, struct entry_key key);
 bool core_entry_is_claimed(const struct core *c, uint32_t entry);
+/* Its record lies elsewhere now. False, and nothing changed, unless it waits in its queue: it is not committed yet,
+ * claimed or leaving. */
+bool core_entry_move(struct core *c, uint32_t entry, uint32_t segment, uint32_t offset16, uint64_t epoch);
 /* An operator deletes it: false when it is claimed now (the caller tries again after its result). The entry
  * leaves its queue; core_entry_gone() when the deletion is durable. */
 bool core_entry_withdraw(struct core *c, const struct core_now *now, uint32_t entry);

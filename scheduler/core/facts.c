@@ -301,6 +301,19 @@ core_entry_gone(struct core *c, const struct core_now *now, uint32_t entry)
 }
 
 bool
+core_entry_move(struct core *c, uint32_t entry, uint32_t segment, uint32_t offset16, uint64_t epoch)
+{
+	struct entry *en = known(c, entry);
+
+	if (en->place != PLACE_READY && en->place != PLACE_DEFERRED)
+		return false;
+	note_epoch(c, segment, epoch);
+	en->segment = segment & 0x3fffff;
+	en->offset16 = offset16;
+	return true;
+}
+
+bool
 core_entry_withdraw(struct core *c, const struct core_now *now, uint32_t entry)
 {
 	struct entry *en = known(c, entry);
