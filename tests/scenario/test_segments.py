@@ -1,11 +1,15 @@
 """Segments for life: files come and go with the mail in them, behind the back of those who deliver it."""
 import glob
 import os
+import re
 import signal
-import time
+import subprocess
+
+import pytest
 
 import harness
 import ledger
+from conftest import program
 
 LATER = """providers = ( { name = "p"; listen = [ "127.0.0.1:%d" ]; features = [ "PIPELINING", "8BITMIME" ];
   rules = ( { stage = "rcpt"; reply = "450 4.2.1 later"; } ); } );"""
@@ -24,6 +28,17 @@ def totals(sluice):
     return got.get("totals") or {}
 
 
+@pytest.fixture
+def ends():
+    """What is added ends with the test, however that ends."""
+    started = []
+    yield started
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.communicate()
+
+
 def judge(sluice, sinks, loads):
     sent = ledger.Load([load.ledger_path for load in loads])
     sluice.wait_recorded(sent.acked, 60)
@@ -33,7 +48,7 @@ def judge(sluice, sinks, loads):
     return report
 
 
-def test_thin_segments_move_together(folder):
+def test_thin_segments_move_together(folder, ends):
     """20,000 deferred messages lie thin among a gigabyte of delivered ones. Their files become few while mail flows and the
     scheduler is killed in the middle of moving; then all of it is delivered, each byte as it came."""
     port, later_port = harness.free_port(), harness.free_port()
@@ -42,12 +57,14 @@ def test_thin_segments_move_together(folder):
     domains = ('domains = ( { name = "later.example"; smtp-hosts = "[127.0.0.1]:%d"; retry-after = "1s"; retry-recipients-after = "1h"; }, '
                '{ name = "*"; smtp-hosts = "[127.0.0.1]:%d"; retry-after = "1s"; } );' % (later_port, port))
     loads, sinks = [], [sink]
+    ends += [sink, later]
     with harness.Sluice(folder, domains=domains, top='compact-after = "1h";') as sluice:
         small = harness.Load(folder, sluice.target, "-s", 60, "-m", 20000, "--size", "2k", "--domains", "later.example", "--rate", 2000,
                              "--reconnect", "--insist", name="small")
         large = harness.Load(folder, sluice.target, "-s", 10, "-m", 10000, "--size", "100k", "--domain-count", 10, "--reconnect",
                              "--insist", name="large")
         loads += [small, large]
+        ends += loads
         assert small.wait(120)["acknowledged"] >= 20000 and large.wait(120)["acknowledged"] >= 10000
         harness.wait_for(lambda: sluice.queued() == 20000, 30, 0.1)
         most = files(sluice)
@@ -57,6 +74,7 @@ def test_thin_segments_move_together(folder):
         flow = harness.Load(folder, sluice.target, "-s", 4, "--duration", 1000, "--size", "20k", "--rate", 100, "--domain-count", 5,
                             "--reconnect", "--insist", name="flow")
         loads.append(flow)
+        ends.append(flow)
         moved = 0
         for _ in range(4):
             harness.wait_for(lambda: totals(sluice).get("records_moved", 0) > 500, 20)
@@ -75,6 +93,7 @@ def test_thin_segments_move_together(folder):
         later.stop()
         after = harness.Sink(folder, [f"127.0.0.1:{later_port}"], name="after")
         sinks.append(after)
+        ends.append(after)
         flow.stop()
         flow.wait()
         assert sluice.sluice("schedule", "later.example/*", "--retry-recipients").returncode == 0
@@ -85,3 +104,71 @@ def test_thin_segments_move_together(folder):
         assert "signal=6" not in log and "unreadable" not in log and "quarantined" not in log, sluice.complaints()
     for s in sinks:
         s.stop()
+
+
+def test_nobody_waits_for_a_segment(folder, ends):
+    """More than a gigabyte in large messages: segment after segment, and the receivers always have the next one."""
+    port = harness.free_port()
+    sink = harness.Sink(folder, [f"127.0.0.1:{port}"])
+    ends.append(sink)
+    with harness.Sluice(folder, sink_port=port, receivers=2) as sluice:
+        load = harness.Load(folder, sluice.target, "-s", 20, "-m", 12000, "--size", "100k", "--domain-count", 10)
+        ends.append(load)
+        assert load.wait(120)["acknowledged"] == 12000
+        sluice.wait_drained()
+        judge(sluice, [sink], [load])
+        receivers = sluice.stat()["receiver"]
+        waits = [r["seg_wait_us_max"] for r in receivers]
+        written = sum(r["bytes"] for r in receivers)
+        print(f"{written >> 20} MiB in segments of 64, longest waits {waits} us")
+        assert written > 16 * (64 << 20) and len(waits) == 2
+        assert max(waits) < 500000  # ten times what it may be
+        # In use, spare, and what the pool keeps when the traffic is over.
+        harness.wait_for(lambda: totals(sluice)["segments"] - totals(sluice)["segments_free"] <= 5, 20, 0.2)
+        harness.wait_for(lambda: totals(sluice)["segments_free"] <= 4, 60, 0.2)
+    sink.stop()
+
+
+CALL = re.compile(r"(?:pwritev|fdatasync)\(\d+<([^>]*)>.* = (-?\d+)")
+OPENED = re.compile(r"openat\(.* = \d+<([^>]*[.]seg)>")
+
+
+@pytest.mark.parametrize("call", ["pwritev", "fdatasync"])
+def test_after_a_failed_write_the_segment_is_left_alone(folder, call, ends):
+    port = harness.free_port()
+    sink = harness.Sink(folder, [f"127.0.0.1:{port}"])
+    ends.append(sink)
+    with harness.Sluice(folder, sink_port=port) as sluice:
+        load = harness.Load(folder, sluice.target, "-s", 20, "--duration", 1000, "--domain-count", 5, "--reconnect", "--insist")
+        ends.append(load)
+        harness.wait_for(lambda: load.acknowledged() > 200, 20)
+        trace = os.path.join(folder, "trace")
+        tracer = subprocess.Popen([program("strace"), "-f", "-y", "-o", trace, "-e", "trace=openat,pwritev,fdatasync", "-e",
+                                   f"inject={call}:error=EIO:when=20+60", "-p", str(sluice.pids("receiver")[0])],
+                                  stderr=subprocess.PIPE, text=True)
+        try:
+            harness.wait_for(lambda: sluice.log().count("write failed") >= 3, 40)
+            before = load.acknowledged()
+            harness.wait_for(lambda: load.acknowledged() > before + 50, 30)
+        finally:
+            tracer.terminate()
+            tracer.communicate(timeout=10)
+        load.stop()
+        assert load.wait()["refused_temporary"] > 0
+        sluice.wait_drained()
+        judge(sluice, [sink], [load])
+        bad, failures, later = set(), 0, []
+        for line in open(trace):
+            opened, called = OPENED.search(line), CALL.search(line)
+            if opened:
+                bad.discard(opened.group(1))  # a new file of this number
+            elif called:
+                path, result = called.group(1), int(called.group(2))
+                later += [line] if path in bad else []
+                if result < 0:
+                    failures += 1
+                    bad.add(path)
+        assert failures >= 3 and not later, (failures, later[:3])
+        harness.wait_for(lambda: sluice.stat()["receiver"][0]["seg_failed"] >= 3, 10)
+        assert "signal=6" not in sluice.log(), sluice.complaints()
+    sink.stop()

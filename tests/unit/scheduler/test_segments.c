@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "common/queue/segment.h"
+#include "scheduler/segment_pool.h"
 #include "scheduler/segments.h"
 
 struct world {
@@ -157,6 +158,242 @@ row_that_was_lost(void **state)
 	end(f);
 }
 
+static void
+stop_soon(void *arg)
+{
+	struct fixture *f = arg;
+
+	loop_stop(f->loop);
+}
+
+/* Lets commits and jobs come to rest. */
+static void
+run_for(struct fixture *f, unsigned ms)
+{
+	struct timer t = { 0 };
+
+	timer_init(&t, f->loop, stop_soon, f);
+	timer_set(&t, ms * 1000u);
+	fx_run(f);
+	timer_clear(&t);
+}
+
+/* Runs until the file is gone, or not. */
+static bool
+goes(struct fixture *f, uint32_t number)
+{
+	for (int i = 0; i < 100 && has_file(f, number); i++)
+		run_for(f, 20);
+	return !has_file(f, number);
+}
+
+static void
+open_row(struct world *w, uint32_t number, uint64_t epoch, unsigned owner)
+{
+	struct store_segment row = { .epoch = epoch,
+				     .bytes = SEGMENT_BYTES,
+				     .committed = SEGMENT_HEADER_BYTES,
+				     .state = STORE_SEGMENT_OPEN,
+				     .receiver = (uint8_t)owner };
+
+	segments_restore(w->segments, number, &row);
+}
+
+/* With an empty pool a file is made at once; where the disk is tight there is none. */
+static void
+nothing_free(void **state)
+{
+	struct world w;
+	struct fixture *f = make(&w, 7);
+	struct segments_counts counts;
+	unsigned asked = 0;
+
+	(void)state;
+	segments_request(w.segments, 3, 17, 0);
+	fx_run(f);
+	assert_int_equal(w.rc, 0);
+	assert_true(has_file(f, w.number));
+	assert_int_equal(segments_check(w.segments, w.number, w.epoch, 3, SEGMENT_HEADER_BYTES, 64),
+			 1);
+	assert_int_equal(segments_check(w.segments, w.number, w.epoch, 2, SEGMENT_HEADER_BYTES, 64),
+			 -E_DENIED);
+	segments_tight(w.segments, true);
+	for (;;) {
+		segments_counts(w.segments, &counts);
+		w.rc = 1;
+		asked++;
+		assert_true(segments_request(w.segments, 3, 17, 0));
+		if (w.rc == -E_FULL)
+			break;
+		assert_true(asked < 10);
+		fx_run(f);
+		assert_int_equal(w.rc, 0);
+	}
+	segments_tight(w.segments, false);
+	end(f);
+}
+
+/* A receiver may not take them all. */
+static void
+too_many_open(void **state)
+{
+	struct world w;
+	struct fixture *f = make(&w, 100);
+
+	(void)state;
+	for (uint32_t n = 1; n < 64; n++)
+		open_row(&w, n, n, 3);
+	assert_true(segments_request(w.segments, 3, 17, 0));
+	assert_false(segments_request(w.segments, 3, 17, 0));
+	fx_run(f);
+	assert_false(segments_request(w.segments, 3, 17, 0));
+	segments_seal(w.segments, 5, 5, 3, false);
+	assert_true(segments_request(w.segments, 3, 17, 0));
+	end(f);
+}
+
+/* Its SEG_OPEN died with the scheduler that sent it: sealed when the receiver has named the others.
+ */
+static void
+open_and_unknown(void **state)
+{
+	struct world w;
+	struct fixture *f = make(&w, 20);
+
+	(void)state;
+	for (uint32_t n = 1; n <= 3; n++) {
+		make_file(f, n, 10 + n, STORE_SEGMENT_OPEN, false);
+		open_row(&w, n, 10 + n, n == 3 ? 4 : 3);
+	}
+	segments_start(w.segments);
+	segments_held_begin(w.segments, 3);
+	segments_held(w.segments, 1, 11, 3);
+	segments_held(w.segments, 3, 13, 3); /* another's */
+	assert_int_equal(segments_check(w.segments, 2, 12, 3, SEGMENT_HEADER_BYTES, 64), 1);
+	segments_held_end(w.segments, 3);
+	assert_int_equal(segments_check(w.segments, 1, 11, 3, SEGMENT_HEADER_BYTES, 64), 1);
+	assert_int_equal(segments_check(w.segments, 2, 12, 3, SEGMENT_HEADER_BYTES, 64), -E_DENIED);
+	assert_int_equal(segments_check(w.segments, 3, 13, 4, SEGMENT_HEADER_BYTES, 64), 1);
+	end(f);
+}
+
+/* What compaction had open is kept until no claim of that life can be read from it. */
+static void
+half_written_by_compaction(void **state)
+{
+	struct world w;
+	struct fixture *f = make(&w, 20);
+	struct segments_counts counts;
+
+	(void)state;
+	make_file(f, 1, 11, STORE_SEGMENT_OPEN, false);
+	open_row(&w, 1, 11, SEGMENTS_COMPACTOR);
+	segments_start(w.segments);
+	run_for(f, 300);
+	for (int i = 0; i < 6; i++) { /* whoever asks, gets another one */
+		segments_request(w.segments, 3, 17, 0);
+		fx_run(f);
+		assert_int_equal(w.rc, 0);
+		assert_true(w.number > 1);
+	}
+	segments_release_old(w.segments);
+	segments_release_old(w.segments);
+	run_for(f, 300);
+	segments_counts(w.segments, &counts);
+	assert_int_equal(counts.sealed + counts.thin, 0);
+	end(f);
+}
+
+/* A file whose write failed is not used again; nor is what a crash left half made. */
+static void
+failed_and_unfinished(void **state)
+{
+	struct world w;
+	struct fixture *f = make(&w, 20);
+	int fd;
+
+	(void)state;
+	make_file(f, 1, 11, STORE_SEGMENT_OPEN, false);
+	make_file(f, 2, 12, STORE_SEGMENT_OPEN, false);
+	open_row(&w, 1, 11, 3);
+	open_row(&w, 2, 12, 3);
+	fd = openat(f->spool.segments_fd, "00000009.seg.new", O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+	assert_true(fd >= 0);
+	close(fd);
+	segments_start(w.segments);
+	assert_int_not_equal(faccessat(f->spool.segments_fd, "00000009.seg.new", F_OK, 0), 0);
+	segments_live(w.segments, 1, 1, 5);
+	segments_seal(w.segments, 1, 11, 3, true);
+	segments_seal(w.segments, 2, 12, 3, false);
+	run_for(f, 200);
+	assert_true(has_file(f, 1)); /* mail lives in it */
+	segments_live(w.segments, 1, -1, 5);
+	assert_true(goes(f, 1));
+	assert_true(has_file(f, 2));
+	end(f);
+}
+
+/* Thin is what live mail fills to less than a quarter, sealed, the longest first. */
+static void
+thin_ones(void **state)
+{
+	struct world w;
+	struct fixture *f = make(&w, 20);
+	const uint32_t quarter = SEGMENT_BYTES / 1024 / 4;
+	struct segments_thin thin[8];
+
+	(void)state;
+	for (uint32_t n = 1; n <= 4; n++)
+		open_row(&w, n, n, 3);
+	for (uint32_t n = 1; n <= 4; n++) {
+		segments_live(w.segments, n, 1, 1);
+		segments_live(w.segments, n, 1, quarter - (n == 4));
+	}
+	assert_int_equal(segments_thin(w.segments, 0, thin, 8), 0); /* open */
+	for (uint32_t n = 1; n <= 4; n++)
+		segments_seal(w.segments, n, n, 3, false);
+	assert_int_equal(segments_thin(w.segments, 0, thin, 8), 0);
+	segments_live(w.segments, 3, -1, 1);
+	assert_int_equal(segments_thin(w.segments, 0, thin, 8), 0); /* a quarter */
+	segments_live(w.segments, 4, -1, 1);
+	segments_live(w.segments, 2, -1, quarter);
+	assert_int_equal(segments_thin(w.segments, 0, thin, 8), 2);
+	assert_int_equal(thin[0].number, 4);
+	assert_int_equal(thin[0].live_kbytes, quarter - 1);
+	assert_int_equal(thin[1].number, 2);
+	assert_int_equal(segments_thin(w.segments, 1000000, thin, 8), 0); /* not old enough */
+	segments_thin_later(w.segments, 4, false);
+	assert_int_equal(segments_thin(w.segments, 0, thin, 1), 1);
+	assert_int_equal(thin[0].number, 2);
+	segments_thin_later(w.segments, 2, true);
+	assert_int_equal(segments_thin(w.segments, 0, thin, 8), 1);
+	segments_live(w.segments, 2, 1, 0);
+	segments_live(w.segments, 2, -1, 0);
+	assert_int_equal(segments_thin(w.segments, 0, thin, 8), 1); /* left alone */
+	end(f);
+}
+
+static void
+pool_follows_traffic(void **state)
+{
+	struct segment_pool p = { 0 };
+	uint64_t t = 1000000000u;
+
+	(void)state;
+	assert_int_equal(segment_pool_target(&p, t), SEGMENT_POOL_LOW);
+	/* Three a second: nine for three seconds. */
+	for (int s = 0; s < 4; s++, t += 1000000) {
+		for (int i = 0; i < 3; i++)
+			segment_pool_note(&p, t + (unsigned)i * 1000, SEGMENT_BYTES);
+	}
+	assert_int_equal(segment_pool_target(&p, t), 9);
+	assert_int_equal(segment_pool_target(&p, t + 4000000), 9);
+	assert_int_equal(segment_pool_target(&p, t + 12000000), SEGMENT_POOL_LOW);
+	segment_pool_note(&p, t + 20000000, 100ull * SEGMENT_BYTES);
+	assert_int_equal(segment_pool_target(&p, t + 20000000), SEGMENT_POOL_HIGH);
+	assert_int_equal(segment_pool_target(&p, t + 90000000), SEGMENT_POOL_LOW);
+}
+
 int
 main(void)
 {
@@ -164,6 +401,13 @@ main(void)
 		cmocka_unit_test(epoch_in_a_file_only),
 		cmocka_unit_test(file_that_cannot_be_stamped),
 		cmocka_unit_test(row_that_was_lost),
+		cmocka_unit_test(nothing_free),
+		cmocka_unit_test(too_many_open),
+		cmocka_unit_test(open_and_unknown),
+		cmocka_unit_test(half_written_by_compaction),
+		cmocka_unit_test(failed_and_unfinished),
+		cmocka_unit_test(thin_ones),
+		cmocka_unit_test(pool_follows_traffic),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
