@@ -9,6 +9,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "receiver/flush.h"
+#include "receiver/notice.h"
 #include "receiver/room.h"
 
 #define ID_BLOCK     32768
@@ -175,30 +176,12 @@ note_room(struct inlet *in)
 	in->no_room_since_us = 0;
 }
 
-static struct parcel *
-queue_notice(struct inlet *in, struct parcel_list *l, uint16_t kind, uint32_t number,
-	     uint64_t epoch)
-{
-	struct parcel *p = mem_zalloc(sizeof *p);
-
-	p->notice = kind;
-	p->segment = number;
-	p->epoch = epoch;
-	in->n++;
-	parcel_push(l, p);
-	return p;
-}
-
 /* A SEAL goes out behind the NEWs before it: a sealed segment without live rows is recycled. */
 static void
-queue_seal(struct inlet *in, struct parcel_list *l, const struct message *seal, bool told_before)
+queue_notice(struct inlet *in, struct parcel_list *l, struct parcel *notice)
 {
-	struct parcel *p = queue_notice(in, l, MESSAGE_SEG_SEAL, seal->u.seg_seal.number,
-					seal->u.seg_seal.epoch);
-
-	p->sent = told_before;
-	p->offset = seal->u.seg_seal.end;
-	p->failed = seal->u.seg_seal.failed != 0;
+	in->n++;
+	parcel_push(l, notice);
 }
 
 static void
@@ -208,7 +191,7 @@ seal_place(struct inlet *in, enum room_place place, uint64_t end, bool failed)
 
 	room_seal(&in->room, place, end, &seal);
 	seal.u.seg_seal.failed = failed;
-	queue_seal(in, &in->outgoing, &seal, false);
+	queue_notice(in, &in->outgoing, notice_seal(&seal, false));
 	room_shift(&in->room);
 	note_room(in);
 }
@@ -231,7 +214,7 @@ take_segment(struct inlet *in, const struct message *m)
 	seal.u.seg_seal.number = m->u.seg_open.number;
 	seal.u.seg_seal.epoch = m->u.seg_open.epoch;
 	seal.u.seg_seal.end = SEGMENT_HEADER_BYTES;
-	queue_seal(in, &in->outgoing, &seal, false);
+	queue_notice(in, &in->outgoing, notice_seal(&seal, false));
 }
 
 /* Asks for what runs low; what the ring does not take is asked for next turn. */
@@ -443,17 +426,9 @@ send_new(struct inlet *in, struct parcel *p)
 static bool
 send_notice(struct inlet *in, struct parcel *p)
 {
-	struct message m = { .kind = p->notice };
+	struct message m;
 
-	if (p->notice == MESSAGE_SEG_HELD) {
-		m.u.seg_held.number = p->segment;
-		m.u.seg_held.epoch = p->epoch;
-	} else {
-		m.u.seg_seal.number = p->segment;
-		m.u.seg_seal.epoch = p->epoch;
-		m.u.seg_seal.end = p->offset;
-		m.u.seg_seal.failed = p->failed;
-	}
+	notice_message(p, &m);
 	if (channel_send(in->channel, &m, SLICE_NONE) != 0)
 		return false;
 	if (!p->sent && p->notice == MESSAGE_SEG_SEAL)
@@ -539,23 +514,6 @@ inlet_disconnect(struct inlet *in)
 	room_forget_asked(&in->room);
 }
 
-/* What was to be said to the last scheduler of the segments we hold. */
-static void
-drop_held(struct inlet *in)
-{
-	struct parcel_list keep = { 0 };
-
-	for (struct parcel *p; (p = parcel_pop(&in->outgoing)) != NULL;) {
-		if (p->notice != MESSAGE_SEG_HELD) {
-			parcel_push(&keep, p);
-			continue;
-		}
-		in->n--;
-		parcel_free(p);
-	}
-	in->outgoing = keep;
-}
-
 /* What the last scheduler may not have kept is told to the new one, in the old order. */
 static void
 tell_again(struct inlet *in)
@@ -566,17 +524,18 @@ tell_again(struct inlet *in)
 	for (struct parcel *p; (p = parcel_pop(&in->sent)) != NULL;)
 		parcel_push(&again, p);
 	for (unsigned i = from; i < in->n_seals; i++)
-		queue_seal(in, &again, &in->seals[i % SEALS_KEPT], true);
-	drop_held(in);
+		queue_notice(in, &again, notice_seal(&in->seals[i % SEALS_KEPT], true));
+	in->n -= notice_drop_held(&in->outgoing);
 	parcel_prepend(&in->outgoing, &again);
 	/* Behind all of that: what of ours it then has open and does not hear of here, we never
 	 * had. */
 	for (enum room_place i = 0; i < ROOM_PLACES; i++) {
 		if (room_has(&in->room, i))
-			queue_notice(in, &in->outgoing, MESSAGE_SEG_HELD,
-				     in->room.at[i].info.number, in->room.at[i].info.epoch);
+			queue_notice(
+				in, &in->outgoing,
+				notice_held(in->room.at[i].info.number, in->room.at[i].info.epoch));
 	}
-	queue_notice(in, &in->outgoing, MESSAGE_SEG_HELD, 0, 0);
+	queue_notice(in, &in->outgoing, notice_held(0, 0));
 }
 
 void
@@ -719,7 +678,7 @@ inlet_seal_all(struct inlet *in)
 			struct message seal;
 
 			room_seal(&in->room, i, in->room.at[i].end, &seal);
-			queue_seal(in, &in->outgoing, &seal, false);
+			queue_notice(in, &in->outgoing, notice_seal(&seal, false));
 		}
 	}
 	send_outgoing(in);

@@ -8,39 +8,13 @@
 #include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
-#include "scheduler/segment_jobs.h"
-#include "scheduler/segment_pool.h"
+#include "scheduler/segments_impl.h"
 
 #define OPEN_MAX 64 /* of one receiver, which uses three and may have missed a few when we died */
 
 #define THIN_SHARE      4        /* live records fill less than 1/THIN_SHARE */
 #define CREATE_AGAIN_US 5000000u /* after one that failed */
 #define RETIRE_US       1000000u /* one surplus file at a time */
-
-struct request {
-	unsigned owner;
-	uint32_t generation;
-	uint64_t bytes;
-	segments_opened *fn;
-	void *arg;
-};
-
-struct segments {
-	struct loop *loop;
-	struct committer *committer;
-	struct segment_jobs *jobs;
-	segments_opened *fn;
-	void *arg;
-	int dir;
-	unsigned char instance[16];
-	struct segment_table t;
-	struct segment_pool pool;
-	unsigned waiting[RECEIVERS_MAX]; /* requests on their way, by receiver */
-	bool creating;                   /* one for the pool */
-	bool tight;                      /* no file is made, none kept beyond SEGMENT_POOL_LOW */
-	uint64_t create_not_before_us, retire_not_before_us;
-	uint64_t files;
-};
 
 struct job {
 	struct segment_job base;
@@ -168,9 +142,8 @@ open_for(struct segments *s, uint32_t number, uint64_t epoch, const struct reque
 }
 
 /* Files come and go ---------------------------------------------------------------------------- */
-/* A free segment's file goes, and its row with it. */
-static void
-retire(struct segments *s, uint32_t number)
+void
+segments_retire(struct segments *s, uint32_t number)
 {
 	struct seg *g = segment_table_at(&s->t, number);
 
@@ -205,7 +178,7 @@ stamped(struct segments *s, const struct job *j)
 	/* Nothing lives in it: another file takes its place. */
 	log_error("segment=%u stamp=failed error=\"%s\" action=remove", j->base.number,
 		  err_text(j->base.rc));
-	retire(s, j->base.number);
+	segments_retire(s, j->base.number);
 	serve(s, &j->request);
 }
 
@@ -277,7 +250,7 @@ segments_tick(struct segments *s)
 		job_start(s, SEGMENT_JOB_CREATE, number, SEGMENT_BYTES, NULL);
 	} else if (unused_count(s) > 2 * target && now >= s->retire_not_before_us) {
 		s->retire_not_before_us = now + RETIRE_US;
-		retire(s, s->t.lists[SEGMENT_FREE].last);
+		segments_retire(s, s->t.lists[SEGMENT_FREE].last);
 	}
 }
 
@@ -286,7 +259,7 @@ segments_tight(struct segments *s, bool tight)
 {
 	s->tight = tight;
 	while (tight && unused_count(s) > SEGMENT_POOL_LOW)
-		retire(s, s->t.lists[SEGMENT_FREE].last);
+		segments_retire(s, s->t.lists[SEGMENT_FREE].last);
 }
 
 /* Life ----------------------------------------------------------------------------------------- */
@@ -303,7 +276,7 @@ is_free_now(void *ctx, uint64_t number, uint64_t epoch, uint64_t unused)
 	if (s->tight)
 		most = SEGMENT_POOL_LOW;
 	if (unused_count(s) >= most || g->row.bytes != SEGMENT_BYTES || g->failed)
-		retire(s, (uint32_t)number);
+		segments_retire(s, (uint32_t)number);
 	else
 		segment_table_move(&s->t, (uint32_t)number, SEGMENT_FREE);
 }
@@ -320,9 +293,8 @@ make_free(struct segments *s, uint32_t number)
 	committer_then(s->committer, COMMIT_NOW, is_free_now, s, number, g->row.epoch, 0);
 }
 
-/* A sealed one: free when empty, else thin or not. */
-static void
-weigh(struct segments *s, uint32_t number)
+void
+segments_weigh(struct segments *s, uint32_t number)
 {
 	struct seg *g = &s->t.segs[number];
 	bool thin = g->live_kbytes * 1024 * THIN_SHARE < g->row.bytes &&
@@ -407,7 +379,7 @@ seal(struct segments *s, uint32_t number)
 	segment_table_mark(&s->t, number);
 	KILL_POINT("sealed");
 	segment_table_move(&s->t, number, SEGMENT_SEALED);
-	weigh(s, number);
+	segments_weigh(s, number);
 }
 
 static struct seg *
@@ -486,7 +458,7 @@ segments_live(struct segments *s, uint32_t number, int delta, uint32_t kbytes)
 	      (g->live >= (uint32_t)-delta && g->live_kbytes >= (uint64_t)-delta * kbytes));
 	g->live = (uint32_t)((int64_t)g->live + delta);
 	g->live_kbytes = (uint64_t)((int64_t)g->live_kbytes + (int64_t)delta * kbytes);
-	weigh(s, number);
+	segments_weigh(s, number);
 }
 
 void
@@ -498,7 +470,7 @@ segments_pin(struct segments *s, uint32_t number, int delta)
 		return;
 	CHECK(delta >= 0 || g->pins >= (uint32_t)-delta);
 	g->pins = (uint32_t)((int64_t)g->pins + delta);
-	weigh(s, number);
+	segments_weigh(s, number);
 }
 
 uint32_t
@@ -526,156 +498,6 @@ segments_counts(const struct segments *s, struct segments_counts *out)
 {
 	*out = (struct segments_counts){ s->files, unused_count(s), s->t.lists[SEGMENT_SEALED].n,
 					 s->t.lists[SEGMENT_THIN].n };
-}
-
-/* Start ---------------------------------------------------------------------------------------- */
-static enum segment_list
-list_of(const struct store_segment *row)
-{
-	if (row->state == STORE_SEGMENT_FREE)
-		return SEGMENT_FREE;
-	if (row->state == STORE_SEGMENT_OPEN &&
-	    (row->receiver < RECEIVERS_MAX || row->receiver == SEGMENTS_COMPACTOR))
-		return segment_table_open_list(row->receiver);
-	return SEGMENT_SEALED;
-}
-
-void
-segments_restore(struct segments *s, uint32_t number, const struct store_segment *row)
-{
-	struct seg *g;
-
-	if (number == 0 || number >= SEGMENTS_MAX || row->bytes == 0)
-		return;
-	g = segment_table_at(&s->t, number);
-	g->row = *row;
-	g->known = true;
-	segment_table_move(&s->t, number, list_of(row));
-	s->files++;
-}
-
-void
-segments_restore_entry(struct segments *s, uint32_t number, uint64_t epoch, uint32_t kbytes)
-{
-	struct seg *g = segment_table_find(&s->t, number);
-
-	if (g == NULL) {
-		/* The row is damaged; the file is not swept. */
-		struct store_segment row = { .epoch = epoch,
-					     .state = STORE_SEGMENT_SEALED,
-					     .bytes = SEGMENT_BYTES };
-
-		if (number == 0 || number >= SEGMENTS_MAX)
-			return;
-		log_error("segment=%u row=missing action=rebuilt", number);
-		segments_restore(s, number, &row);
-		segment_table_mark(&s->t, number);
-		g = segment_table_find(&s->t, number);
-	}
-	g->live++;
-	g->live_kbytes += kbytes;
-}
-
-static void
-sweep(void *arg, uint32_t number)
-{
-	struct segments *s = arg;
-
-	/* A file that no row knows was being made or removed when we died. */
-	if (segment_table_find(&s->t, number) != NULL)
-		return;
-	log_info("segment=%u swept=yes", number);
-	if (segment_remove(s->dir, number) != 0)
-		log_warn("segment=%u remove=failed", number);
-}
-
-/* What the file says of itself, where its row may know less. */
-static void
-note_info(struct segments *s, uint32_t number, const struct segment_info *info)
-{
-	struct seg *g = &s->t.segs[number];
-
-	/* Stamped, but the commit that named the epoch did not come any more: it is not given
-	 * again. */
-	if (info->epoch >= committer_meta_view(s->committer)->next_epoch)
-		committer_meta(s->committer)->next_epoch = info->epoch + 1;
-	if (info->bytes != g->row.bytes) {
-		g->row.bytes = info->bytes; /* a rebuilt row */
-		segment_table_mark(&s->t, number);
-	}
-}
-
-/* Died while it was stamped or removed: nothing lives in it. */
-static void
-forget_free(struct segments *s, uint32_t number)
-{
-	struct seg *g = &s->t.segs[number];
-
-	g->known = false;
-	g->row.bytes = 0;
-	s->files--;
-	segment_table_mark(&s->t, number);
-	segment_table_move(&s->t, number, SEGMENT_UNUSED);
-	(void)segment_remove(s->dir, number);
-}
-
-static void
-start_one(struct segments *s, uint32_t number)
-{
-	struct seg *g = &s->t.segs[number];
-	struct segment_info info;
-	int rc;
-
-	if (!g->known)
-		return;
-	rc = segment_read_info(s->dir, number, s->instance, &info);
-	if (rc != 0 && g->list == SEGMENT_FREE) {
-		forget_free(s, number);
-		return;
-	}
-	if (g->list == SEGMENT_FREE && g->row.bytes != SEGMENT_BYTES) {
-		retire(s, number); /* made for one large message */
-		return;
-	}
-	if (rc != 0)
-		log_error("segment=%u header=unreadable error=\"%s\" live=%u", number, err_text(rc),
-			  g->live);
-	else
-		note_info(s, number, &info);
-	if (g->list == SEGMENT_OPEN_COMPACTOR) {
-		/* A worker may read from it under a claim of our earlier life whose row was not
-		 * committed any more. */
-		g->pins++;
-		g->row.state = STORE_SEGMENT_SEALED;
-		segment_table_mark(&s->t, number);
-	} else {
-		weigh(s, number);
-	}
-}
-
-void
-segments_release_old(struct segments *s)
-{
-	uint32_t n;
-
-	while ((n = s->t.lists[SEGMENT_OPEN_COMPACTOR].first) != 0 &&
-	       s->t.segs[n].row.state == STORE_SEGMENT_SEALED) {
-		segment_table_move(&s->t, n, SEGMENT_SEALED);
-		segments_pin(s, n, -1);
-	}
-}
-
-void
-segments_start(struct segments *s)
-{
-	int rc = segment_each(s->dir, sweep, s);
-
-	if (rc != 0)
-		log_warn("segments sweep=failed error=\"%s\"", err_text(rc));
-	segment_sweep_unfinished(s->dir);
-	for (uint32_t n = 1; n <= s->t.highest; n++)
-		start_one(s, n);
-	segments_tick(s);
 }
 
 struct segments *

@@ -1,0 +1,36 @@
+/* segments_impl: what the files of segments share. */
+#pragma once
+
+#include "scheduler/segment_jobs.h"
+#include "scheduler/segment_pool.h"
+#include "scheduler/segments.h"
+
+struct request {
+	unsigned owner;
+	uint32_t generation;
+	uint64_t bytes;
+	segments_opened *fn;
+	void *arg;
+};
+
+struct segments {
+	struct loop *loop;
+	struct committer *committer;
+	struct segment_jobs *jobs;
+	segments_opened *fn;
+	void *arg;
+	int dir;
+	unsigned char instance[16];
+	struct segment_table t;
+	struct segment_pool pool;
+	unsigned waiting[RECEIVERS_MAX]; /* requests on their way, by receiver */
+	bool creating;                   /* one for the pool */
+	bool tight;                      /* no file is made, none kept beyond SEGMENT_POOL_LOW */
+	uint64_t create_not_before_us, retire_not_before_us;
+	uint64_t files;
+};
+
+/* A free segment's file goes, and its row with it. */
+void segments_retire(struct segments *s, uint32_t number);
+/* A sealed one: free when empty, else thin or not. */
+void segments_weigh(struct segments *s, uint32_t number);

@@ -1,0 +1,152 @@
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "scheduler/segments_impl.h"
+
+static enum segment_list
+list_of(const struct store_segment *row)
+{
+	if (row->state == STORE_SEGMENT_FREE)
+		return SEGMENT_FREE;
+	if (row->state == STORE_SEGMENT_OPEN &&
+	    (row->receiver < RECEIVERS_MAX || row->receiver == SEGMENTS_COMPACTOR))
+		return segment_table_open_list(row->receiver);
+	return SEGMENT_SEALED;
+}
+
+void
+segments_restore(struct segments *s, uint32_t number, const struct store_segment *row)
+{
+	struct seg *g;
+
+	if (number == 0 || number >= SEGMENTS_MAX || row->bytes == 0)
+		return;
+	g = segment_table_at(&s->t, number);
+	g->row = *row;
+	g->known = true;
+	segment_table_move(&s->t, number, list_of(row));
+	s->files++;
+}
+
+void
+segments_restore_entry(struct segments *s, uint32_t number, uint64_t epoch, uint32_t kbytes)
+{
+	struct seg *g = segment_table_find(&s->t, number);
+
+	if (g == NULL) {
+		/* The row is damaged; the file is not swept. */
+		struct store_segment row = { .epoch = epoch,
+					     .state = STORE_SEGMENT_SEALED,
+					     .bytes = SEGMENT_BYTES };
+
+		if (number == 0 || number >= SEGMENTS_MAX)
+			return;
+		log_error("segment=%u row=missing action=rebuilt", number);
+		segments_restore(s, number, &row);
+		segment_table_mark(&s->t, number);
+		g = segment_table_find(&s->t, number);
+	}
+	g->live++;
+	g->live_kbytes += kbytes;
+}
+
+static void
+sweep(void *arg, uint32_t number)
+{
+	struct segments *s = arg;
+
+	/* A file that no row knows was being made or removed when we died. */
+	if (segment_table_find(&s->t, number) != NULL)
+		return;
+	log_info("segment=%u swept=yes", number);
+	if (segment_remove(s->dir, number) != 0)
+		log_warn("segment=%u remove=failed", number);
+}
+
+/* What the file says of itself, where its row may know less. */
+static void
+note_info(struct segments *s, uint32_t number, const struct segment_info *info)
+{
+	struct seg *g = &s->t.segs[number];
+
+	/* Stamped, but the commit that named the epoch did not come any more: it is not given
+	 * again. */
+	if (info->epoch >= committer_meta_view(s->committer)->next_epoch)
+		committer_meta(s->committer)->next_epoch = info->epoch + 1;
+	if (info->bytes != g->row.bytes) {
+		g->row.bytes = info->bytes; /* a rebuilt row */
+		segment_table_mark(&s->t, number);
+	}
+}
+
+/* Died while it was stamped or removed: nothing lives in it. */
+static void
+forget_free(struct segments *s, uint32_t number)
+{
+	struct seg *g = &s->t.segs[number];
+
+	g->known = false;
+	g->row.bytes = 0;
+	s->files--;
+	segment_table_mark(&s->t, number);
+	segment_table_move(&s->t, number, SEGMENT_UNUSED);
+	(void)segment_remove(s->dir, number);
+}
+
+static void
+start_one(struct segments *s, uint32_t number)
+{
+	struct seg *g = &s->t.segs[number];
+	struct segment_info info;
+	int rc;
+
+	if (!g->known)
+		return;
+	rc = segment_read_info(s->dir, number, s->instance, &info);
+	if (rc != 0 && g->list == SEGMENT_FREE) {
+		forget_free(s, number);
+		return;
+	}
+	if (g->list == SEGMENT_FREE && g->row.bytes != SEGMENT_BYTES) {
+		segments_retire(s, number); /* made for one large message */
+		return;
+	}
+	if (rc != 0)
+		log_error("segment=%u header=unreadable error=\"%s\" live=%u", number, err_text(rc),
+			  g->live);
+	else
+		note_info(s, number, &info);
+	if (g->list == SEGMENT_OPEN_COMPACTOR) {
+		/* A worker may read from it under a claim of our earlier life whose row was not
+		 * committed any more. */
+		g->pins++;
+		g->row.state = STORE_SEGMENT_SEALED;
+		segment_table_mark(&s->t, number);
+	} else {
+		segments_weigh(s, number);
+	}
+}
+
+void
+segments_release_old(struct segments *s)
+{
+	uint32_t n;
+
+	while ((n = s->t.lists[SEGMENT_OPEN_COMPACTOR].first) != 0 &&
+	       s->t.segs[n].row.state == STORE_SEGMENT_SEALED) {
+		segment_table_move(&s->t, n, SEGMENT_SEALED);
+		segments_pin(s, n, -1);
+	}
+}
+
+void
+segments_start(struct segments *s)
+{
+	int rc = segment_each(s->dir, sweep, s);
+
+	if (rc != 0)
+		log_warn("segments sweep=failed error=\"%s\"", err_text(rc));
+	segment_sweep_unfinished(s->dir);
+	for (uint32_t n = 1; n <= s->t.highest; n++)
+		start_one(s, n);
+	segments_tick(s);
+}
