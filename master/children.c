@@ -18,7 +18,7 @@
 #include "shm/stat.h"
 
 #define QUICK_FREE      2 /* so many in a row bring the first pause */
-#define PAUSE_MOST_US   10000000u
+#define PAUSE_MOST_US   3000000u /* back within 5 s of the end of what killed it */
 #define HOPELESS_DEATHS 4 /* of one child before the instance was ever ready */
 
 enum child_state { CHILD_WAITING, CHILD_STARTING, CHILD_RUNNING, CHILD_GONE };
@@ -140,8 +140,9 @@ introduce(struct child *ch)
 {
 	struct children *c = ch->all;
 
+	/* Not before it has its queue: until then it counts as dead, and receivers refuse in time. */
 	if (ch != scheduler(c)) {
-		if (lives(scheduler(c)))
+		if (scheduler(c)->state == CHILD_RUNNING)
 			link_to_scheduler(c, ch);
 		return;
 	}
@@ -170,6 +171,7 @@ make_heritage(const struct child *ch, int control_fd, struct heritage *h)
 		.routes_fd = ch->role == ROLE_RESOLVER ? in->routes_fd : in->routes_read_fd,
 		.operator_fd = ch->role == ROLE_SCHEDULER ? in->operator_fd : -1,
 		.guard_fd = in->spool.lock_fd,
+		.instance_was_ready = ch->all->was_ready,
 	};
 	memcpy(h->start_id, in->start_id, sizeof h->start_id);
 	if (ch->role == ROLE_RESOLVER)
@@ -221,7 +223,8 @@ fork_child(struct child *ch)
 		 ch->generation, (int)ch->pid);
 	if (ch->generation > 1)
 		KILL_POINT("mid-restart");
-	introduce(ch);
+	if (ch != scheduler(ch->all))
+		introduce(ch);
 }
 
 static void
@@ -276,6 +279,8 @@ note_ready(struct child *ch)
 	ch->ready_boot_us = clock_boot_us();
 	log_info("ready role=%s slot=%u generation=%u pid=%d", role_name(ch->role), ch->slot,
 		 ch->generation, (int)ch->pid);
+	if (ch == scheduler(c))
+		introduce(ch);
 	if (c->was_ready)
 		return;
 	for (unsigned i = 0; i < c->n; i++) {

@@ -12,7 +12,6 @@ struct master_times {
 	unsigned check_ms;     /* between two looks at the heartbeats */
 	unsigned quick_ms; /* a death within this time of being ready, or before it, is a quick one
 			    */
-	unsigned pause_ms; /* before the next life after two quick ones; then doubled, up to a
-			      minute */
+	unsigned pause_ms; /* before the next life after two quick ones; then doubled, up to 3 s */
 };
 extern struct master_times master_times;

@@ -21,6 +21,8 @@
 #define NAMES_A_TURN     1024
 #define TICK_US          200000u
 #define TICKS_A_QUOTA    5
+#define TRY_AGAIN_US     500000u  /* between two tries to open the queue */
+#define LIFE_LEAST_US    2200000u /* longer than what the master takes for a quick death and makes wait */
 
 struct core_now
 scheduler_now(const struct scheduler *s)
@@ -129,6 +131,10 @@ turn_end(void *arg)
 	struct scheduler *s = arg;
 	struct core_now now = scheduler_now(s);
 
+	if (s->failed) {
+		flush_channels(s);
+		return;
+	}
 	if (s->run_again && !s->draining) {
 		uint64_t next;
 
@@ -187,6 +193,10 @@ on_tick(void *arg)
 	struct core_totals t;
 
 	timer_set(&s->tick, TICK_US);
+	if (s->failed) {
+		stats_tick(s);
+		return;
+	}
 	if (s->ticks++ % TICKS_A_QUOTA == 0)
 		check_quota(s);
 	keep_segments(s);
@@ -224,9 +234,16 @@ on_failure(void *arg, int rc)
 {
 	struct scheduler *s = arg;
 
-	/* What the commit did is unknown: nobody is answered, the next life reads what is there. */
+	uint64_t lived_us = loop_boot_us(s->loop) - s->ready_boot_us;
+
+	/* What the commit did is unknown: nobody is answered, the next life reads what is there. Where lives
+	 * are short the cause lasts: then the pause between two of them is made here. */
 	log_error("commit=failed error=\"%s\" action=restart", err_text(rc));
-	proc_fail(s->proc);
+	s->failed = true;
+	if (lived_us >= LIFE_LEAST_US)
+		proc_fail(s->proc);
+	else
+		timer_set(&s->again, LIFE_LEAST_US - lived_us);
 }
 
 /* Peers ---------------------------------------------------------------------------------------- */
@@ -298,7 +315,7 @@ on_input(void *arg)
 {
 	struct peer *p = arg;
 
-	if (p->channel == NULL)
+	if (p->channel == NULL || p->s->failed)
 		return;
 	switch (p->role) {
 	case ROLE_RECEIVER:
@@ -328,7 +345,7 @@ on_channel(void *arg, enum role role, unsigned slot, uint32_t generation, const 
 	static const char letters[] = { ROLES(X) };
 #undef X
 
-	if (p == NULL) {
+	if (p == NULL || !s->started || s->failed) {
 		channel_fds_close(&copy);
 		return;
 	}
@@ -358,6 +375,9 @@ on_peer_gone(void *arg, enum role role, unsigned slot, uint32_t generation)
 	struct scheduler *s = arg;
 	struct peer *p = find_peer(s, role, slot);
 
+	/* The next life finds its claims in the table. */
+	if (!s->started || s->failed)
+		return;
 	if (p == NULL || (p->channel != NULL && p->generation != generation))
 		return;
 	peer_gone(p);
@@ -369,6 +389,8 @@ on_drain(void *arg)
 	struct scheduler *s = arg;
 
 	s->draining = true;
+	if (!s->started)
+		proc_done(s->proc);
 }
 
 /* Life ----------------------------------------------------------------------------------------- */
@@ -404,50 +426,61 @@ open_claims(struct scheduler *s)
 	return 0;
 }
 
+/* All that is on the disk, made whole: what fails here may pass. Opening makes the end of the log durable;
+ * only what is may be replayed. */
 static int
-open_queue(struct scheduler *s)
+open_disk(struct scheduler *s, struct store_meta *meta, uint64_t *first_lease)
 {
-	static const struct committer_hooks hooks = { on_committed, on_failure };
-	struct event_writer *log;
-	struct store_meta meta;
-	struct event_position from;
-	uint64_t first_lease;
-	const char *why = "";
-	int rc = spool_open(&s->spool, conf_global(s->conf)->spool, &why);
+	const char *path = conf_global(s->conf)->spool, *why = "";
+	int rc = spool_open(&s->spool, path, &why);
 
 	if (rc != 0) {
-		log_error("spool=%s open=failed error=\"%s\" why=\"%s\"", conf_global(s->conf)->spool, err_text(rc), why);
+		log_error("spool=%s open=failed error=\"%s\" why=\"%s\"", path, err_text(rc), why);
 		return rc;
 	}
 	rc = store_open(&s->store, s->spool.path, s->spool.instance);
-	if (rc != 0)
-		return rc;
-	rc = store_load_meta(s->store, &meta);
+	if (rc == 0)
+		rc = store_load_meta(s->store, meta);
 	if (rc == -E_MISSING) {
-		memset(&meta, 0, sizeof meta);
-		meta.next_message_id = meta.next_epoch = meta.next_lease = meta.next_lsn = 1;
+		memset(meta, 0, sizeof *meta);
+		meta->next_message_id = meta->next_epoch = meta->next_lease = meta->next_lsn = 1;
 		rc = 0;
 	}
 	if (rc != 0)
 		return rc;
-	/* Opening makes the end of the log durable; only what is may be replayed. */
-	from = (struct event_position){ meta.event_file, meta.event_offset };
 	/* The commit of the replay makes the mark durable before the first lease is given: what a worker says of
 	 * a lease of a life that ended at once is not taken for one of this life. */
-	first_lease = meta.next_lease;
-	meta.next_lease += 1u << 20;
-	rc = event_writer_open(&log, s->spool.events_fd, s->spool.instance, from, meta.next_lsn);
+	*first_lease = meta->next_lease;
+	meta->next_lease += 1u << 20;
+	rc = event_writer_open(&s->log, s->spool.events_fd, s->spool.instance,
+			       (struct event_position){ meta->event_file, meta->event_offset }, meta->next_lsn);
 	if (rc == 0)
-		rc = recovery_replay(s, &meta, event_writer_position(log));
-	if (rc != 0)
-		return rc;
-	s->core = core_new(&dispatch_ops, s, s->conf, first_lease);
-	s->committer = committer_new(s->loop, s->store, log, &meta, &hooks, s);
-	s->segments = segments_new(s->loop, s->committer, s->spool.segments_fd, s->spool.instance, intake_segment, s);
-	rc = open_claims(s);
+		rc = recovery_replay(s, meta, event_writer_position(s->log));
 	if (rc == 0)
-		rc = recovery_load(s, &meta);
+		rc = open_claims(s);
 	return rc;
+}
+
+static void
+close_disk(struct scheduler *s)
+{
+	event_writer_close(&s->log);
+	store_close(&s->store);
+	for (unsigned w = 0; w < WORKERS_MAX; w++)
+		claim_table_close(&s->claims[w]);
+	spool_close(&s->spool);
+}
+
+static int
+take_up(struct scheduler *s, const struct store_meta *meta, uint64_t first_lease)
+{
+	static const struct committer_hooks hooks = { on_committed, on_failure };
+
+	s->core = core_new(&dispatch_ops, s, s->conf, first_lease);
+	s->committer = committer_new(s->loop, s->store, s->log, meta, &hooks, s);
+	s->log = NULL;
+	s->segments = segments_new(s->loop, s->committer, s->spool.segments_fd, s->spool.instance, intake_segment, s);
+	return recovery_load(s, meta);
 }
 
 static void
@@ -474,11 +507,21 @@ init(struct scheduler *s)
 	timer_init(&s->tick, s->loop, on_tick, s);
 }
 
+/* -E_AGAIN: the disk would not be opened. */
 static int
 start(struct scheduler *s)
 {
-	int rc = open_queue(s);
+	struct store_meta meta;
+	uint64_t first_lease;
+	int rc = open_disk(s, &meta, &first_lease);
 
+	if (rc != 0) {
+		log_error("queue open=failed error=\"%s\"", err_text(rc));
+		close_disk(s);
+		return -E_AGAIN;
+	}
+	s->started = true;
+	rc = take_up(s, &meta, first_lease);
 	if (rc != 0)
 		return rc;
 	s->cache = segment_cache_new(s->spool.segments_fd, s->spool.instance);
@@ -503,9 +546,33 @@ start(struct scheduler *s)
 	if (rc != 0)
 		return rc;
 	loop_set_turn_end(s->loop, turn_end, s);
+	check_quota(s);
 	timer_set(&s->tick, 0);
 	scheduler_kick(s);
+	s->ready_boot_us = loop_boot_us(s->loop);
+	proc_ready(s->proc);
 	return 0;
+}
+
+/* A queue that was open before is waited for here, not by dying: the master would count that, and let us wait
+ * longer each time. Not ready, so nobody is told of us: receivers refuse mail, workers finish what runs. */
+static void
+on_again(void *arg)
+{
+	struct scheduler *s = arg;
+	int rc;
+
+	if (s->started) { /* after a failed commit */
+		proc_fail(s->proc);
+		return;
+	}
+	rc = start(s);
+	if (rc == -E_AGAIN && proc_heritage(s->proc)->instance_was_ready) {
+		timer_set(&s->again, TRY_AGAIN_US);
+	} else if (rc != 0) {
+		log_error("scheduler start=failed error=\"%s\"", err_text(rc));
+		proc_fail(s->proc);
+	}
 }
 
 static void
@@ -538,22 +605,18 @@ scheduler_main(struct heritage *h)
 	static const struct proc_hooks hooks = { on_channel, on_peer_gone, on_drain };
 	static struct scheduler state;
 	struct scheduler *s = &state;
-	int rc, status;
+	int status;
 
 	mem_tune();
 	s->proc = proc_begin(h, &hooks, s);
 	if (s->proc == NULL)
 		return 1;
 	init(s);
-	rc = start(s);
-	if (rc != 0) {
-		log_error("scheduler start=failed error=\"%s\"", err_text(rc));
-		return 1;
-	}
-	proc_ready(s->proc);
+	timer_init(&s->again, s->loop, on_again, s);
+	timer_set(&s->again, 0);
 	status = proc_run(s->proc);
 	/* After a failed commit nothing more is written, not even an orderly end. */
-	if (status != 0)
+	if (status != 0 || !s->started)
 		_exit(status);
 	stop(s);
 	return status;

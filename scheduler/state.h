@@ -83,6 +83,12 @@ struct scheduler {
 	struct timer run_timer;
 	unsigned ticks;
 	struct timer tick;
+	/* life */
+	struct event_writer *log; /* while starting: the committer takes it */
+	struct timer again;  /* starting: the disk is tried again; failed: the end */
+	uint64_t ready_boot_us;
+	bool started;
+	bool failed; /* a commit failed: nothing is taken or decided any more */
 	bool draining;
 	bool no_room; /* the quota is reached: nothing new is taken */
 	bool run_again;

@@ -2,6 +2,7 @@
  * folder includes another. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/base/limits.h"
@@ -38,6 +39,7 @@ struct heritage {
 	unsigned n_listeners;
 	int operator_fd;     /* scheduler only: the listening operator socket */
 	int guard_fd;        /* the spool, flock()ed by the master and all its children as long as one of them lives */
+	bool instance_was_ready; /* all of it ran once: what does not start now is waited for, not given up */
 	unsigned char start_id[16]; /* random, of this master's life */
 	uint64_t resolver_starts;   /* for route generations */
 };
