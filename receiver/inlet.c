@@ -17,6 +17,10 @@
 #define GROUP_BYTES  (8u << 20)
 #define SEALS_KEPT   256
 #define ASK_AGAIN_US 1000000u /* after a segment that could not be opened */
+#define REFUSE_US    1000000u /* after the scheduler had no room for a message */
+#define NO_ROOM      "452 4.3.1 Insufficient system storage"
+#define BUSY         "451 4.3.2 System not accepting mail, try again later"
+#define PAUSE_US     500000u  /* after a failed write */
 
 struct id_block {
 	msg_id_t next;
@@ -33,6 +37,9 @@ struct inlet {
 	struct flush *flush;
 	struct room room;
 	uint64_t ask_not_before_us;
+	bool no_room; /* the scheduler's last word on a segment or a message was that it has none */
+	uint64_t refuse_until_us;
+	uint64_t write_not_before_us;
 
 	struct id_block ids[2]; /* in use, next */
 	bool ids_asked;
@@ -203,13 +210,18 @@ take_segment(struct inlet *in, const struct message *m)
 	struct message seal = { .kind = MESSAGE_SEG_SEAL };
 
 	if (rc == 0) {
+		in->no_room = false;
 		room_shift(&in->room);
 		note_room(in);
 		return;
 	}
 	in->ask_not_before_us = loop_boot_us(in->loop) + ASK_AGAIN_US;
-	if (rc == -E_FULL)
+	if (rc == -E_FULL) {
+		in->no_room = true;
+		while (m->u.seg_open.for_bytes > 0 && in->large.head != NULL)
+			finish(in, parcel_pop(&in->large), NO_ROOM);
 		return;
+	}
 	log_error("segment=%u not usable: %s", m->u.seg_open.number, err_text(rc));
 	seal.u.seg_seal.number = m->u.seg_open.number;
 	seal.u.seg_seal.epoch = m->u.seg_open.epoch;
@@ -326,7 +338,7 @@ fill_group(struct inlet *in, struct parcel_list *from, enum room_place place)
 static void
 form_group(struct inlet *in)
 {
-	if (flush_is_busy(in->flush))
+	if (flush_is_busy(in->flush) || loop_boot_us(in->loop) < in->write_not_before_us)
 		return;
 	if (in->large.head != NULL && room_has(&in->room, ROOM_SPECIAL)) {
 		if (segment_fits(&in->room.at[ROOM_SPECIAL], in->large.head->total)) {
@@ -359,6 +371,7 @@ on_group_done(void *arg, int rc, uint64_t offset)
 			  err_text(rc));
 		seal_place(in, in->group_place, offset, true);
 		in->counts.seg_failed++;
+		in->write_not_before_us = loop_boot_us(in->loop) + PAUSE_US;
 		for (struct parcel *p; (p = parcel_pop(&done)) != NULL;)
 			finish(in, p, "451 4.3.0 Message not stored, try again later");
 		return;
@@ -457,12 +470,16 @@ take_answer(struct inlet *in, const struct message *m)
 	if (p == NULL)
 		return; /* given up meanwhile */
 	if (m->kind == MESSAGE_ACK) {
+		in->no_room = false;
 		accept_parcel(in, p);
 		return;
 	}
+	if (m->u.ack.status == 452) {
+		in->no_room = true;
+		in->refuse_until_us = loop_boot_us(in->loop) + REFUSE_US;
+	}
 	finish(in, p,
-	       m->u.ack.status == 452 ? "452 4.3.1 Insufficient system storage"
-				      : "451 4.3.0 Message not queued, try again later");
+	       m->u.ack.status == 452 ? NO_ROOM : "451 4.3.0 Message not queued, try again later");
 }
 
 /* 0, or -E_* of a broken channel. */
@@ -511,6 +528,7 @@ inlet_disconnect(struct inlet *in)
 	(void)take_messages(in);
 	channel_close(&in->channel);
 	in->ids_asked = false;
+	in->no_room = false;
 	room_forget_asked(&in->room);
 }
 
@@ -571,8 +589,16 @@ is_blocked(const struct inlet *in)
 		return true;
 	if (in->ids[0].left + in->ids[1].left == 0)
 		return true;
+	if (loop_boot_us(in->loop) < in->write_not_before_us)
+		return true;
 	/* No room: in use and spare are full or not there yet. */
 	return !room_has(&in->room, ROOM_CURRENT);
+}
+
+const char *
+inlet_refusal(const struct inlet *in)
+{
+	return in->no_room ? NO_ROOM : BUSY;
 }
 
 static void
@@ -582,7 +608,7 @@ give_up_old(struct inlet *in, struct parcel_list *l, uint64_t age_us)
 
 	/* Oldest first, and only as many as are there now. */
 	while (l->head != NULL && l->head->notice == 0 && now - l->head->since_us >= age_us)
-		finish(in, parcel_pop(l), "451 4.3.2 System not accepting mail, try again later");
+		finish(in, parcel_pop(l), inlet_refusal(in));
 }
 
 static void
@@ -591,7 +617,10 @@ update_flow(struct inlet *in)
 	uint64_t now = loop_boot_us(in->loop);
 	enum inlet_flow was = in->flow;
 
-	if (!is_blocked(in))
+	/* A full disk does not pass in a moment: no client is kept waiting for it. */
+	if (now < in->refuse_until_us || (in->no_room && is_blocked(in)))
+		in->flow = INLET_REFUSING;
+	else if (!is_blocked(in))
 		in->flow = INLET_OPEN;
 	else if (was == INLET_OPEN)
 		in->flow = INLET_STALLED;
@@ -608,9 +637,10 @@ static void
 give_up(struct inlet *in)
 {
 	struct parcel_list keep = { 0 };
+	bool full = in->no_room && is_blocked(in);
 
-	give_up_old(in, &in->waiting, INLET_STALL_US);
-	give_up_old(in, &in->large, INLET_STALL_US);
+	give_up_old(in, &in->waiting, full ? 0 : INLET_STALL_US);
+	give_up_old(in, &in->large, full ? 0 : INLET_STALL_US);
 	give_up_old(in, &in->sent, INLET_SENT_US);
 	if (in->flow != INLET_REFUSING)
 		return;
@@ -621,7 +651,7 @@ give_up(struct inlet *in)
 		if (p->notice != 0 || age < (p->sent ? INLET_SENT_US : INLET_STALL_US))
 			parcel_push(&keep, p);
 		else
-			finish(in, p, "451 4.3.2 System not accepting mail, try again later");
+			finish(in, p, inlet_refusal(in));
 	}
 	in->outgoing = keep;
 }

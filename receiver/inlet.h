@@ -49,6 +49,8 @@ void inlet_submit(struct inlet *in, struct parcel *p);
 void inlet_disown(struct inlet *in, void *owner);
 
 enum inlet_flow inlet_flow(const struct inlet *in);
+/* The reply to who is refused just now: 452 where the scheduler has no room, else 451. */
+const char *inlet_refusal(const struct inlet *in);
 /* Bytes of bodies in the hands of inlet. */
 uint64_t inlet_held_bytes(const struct inlet *in);
 bool inlet_is_empty(const struct inlet *in);

@@ -17,7 +17,6 @@
 #define INPUT_KEPT_MAX 4096u
 #define BODY_PROGRESS  4096u /* bytes of a body that earn it another smtp-data-timeout */
 
-#define REFUSED_BUSY   "451 4.3.2 System not accepting mail, try again later"
 #define REFUSED_MEMORY "452 4.3.1 Insufficient system storage"
 #define SAID_SHUTDOWN  "421 4.3.2 Service shutting down"
 
@@ -131,7 +130,7 @@ static const char *
 on_sender(struct session *s)
 {
 	if (inlet_flow(s->pool->inlet) == INLET_REFUSING)
-		return REFUSED_BUSY;
+		return inlet_refusal(s->pool->inlet);
 	envelope_begin(&s->envelope, &s->smtp.mail.sender);
 	return NULL;
 }
@@ -163,7 +162,7 @@ on_data(struct session *s)
 	uint64_t hint = s->smtp.mail.size > 0 ? s->smtp.mail.size : BODY_HINT;
 
 	if (inlet_flow(s->pool->inlet) == INLET_REFUSING)
-		return REFUSED_BUSY;
+		return inlet_refusal(s->pool->inlet);
 	if (memory_is_short(s->pool))
 		return REFUSED_MEMORY;
 	buf_room(&s->body, hint < BODY_HINT_MAX ? (size_t)hint : BODY_HINT_MAX);
@@ -206,7 +205,7 @@ on_message(struct session *s)
 		return REFUSED_MEMORY;
 	src.id = inlet_take_id(p->inlet);
 	if (src.id == 0 || inlet_flow(p->inlet) == INLET_REFUSING)
-		return REFUSED_BUSY;
+		return inlet_refusal(p->inlet);
 	refusal = parcel_make(p->maker, &src, &parcel);
 	if (refusal != NULL)
 		return refusal;
