@@ -1,0 +1,254 @@
+"""Faults of the disk and of the system's resources under a running Sluice: what a failing call answers its client, and how soon
+service is back once the cause is gone. Each stage keeps one Sluice under a small load; at its end the ledger must be clean: each 250
+was delivered, exactly."""
+import os
+import random
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import harness  # noqa: E402
+import ledger  # noqa: E402
+
+FAULTS = ("lost", "corrupt", "missing", "unexplained_duplicates", "orphans", "doubled", "contrary", "unaccounted", "repeated_ids")
+BACK_S = 5.0      # service is back so soon after the cause's end
+VARIANT = os.environ.get("SLUICE_VARIANT", "release")
+PATIENCE_S = 60   # then the stage gives up
+CALLS = "pwrite64,pwritev,pwritev2,fdatasync,fsync,ftruncate,fallocate,msync,renameat,rename"
+SCRIPT = """providers = ( { name = "provider"; listen = [ "127.0.0.1:%d" ];
+  features = [ "PIPELINING", "8BITMIME", "SIZE 52428800" ]; delay-ms = { dot = 2; };
+  rules = ( { stage = "rcpt"; percent = 2.0; first-attempts = 1; reply = "450 4.2.1 try later"; } ); } );
+"""
+
+
+class World:
+    """One Sluice under load, its sink, its ledger."""
+
+    def __init__(self, out, seed, rate=150, sessions=8, script=SCRIPT, env=None, load=(), **options):
+        self.out, self.seed, self.rng = out, seed, random.Random(seed)
+        self.load_options = ("-s", sessions, *(("--rate", rate) if rate else ()), "--size", "2k", "--reconnect", "--insist",
+                             "--domain-count", 20, "--timeout", 400, *load)
+        self.port = harness.free_port()
+        self.sink = harness.Sink(out.folder, script=script % self.port)  # always of this build
+        self.env = dict(env or {})
+        self.sluice = harness.Sluice(out.folder, sink_port=self.port, variant=VARIANT, **{"workers": 2, "receivers": 1, **options})
+        self.loads, self.tracers = [], []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        for tracer in self.tracers:
+            tracer.stop()
+        for load in self.loads:
+            load.stop()
+        self.sink.stop()
+        self.sluice.kill()
+
+    def start(self, wait=True):
+        before = {k: os.environ.get(k) for k in self.env}
+        os.environ.update(self.env)
+        try:
+            self.sluice.start(wait)
+        finally:
+            for key, value in before.items():
+                os.environ.pop(key) if value is None else os.environ.update({key: value})
+        return self
+
+    def load(self, *more):
+        load = harness.Load(self.out.folder, self.sluice.target, *self.load_options,
+                            *(() if "-m" in more else ("--duration", 100000)), "--seed", self.rng.randrange(1 << 30), *more,
+                            name=f"load{len(self.loads)}")
+        self.loads.append(load)
+        return load
+
+    def acknowledged(self):
+        return sum(load.acknowledged() for load in self.loads)
+
+    def back(self, since, acknowledged=True, taken=True):
+        """Seconds from the moment `since` until mail is acknowledged and delivered again."""
+        acked, sunk = self.acknowledged(), self.sink.taken()
+
+        def works():
+            "mail goes in and out again"
+            assert self.sluice.process.poll() is None, "sluiced ended:\n" + self.sluice.complaints()
+            return (not acknowledged or self.acknowledged() > acked) and (not taken or self.sink.taken() > sunk)
+        harness.wait_for(works, PATIENCE_S, 0.01)
+        return time.monotonic() - since
+
+    def trace(self, *args):
+        tracer = Tracer(*args)
+        self.tracers.append(tracer)
+        return tracer
+
+    def finish(self, drain_s=120):
+        """Ends the load, drains, stops; what the ledger finds."""
+        for load in self.loads:
+            load.stop()
+        for load in self.loads:
+            load.wait(450)
+        self.sluice.wait_drained(drain_s)
+        sent = ledger.Load([load.ledger_path for load in self.loads])
+        self.sluice.wait_recorded(sent.acked, 60)
+        status = self.sluice.stop()
+        self.sink.stop()
+        report = ledger.check(sent, self.sink.read(), self.sluice.acct())
+        bad = {k: report[k] for k in FAULTS if report[k]}
+        if bad:
+            bad["examples"] = report["examples"]
+        if status != 0:
+            bad["status"] = status
+        return {"acknowledged": report["acknowledged"], "duplicates": report["duplicates"], "bad": bad}
+
+
+class Tracer:
+    """strace that lets chosen calls fail, from being attached until stop(). Calls are counted for each thread."""
+
+    def __init__(self, folder, pids, inject, calls=CALLS):
+        self.path = os.path.join(folder, f"strace.{time.monotonic_ns()}")
+        command = ["strace", "-f", "-o", self.path, "-e", "trace=" + calls, "-e", "signal=none", "-e", f"inject={calls}:{inject}"]
+        for pid in pids:
+            command += ["-p", str(pid)]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, bufsize=1)
+        for _ in pids:
+            line = self.process.stderr.readline()
+            assert "attached" in line, "strace: " + line
+        self.stopped = 0.0
+        time.sleep(0.05)  # threads of theirs
+
+    def injected(self):
+        try:
+            with open(self.path, errors="replace") as f:
+                return f.read().count("(INJECTED)")
+        except OSError:
+            return 0
+
+    def first(self):
+        """The call that failed first, by name."""
+        with open(self.path, errors="replace") as f:
+            found = re.search(r"(?:(\w+)\(|<\.\.\. (\w+) resumed).*\(INJECTED\)", f.read())
+        return found.group(1) or found.group(2) if found else ""
+
+    def stop(self):
+        """Detaches; the moment at which calls work again."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process.stderr.close()
+        self.stopped = self.stopped or time.monotonic()
+        return self.stopped
+
+
+def wait_injected(tracer, seconds):
+    """False: that many calls did not come."""
+    end = time.monotonic() + seconds
+    while not tracer.injected():
+        if time.monotonic() > end or tracer.process.poll() is not None:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+# EIO ----------------------------------------------------------------------------------------------
+KINDS = ("scheduler once", "scheduler lasting", "scheduler start", "scheduler start lasting", "receiver once", "receiver lasting")
+
+
+def eio_point(world, kind, k, lasts_s):
+    """The k-th call fails. (name of the call that did, seconds from the cause's end until mail goes in and out); None: k never came."""
+    sluice, folder = world.sluice, world.out.folder
+    role, lasting = kind.split()[0], "lasting" in kind
+    inject = f"error=EIO:when={k}{'+' if lasting else ''}"
+    pids = sluice.pids(role)
+    if "start" in kind:
+        # The master is traced for its next child; a killed scheduler makes it have one.
+        tracer = world.trace(folder, [sluice.master_pid()], inject)
+        os.kill(pids[0], signal.SIGKILL)
+    else:
+        tracer = world.trace(folder, [*pids, *([sluice.master_pid()] if lasting and role == "scheduler" else [])], inject)
+    came = wait_injected(tracer, 10)
+    if came and lasting:
+        time.sleep(lasts_s)
+    if came and not lasting:
+        # The cause has ended with the failed call; the time until strace has gone counts as ours.
+        since = time.monotonic()
+        tracer.stop()
+    else:
+        since = tracer.stop()
+    took = world.back(since)
+    return (tracer.first(), took) if came else None
+
+
+def eio(seed, count, out):
+    """the k-th write or sync of the scheduler (running, starting) or a receiver fails with EIO, once or from then on"""
+    points = sorted({1 + round(i * 99 / max(1, count - 1)) for i in range(count)}) if count > 1 else [1]
+    times, hit, missed, slow = [], {}, 0, []
+    with World(out, seed) as world:
+        world.start().load()
+        world.back(time.monotonic())
+        for k in points:
+            for kind in KINDS if count >= 20 else [KINDS[(points.index(k) + i) % len(KINDS)] for i in (0, 3)]:
+                came = eio_point(world, kind, k, world.rng.uniform(0.5, 3.0))
+                if came is None:
+                    missed += 1
+                    continue
+                call, took = came
+                hit[call] = hit.get(call, 0) + 1
+                times.append(took)
+                if took > BACK_S * getattr(out, "slack", 1.0):
+                    slow.append(f"{kind}, k={k}, {call}: {took:.1f} s")
+        result = world.finish()
+    if slow:
+        result["bad"]["slow"] = slow
+    if not times:
+        result["bad"]["nothing"] = "no call failed"
+    result.update(injected=len(times), not_reached=missed, calls=hit, back_median_s=round(statistics.median(times or [0]), 2),
+                  back_most_s=round(max(times or [0]), 2))
+    return result
+
+
+STAGES = [("eio", eio, 8, 100)]
+
+
+class Plain:
+    """What a stage writes to when nobody else gives it one. `slack`: how much later than promised is still no fault."""
+
+    def __init__(self, folder, slack=1.0):
+        self.folder, self.slack = folder, slack
+
+    def __call__(self, text):
+        print(text, flush=True)
+
+
+def main():
+    import argparse
+    import shutil
+    import tempfile
+    parser = argparse.ArgumentParser(description="faults.py STAGE [--count N] [--seed S]")
+    parser.add_argument("stage", choices=[name for name, *_ in STAGES])
+    parser.add_argument("--count", type=int)
+    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big"))
+    options = parser.parse_args()
+    _, function, _, full = next(s for s in STAGES if s[0] == options.stage)
+    folder = tempfile.mkdtemp(prefix="sluice-faults-")
+    count = options.count or full
+    print(f"again: tests/torture/faults.py {options.stage} --count {count} --seed {options.seed}", flush=True)
+    result = function(options.seed, count, Plain(folder))
+    for key, value in result.items():
+        print(f"  {key:20} {value}")
+    if result["bad"]:
+        print("FAILED; left in " + folder)
+        return 1
+    shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
