@@ -42,8 +42,9 @@
 #define DNS_INFLIGHT_MAX   200
 
 /* Storage. */
-#define SEGMENT_BYTES          (64u << 20)
+#define SEGMENT_BYTES          (64u << 20) /* less on a small disk (disk.h), so too: */
 #define EVENT_FILE_BYTES       (64u << 20)
+#define EVENT_LOG_FILES_MAX    256 /* that readers may leave unread; reception stops before */
 #define STORE_MAP_BYTES        (64ull << 30)
 #define STORE_OPS_MAX          20000 /* operations of one transaction */
 #define ENVELOPE_BYTES_MAX     (8u << 20)

@@ -1,6 +1,6 @@
 /* event_log: what happened, in order, before the queue forgets it: an append-only log of events.
  *
- * Files `events/NNNNNNNNNNNN.log`, pre-written EVENT_FILE_BYTES each, used in order of their number and
+ * Files `events/NNNNNNNNNNNN.log`, pre-written EVENT_FILE_BYTES each (less on a small disk), used in order of their number and
  * recycled once both the committed position and all cursors are past them. A file begins with a
  * 4096-byte header {magic, version, file number, instance, boot id, CRC32C}; events follow, 16-byte
  * aligned: u32 magic, u32 length, u64 lsn, u64 file number, u64 batch, payload, CRC32C over all of it.
@@ -30,7 +30,7 @@ event_position_before(struct event_position a, struct event_position b)
 struct event_writer;
 /* Opens for append at the end of what is valid from `from` on, {0, 0} being the first file there is;
  * `next_lsn` is the lsn of the event at `from` (both of the store's meta). Everything up to the end is
- * synced again; what was left of an unfinished batch behind it is erased. The caller replays from `from`
+ * written and synced again (after a failed sync what the system shows us may never reach the disk); what was left of an unfinished batch behind it is erased. The caller replays from `from`
  * to event_writer_position() with a reader. -E_CRC when synced events are damaged, -E_MISSING when the
  * file of `from` is gone: never skipped over. */
 int event_writer_open(struct event_writer **out, int events_fd, const unsigned char instance[16],
@@ -46,11 +46,16 @@ uint64_t event_append_encoded(struct event_writer *w, struct slice payload);
 int event_sync(struct event_writer *w);
 struct event_position event_writer_position(const struct event_writer *w); /* end of what is synced */
 uint64_t event_writer_next_lsn(const struct event_writer *w);
+uint64_t event_writer_file_bytes(const struct event_writer *w);
+/* True when an event of so many encoded bytes fits into a file. */
+bool event_writer_takes(const struct event_writer *w, size_t encoded_bytes);
 /* Files wholly before `low` may be used again (two are kept ready, more are removed). Background work is
  * the caller's thread: call it there; this and event_prepare() may run beside append and sync. */
 int event_recycle(struct event_writer *w, struct event_position low);
 /* Pre-writes the next file if there is none; slow, call it from a background thread. */
 int event_prepare(struct event_writer *w);
+/* The beginning of the oldest file there is; {1, 0} when there is none. Negative: -E_*. */
+int event_log_oldest(int events_fd, struct event_position *out);
 /* Files of the log, spare ones too: what a quota counts. Any thread. Negative: -E_*. */
 int event_log_files(int events_fd);
 void event_writer_close(struct event_writer **w); /* what was not synced is gone */

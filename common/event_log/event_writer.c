@@ -6,6 +6,7 @@
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
+#include "common/base/disk.h"
 #include "common/base/err.h"
 #include "common/base/file.h"
 #include "common/base/limits.h"
@@ -15,6 +16,7 @@
 #include "common/event_log/event_log.h"
 #include "common/event_log/event_reader.h"
 
+#define COPY_BYTES (1u << 20)
 #define SPARES 2 /* files kept ready behind the one that is written */
 
 /* What of a batch goes into one file. */
@@ -91,6 +93,38 @@ erase_leftovers(struct event_writer *w, uint64_t number, uint64_t from)
 	return rc;
 }
 
+/* What is valid in file `number` from `from` on is written once more: after a sync that failed the system
+ * may take pages for clean that never reached the disk, and a further sync would not touch them. */
+static int
+write_again(struct event_writer *w, uint64_t number, uint64_t from, uint64_t to)
+{
+	struct event_file_header h;
+	char *bytes;
+	int fd = event_file_open(w->dir, number, O_RDWR, w->instance, &h);
+	int rc = 0;
+
+	if (fd < 0)
+		return fd == -E_MISSING ? 0 : fd;
+	if (to > h.bytes)
+		to = h.bytes;
+	bytes = mem_alloc(COPY_BYTES);
+	while (rc == 0 && from < to) {
+		size_t want = to - from < COPY_BYTES ? (size_t)(to - from) : COPY_BYTES;
+		ssize_t n = pread(fd, bytes, want, (off_t)from);
+
+		if (n <= 0)
+			rc = n < 0 ? -err_errno() : -E_FORMAT;
+		else
+			rc = file_write(fd, bytes, (size_t)n, from);
+		from += (uint64_t)(n > 0 ? n : 0);
+	}
+	if (rc == 0)
+		rc = sync_fd(fd);
+	mem_free(bytes);
+	close(fd);
+	return rc;
+}
+
 static int
 find_end(struct event_writer *w, struct event_position from, uint64_t next_lsn)
 {
@@ -106,6 +140,11 @@ find_end(struct event_writer *w, struct event_position from, uint64_t next_lsn)
 	w->synced = event_reader_position(r);
 	w->next_lsn = event_reader_next_lsn(r);
 	event_reader_close(&r);
+	if (from.file == 0)
+		return rc;
+	for (uint64_t n = from.file; rc == 0 && n <= w->synced.file; n++)
+		rc = write_again(w, n, n == from.file ? from.offset : EVENT_FILE_HEADER_BYTES,
+				 n == w->synced.file ? w->synced.offset : UINT64_MAX);
 	return rc;
 }
 
@@ -204,7 +243,8 @@ int
 event_writer_open(struct event_writer **out, int events_fd, const unsigned char instance[16],
 		  struct event_position from, uint64_t next_lsn)
 {
-	return event_writer_open_sized(out, events_fd, instance, from, next_lsn, EVENT_FILE_BYTES);
+	return event_writer_open_sized(out, events_fd, instance, from, next_lsn,
+				       disk_file_bytes(events_fd, EVENT_FILE_BYTES));
 }
 
 void
@@ -326,6 +366,19 @@ event_writer_next_lsn(const struct event_writer *w)
 	return w->next_lsn;
 }
 
+uint64_t
+event_writer_file_bytes(const struct event_writer *w)
+{
+	return w->file_bytes;
+}
+
+bool
+event_writer_takes(const struct event_writer *w, size_t encoded_bytes)
+{
+	return encoded_bytes + EVENT_FRAME_HEAD + 4 + EVENT_ALIGN <=
+	       w->file_bytes - EVENT_FILE_HEADER_BYTES;
+}
+
 /* Files -----------------------------------------------------------------------------------------
  */
 
@@ -423,6 +476,27 @@ event_recycle(struct event_writer *w, struct event_position low)
 		rc = event_file_each(w->dir, recycle_one, &c);
 	pthread_mutex_unlock(&w->lock);
 	return rc != 0 ? rc : c.rc;
+}
+
+static void
+note_lowest(void *arg, uint64_t number)
+{
+	struct event_position *low = arg;
+
+	if (low->file == 0)
+		low->file = number;
+}
+
+int
+event_log_oldest(int events_fd, struct event_position *out)
+{
+	int rc;
+
+	*out = (struct event_position){ 0, 0 };
+	rc = event_file_each(events_fd, note_lowest, out);
+	if (out->file == 0)
+		out->file = 1;
+	return rc;
 }
 
 static void
