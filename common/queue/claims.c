@@ -251,6 +251,12 @@ grow(struct claim_table *t)
 }
 
 int
+claim_reserve(struct claim_table *t)
+{
+	return t->used > 0 ? 0 : grow(t);
+}
+
+int
 claim_grant(struct claim_table *t, const struct claim_grant *g)
 {
 	struct slot *s;

@@ -56,6 +56,8 @@ void claim_table_close(struct claim_table **t);
 int claim_grant(struct claim_table *t, const struct claim_grant *g);
 void claim_free(struct claim_table *t, unsigned slot);
 
+/* Scheduler: takes the disk room of the first slots, so that work goes on when the disk is full later. */
+int claim_reserve(struct claim_table *t);
 /* Slots 0 .. n-1 were ever used: what a start has to read. */
 unsigned claim_slots_used(struct claim_table *t);
 

@@ -12,6 +12,7 @@
 
 #define STORE_VERSION 1
 #define MADE_FILE     "made"
+#define WIDEN_PERCENT 80 /* a map used so far is opened with more */
 
 static const char identity_key[] = "instance";
 
@@ -115,11 +116,29 @@ extend_data(struct store *s, int dir)
 	return rc;
 }
 
+/* What is queued must find room to be finished, however full the map is: it is only address space. The
+ * quota counts from what was asked for. */
+static int
+widen_map(struct store *s)
+{
+	MDB_envinfo info;
+	MDB_stat st;
+	uint64_t used;
+
+	mdb_env_info(s->env, &info);
+	mdb_env_stat(s->env, &st);
+	used = (info.me_last_pgno + 1) * st.ms_psize;
+	if (used < s->map_bytes / 100 * WIDEN_PERCENT)
+		return 0;
+	return store_error(mdb_env_set_mapsize(s->env, used + s->map_bytes / 4), "widen");
+}
+
 int
 store_env_open(struct store *s, const char *path, int dir, uint64_t map_bytes)
 {
 	int dead, rc;
 
+	s->map_bytes = map_bytes;
 	rc = mdb_env_create(&s->env);
 	if (rc == 0)
 		rc = mdb_env_set_maxdbs(s->env, 16);
@@ -130,7 +149,8 @@ store_env_open(struct store *s, const char *path, int dir, uint64_t map_bytes)
 	if (rc != 0)
 		return store_error(rc, "open");
 	mdb_reader_check(s->env, &dead);
-	return extend_data(s, dir);
+	rc = widen_map(s);
+	return rc != 0 ? rc : extend_data(s, dir);
 }
 
 static int
@@ -227,22 +247,56 @@ store_free_pages(struct store *s)
 	return n;
 }
 
+/* Of all tables, without what is on the free list. */
+static uint64_t
+pages_in_use(struct store *s)
+{
+	MDB_txn *txn;
+	MDB_stat st;
+	uint64_t n = 2; /* the two heads of the file */
+
+	if (mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn) != 0)
+		return 0;
+#define ADD(table)                                                                                 \
+	if (mdb_stat(txn, table, &st) == 0)                                                        \
+		n += st.ms_branch_pages + st.ms_leaf_pages + st.ms_overflow_pages;
+#define X(name) ADD(s->name)
+	STORE_TABLES(X)
+#undef X
+	ADD(0) /* the free list itself */
+	ADD(1) /* the names of the tables */
+#undef ADD
+	mdb_txn_abort(txn);
+	return n;
+}
+
 unsigned
 store_fill_percent(struct store *s)
 {
-	MDB_envinfo info;
 	MDB_stat st;
 	uint64_t used, all;
 
-	mdb_env_info(s->env, &info);
-	mdb_env_stat(s->env, &st);
-	all = info.me_mapsize / st.ms_psize;
-	used = info.me_last_pgno + 1;
-	/* The file never shrinks: only while it is large does it matter how much of it is free. */
-	if (used > all / 4) {
-		uint64_t idle = store_free_pages(s);
-
-		used = used > idle ? used - idle : 0;
-	}
+	if (mdb_env_stat(s->env, &st) != 0)
+		return 0;
+	all = s->map_bytes / st.ms_psize;
+	used = pages_in_use(s);
 	return used >= all ? 100 : (unsigned)(used * 100 / all);
+}
+
+void
+store_reserve(struct store *s, uint64_t ahead)
+{
+	MDB_envinfo info;
+	MDB_stat st;
+	uint64_t used;
+	mdb_filehandle_t fd;
+
+	if (mdb_env_info(s->env, &info) != 0 || mdb_env_stat(s->env, &st) != 0)
+		return;
+	used = (info.me_last_pgno + 1) * st.ms_psize;
+	if (used + ahead / 2 <= s->reserved_bytes || mdb_env_get_fd(s->env, &fd) != 0)
+		return;
+	/* The file's length says what LMDB has used: it stays. Where it cannot be had, there is none. */
+	s->reserved_bytes = used + ahead;
+	(void)fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)used, (off_t)ahead);
 }

@@ -21,7 +21,10 @@ int store_open(struct store **out, const char *spool_path, const unsigned char i
 int store_open_sized(struct store **out, const char *spool_path, const unsigned char instance[16],
 		     uint64_t map_bytes);
 void store_close(struct store **s);
-/* Share of the map in use, 0..100; what LMDB can use again does not count. */
+/* Takes room on the disk for `ahead` bytes behind what the data file uses, so that commits find it also when
+ * the disk is full: after a commit, by the thread that writes. Quick when there is nothing to do. */
+void store_reserve(struct store *s, uint64_t ahead);
+/* Share of the map in use, 0..100; what LMDB can use again does not count. Quick. */
 unsigned store_fill_percent(struct store *s);
 
 /* One entry's row. */

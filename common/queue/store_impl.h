@@ -27,6 +27,8 @@ struct store {
 #define X(name) MDB_dbi name;
 	STORE_TABLES(X)
 #undef X
+	uint64_t map_bytes; /* asked for: the quota counts from it, the map may be larger */
+	uint64_t reserved_bytes; /* of the data file, taken from the disk so far */
 	int failed; /* of the first commit that failed: nothing is written any more */
 };
 
