@@ -384,7 +384,7 @@ instance_open(struct instance *in, int snapshot_fd, bool foreground)
 	in->snapshot_fd = snapshot_fd;
 	in->run_fd = in->operator_fd = in->routes_fd = in->routes_read_fd = -1;
 	in->spool.fd = in->spool.segments_fd = in->spool.events_fd = in->spool.claims_fd =
-		in->spool.cursors_fd = in->spool.lock_fd = -1;
+		in->spool.cursors_fd = in->spool.lock_fd = in->spool.lock_file_fd = -1;
 	(void)umask(027);
 	if ((rc = load_conf(in)) != 0 || (rc = find_user(in)) != 0 ||
 	    (rc = open_log(in, foreground)) != 0)

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -213,7 +214,8 @@ spool_open(struct spool *s, const char *path, const char **why)
 	int rc;
 
 	memset(s, 0, sizeof *s);
-	s->fd = s->segments_fd = s->events_fd = s->claims_fd = s->cursors_fd = s->lock_fd = -1;
+	s->fd = s->segments_fd = s->events_fd = s->claims_fd = s->cursors_fd = s->lock_fd =
+		s->lock_file_fd = -1;
 	str_copy(s->path, sizeof s->path, slice_str(path));
 	rc = open_all(s, why);
 	if (rc != 0)
@@ -260,23 +262,55 @@ holder_lives(int fd)
 	return kill((pid_t)pid, 0) == 0 || errno == EPERM;
 }
 
+/* The folder's lock and the file's, or none of them. The file may be removed or replaced under a
+ * running instance, the folder only together with the queue in it; but not every file system locks
+ * folders. */
+static bool
+lock_both(int dir, int file)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+	if (dir >= 0 && flock(dir, LOCK_EX | LOCK_NB) != 0)
+		return false;
+	if (fcntl(file, F_OFD_SETLK, &lock) == 0)
+		return true;
+	if (dir >= 0)
+		(void)flock(dir, LOCK_UN);
+	return false;
+}
+
+/* The spool's folder, opened to be locked; negative where folders cannot be. */
+static int
+open_lockable(const struct spool *s)
+{
+	int dir = openat(s->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (dir >= 0 && flock(dir, LOCK_EX | LOCK_NB) != 0 && errno != EWOULDBLOCK) {
+		close(dir);
+		return -1;
+	}
+	return dir;
+}
+
 int
 spool_lock(struct spool *s)
 {
 	/* Of the open file, not of the process: children that outlive a killed master hold it too,
 	 * and nobody may write beside them. */
-	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	const struct timespec step = { .tv_nsec = LOCK_STEP_MS * 1000000l };
 	char text[24];
 	int fd = openat(s->fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+	int dir = fd < 0 ? -1 : open_lockable(s);
 	int n;
 
 	if (fd < 0)
 		return -err_errno();
-	for (int waited_ms = 0; fcntl(fd, F_OFD_SETLK, &lock) != 0; waited_ms += LOCK_STEP_MS) {
+	for (int waited_ms = 0; !lock_both(dir, fd); waited_ms += LOCK_STEP_MS) {
 		if ((errno != EAGAIN && errno != EACCES) || holder_lives(fd) ||
 		    waited_ms >= LOCK_WAIT_MS) {
 			close(fd);
+			if (dir >= 0)
+				close(dir);
 			return -E_LOCKED;
 		}
 		nanosleep(&step, NULL);
@@ -284,7 +318,8 @@ spool_lock(struct spool *s)
 	n = snprintf(text, sizeof text, "%d\n", (int)getpid());
 	if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)n, 0) != n)
 		log_warn("spool=%s the lock file cannot be written", s->path);
-	s->lock_fd = fd;
+	s->lock_fd = dir >= 0 ? dir : fd;
+	s->lock_file_fd = dir >= 0 ? fd : -1;
 	warn_file_system(s);
 	return 0;
 }
@@ -305,5 +340,6 @@ spool_close(struct spool *s)
 	close_fd(&s->claims_fd);
 	close_fd(&s->cursors_fd);
 	close_fd(&s->lock_fd);
+	close_fd(&s->lock_file_fd);
 	close_fd(&s->fd);
 }

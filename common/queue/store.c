@@ -1,5 +1,6 @@
 #include "common/queue/store.h"
 
+#include <dirent.h>
 #include <endian.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -7,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/base/err.h"
+#include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/queue/store_impl.h"
 
@@ -32,7 +34,7 @@ open_tables(struct store *s, MDB_txn *txn)
 
 /* Writes the instance into a new environment, compares it in an old one. */
 static int
-check_identity(struct store *s, MDB_txn *txn, const unsigned char instance[16])
+check_identity(struct store *s, MDB_txn *txn, const unsigned char instance[16], bool made)
 {
 	struct store_txn t = { .store = s, .txn = txn };
 	MDB_val key = { sizeof identity_key - 1, (void *)(uintptr_t)identity_key };
@@ -48,8 +50,9 @@ check_identity(struct store *s, MDB_txn *txn, const unsigned char instance[16])
 	if (rc == MDB_NOTFOUND) {
 		MDB_stat st;
 
-		/* No name in an environment that holds rows: the name was lost. */
-		if (mdb_stat(txn, s->rows, &st) != 0 || st.ms_entries > 0)
+		/* No name in an environment that holds rows, or was complete once: the name was
+		 * lost, or it is not ours. */
+		if (made || mdb_stat(txn, s->rows, &st) != 0 || st.ms_entries > 0)
 			return -E_FORMAT;
 		return store_put(&t, s->meta, key, id, sizeof id);
 	}
@@ -62,16 +65,45 @@ check_identity(struct store *s, MDB_txn *txn, const unsigned char instance[16])
 	return memcmp(rest.p, instance, 16) == 0 ? 0 : -E_FOREIGN;
 }
 
+static bool
+holds_files(int dir, const char *name)
+{
+	struct dirent *de;
+	bool any = false;
+	DIR *d;
+	int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return false;
+	d = fdopendir(fd);
+	if (d == NULL) {
+		close(fd);
+		return true; /* not known to be empty */
+	}
+	while (!any && (de = readdir(d)) != NULL)
+		any = de->d_name[0] != '.';
+	closedir(d);
+	return any;
+}
+
 /* A file `made` says that the environment was complete once. Without it LMDB would take an emptied
- * or vanished data file for a new, empty queue. */
+ * or vanished data file for a new, empty queue; and where that has gone too, the segments and the
+ * event log, which are begun only after it, tell. */
 static int
-check_made(int dir, bool *made)
+check_made(const char *path, int dir, bool *made)
 {
 	struct stat st;
 	bool has_data = fstatat(dir, "data.mdb", &st, 0) == 0 && st.st_size > 0;
 
 	*made = faccessat(dir, MADE_FILE, F_OK, 0) == 0;
-	return *made && !has_data ? -E_FORMAT : 0;
+	if (has_data ||
+	    (!*made && !holds_files(dir, "../segments") && !holds_files(dir, "../events")))
+		return 0;
+	log_error("store=%s/data.mdb refused=yes the rows are gone (missing or empty file) and the "
+		  "spool is "
+		  "not new; nothing was changed",
+		  path);
+	return -E_FORMAT;
 }
 
 static int
@@ -163,17 +195,18 @@ open_all(struct store *s, const char *path, const unsigned char instance[16], ui
 
 	if (dir < 0)
 		return -err_errno();
-	rc = check_made(dir, &made);
+	rc = check_made(path, dir, &made);
 	if (rc == 0)
-		rc = store_probe(path, dir, map_bytes);
+		rc = store_probe(path, dir);
 	if (rc == 0)
 		rc = store_env_open(s, path, dir, map_bytes);
 	if (rc == 0)
 		rc = store_error(mdb_txn_begin(s->env, NULL, 0, &txn), "begin");
 	if (rc == 0)
 		rc = open_tables(s, txn);
-	if (rc == 0)
-		rc = check_identity(s, txn, instance);
+	if (rc == 0 && (rc = check_identity(s, txn, instance, made)) != 0)
+		log_error("store=%s/data.mdb refused=yes its instance: %s; nothing was changed",
+			  path, err_text(rc));
 	if (rc == 0) {
 		rc = store_error(mdb_txn_commit(txn), "commit");
 		txn = NULL;

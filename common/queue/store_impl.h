@@ -61,6 +61,6 @@ int store_put(struct store_txn *t, MDB_dbi table, MDB_val key, const void *rest,
 int store_env_open(struct store *s, const char *path, int dir, uint64_t map_bytes);
 /* Pages on LMDB's free list. */
 uint64_t store_free_pages(struct store *s);
-/* Has a child read all of an existing environment: -E_CRC when it died of it. Before any other use.
- */
-int store_probe(const char *path, int dir, uint64_t map_bytes);
+/* Reads all pages of an existing environment: not 0 when they are not sound, and why in the log. Before
+ * any other use. */
+int store_probe(const char *path, int dir);

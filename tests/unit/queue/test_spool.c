@@ -148,6 +148,28 @@ one_instance(void **state)
 	close(ready[1]);
 }
 
+/* The lock file is removed, or another one put in its place: the running instance still keeps others out. */
+static void
+lock_file_swapped(void **state)
+{
+	const char *path = scratch_path(root, "spool"), *why;
+	struct spool s, other;
+	char file[700];
+
+	(void)state;
+	snprintf(file, sizeof file, "%s/lock", path);
+	assert_int_equal(spool_open(&s, path, &why), 0);
+	assert_int_equal(spool_lock(&s), 0);
+	assert_int_equal(unlink(file), 0);
+	assert_int_equal(spool_open(&other, path, &why), 0);
+	assert_int_equal(spool_lock(&other), -E_LOCKED);
+	scratch_write(file, "1\n", 2);
+	assert_int_equal(spool_lock(&other), -E_LOCKED);
+	spool_close(&s);
+	assert_int_equal(spool_lock(&other), 0);
+	spool_close(&other);
+}
+
 int
 main(void)
 {
@@ -156,6 +178,7 @@ main(void)
 		TEST(made_once),
 		TEST(refused_not_reset),
 		TEST(one_instance),
+		TEST(lock_file_swapped),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
