@@ -10,6 +10,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/net/sock.h"
+#include "common/proc/fault.h"
 #include "common/smtp/smtp_client_stuff.h"
 #include "deliverer/worker.h"
 
@@ -310,10 +311,11 @@ finish_body(struct connection *c)
 }
 
 /* Prepares the next piece of the body as `tail`, or sends a piece of it straight from the file.
- * 1: go on writing, 0: the socket is full, -E_*. */
+ * 1: go on writing, 0: the socket is full, -E_*. Guarded. */
 static int
-feed_body(struct connection *c)
+feed_body(void *arg)
 {
+	struct connection *c = arg;
 	struct work *k = c->work;
 	struct slice left = body_left(k);
 	uint64_t offset;
@@ -490,7 +492,7 @@ step(struct connection *c)
 	if (c->tail.n > 0 || (want & SMTP_CLIENT_WRITE))
 		rc = write_out(c);
 	else if (want & SMTP_CLIENT_BODY)
-		rc = feed_body(c);
+		rc = fault_guarded(feed_body, c); /* it reads the map */
 	else
 		return 0;
 	if (rc < 0)

@@ -11,11 +11,13 @@
 #include "common/base/mem.h"
 #include "common/base/wire.h"
 #include "common/ipc/results.h"
+#include "common/proc/fault.h"
 #include "common/smtp/smtp_client_stuff.h"
 #include "deliverer/connection.h"
 #include "deliverer/worker.h"
 
 #define DIAG_BYTES (REPLY_KEPT_MAX + 32)
+#define READ_TRIES 3 /* of a record on a disk that gives errors, before it counts as damaged */
 
 struct work *
 work_new(const struct message *m, struct slice bitmap)
@@ -81,10 +83,26 @@ work_return(struct worker *w, uint32_t connection, struct work **work, unsigned 
 
 /* Loading ------------------------------------------------------------------------------------- */
 
-/* The record of the work, out of the pinned segment: 0 or -E_*. */
+/* Through the map, whose file may have been cut, or may not be readable: guarded. */
+struct opening {
+	struct segment_cache *segments;
+	struct work *work;
+};
+
 static int
-read_record(struct work *k)
+open_segment(void *arg)
 {
+	struct opening *o = arg;
+	struct work *k = o->work;
+
+	return segment_get(o->segments, k->segment, k->epoch, &k->segment_ref);
+}
+
+/* The record of the work, out of the pinned segment: 0 or -E_*. Guarded too. */
+static int
+read_record(void *arg)
+{
+	struct work *k = arg;
 	uint64_t offset = (uint64_t)k->offset16 * RECORD_ALIGN;
 	unsigned flags;
 	int rc =
@@ -111,7 +129,8 @@ work_load(struct connection *c, struct work **work)
 {
 	struct worker *w = c->worker;
 	struct work *k = *work;
-	int opened = segment_get(w->segments, k->segment, k->epoch, &k->segment_ref), rc;
+	struct opening opening = { w->segments, k };
+	int opened = fault_guarded(open_segment, &opening), rc;
 
 	k->pinned = opened == 0;
 	if (opened == -E_FULL || opened == -E_SYSTEM) {
@@ -130,7 +149,7 @@ work_load(struct connection *c, struct work **work)
 		return false;
 	}
 	KILL_POINT("claim-begun");
-	rc = opened == 0 ? read_record(k) : opened;
+	rc = opened == 0 ? fault_guarded(read_record, k) : opened;
 	if (rc != 0)
 		report_damaged(c, work, rc);
 	return rc == 0;
@@ -284,16 +303,17 @@ report_damaged(struct connection *c, struct work **work, int rc)
 	char diag[DIAG_BYTES], id[ID_TEXT_BYTES];
 	struct results r = results_of(c);
 	struct result_rcpt *rows = mem_calloc(k->n_rcpts + 1u, sizeof *rows);
+	bool again = rc == -E_IO && k->attempt < READ_TRIES;
 
-	log_error("message=%s segment=%u offset=%" PRIu64 " quarantined: %s",
+	log_error("message=%s segment=%u offset=%" PRIu64 " record=%s error=\"%s\"",
 		  id_message_text(id, k->id), k->segment, (uint64_t)k->offset16 * RECORD_ALIGN,
-		  err_text(rc));
+		  again ? "unreadable" : "damaged", err_text(rc));
 	v.status = VERDICT_STATUS(4, 3, 0);
 	for (size_t i = 0; i < k->n_rcpts; i++) {
 		set_row(&rows[i], k->indexes[i], v);
 		rows[i].diag = diagnose(diag, v, slice_str(err_text(rc)));
 	}
-	r.flags = RESULT_DAMAGED;
+	r.flags = again ? 0 : RESULT_DAMAGED; /* a disk may come back */
 	r.rcpts = rows;
 	r.n_rcpts = k->n_rcpts;
 	if (k->decoded) {

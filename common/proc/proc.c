@@ -19,6 +19,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/proc/control.h"
+#include "common/proc/fault.h"
 #include "common/proc/user.h"
 
 /* After the end of the control line; the promise is 2 s. */
@@ -288,6 +289,7 @@ proc_begin(struct heritage *h, const struct proc_hooks *hooks, void *arg)
 	name_process(p);
 	close_foreign(h, p->name + 3);
 	set_signals();
+	fault_init();
 	raise_limits();
 	rc = load_conf(p);
 	if (rc != 0) {

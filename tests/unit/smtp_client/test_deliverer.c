@@ -83,6 +83,7 @@ static struct {
 	struct session *dripping;
 	bool late;
 	uint64_t next_offset;
+	uint32_t attempt; /* of the next work; 0: the first */
 	uint64_t next_lease;
 	struct segment_writer writer;
 } t;
@@ -363,7 +364,7 @@ give_work(uint32_t connection, uint64_t offset, msg_id_t id, unsigned char bits,
 				 .key = { id, 0 },
 				 .connection = connection,
 				 .n_rcpts = RCPTS,
-				 .attempt = 1 };
+				 .attempt = t.attempt ? t.attempt : 1 };
 	struct message m = { .kind = MESSAGE_WORK };
 	int slot = claim_grant(t.claims, &g);
 
@@ -377,7 +378,7 @@ give_work(uint32_t connection, uint64_t offset, msg_id_t id, unsigned char bits,
 	m.u.work.segment = SEGMENT;
 	m.u.work.offset16 = (uint32_t)(offset / 16);
 	m.u.work.n_rcpts = RCPTS;
-	m.u.work.attempt = 1;
+	m.u.work.attempt = (uint16_t)g.attempt;
 	tell(&m, slice_of(&bits, 1));
 	return (unsigned)slot;
 }
@@ -803,6 +804,15 @@ test_damaged(void **state)
 	at = put_record(SLICE_LIT("good\r\n"), 0, 13);
 	give_work(1, at, 13, 7, 1000000);
 	assert_int_equal(results_of(AWAIT(RESULT), NULL).flags, 0);
+	/* The file is cut under the map: an error of this record, no death; damage when it stays so. */
+	assert_int_equal(ftruncate(t.writer.fd, SEGMENT_HEADER_BYTES), 0);
+	give_work(1, at, 13, 7, 1000000);
+	r = results_of(AWAIT(RESULT), NULL);
+	assert_int_equal(r.flags, 0);
+	assert_int_equal(r.rcpts[0].action, EVENT_DEFERRED);
+	t.attempt = 3;
+	give_work(1, at, 13, 7, 1000000);
+	assert_int_equal(results_of(AWAIT(RESULT), NULL).flags, RESULT_DAMAGED);
 }
 
 /* The scheduler dies: what runs goes on, and its result reaches the next one. */
