@@ -16,7 +16,7 @@ enum command_kind {
 };
 
 #define QUEUE_OPTIONS  "mode= paused connected errors maxitems= sort="
-#define SELECT_OPTIONS "queue= orig= rcpt= jobId= envId= older-than= maxitems="
+#define SELECT_OPTIONS "queue= orig= rcpt= jobId= envId= older-than= maxitems= quarantined"
 
 // clang-format off
 /* id, words, least and most arguments behind them, their names, options (blank between; = takes a value), kind, help */

@@ -10,6 +10,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "scheduler/control.h"
+#include "scheduler/quarantine.h"
 
 #define PICKS_A_TURN  2048
 #define BATCHES_MAX   2    /* at the reader thread */
@@ -459,8 +460,11 @@ parse(struct request *r, struct selection *sel)
 static bool
 select_entries(struct request *r, bool deleting)
 {
-	struct selection *sel = mem_zalloc(sizeof *sel);
+	struct selection *sel;
 
+	if (control_flag(r, "quarantined"))
+		return quarantine_select(r, deleting);
+	sel = mem_zalloc(sizeof *sel);
 	*sel = (struct selection){ .r = r, .deleting = deleting, .most = deleting ? UINT64_MAX : 100 };
 	if (!parse(r, sel)) {
 		mem_free(sel);

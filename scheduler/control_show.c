@@ -4,6 +4,7 @@
 
 #include "common/base/mem.h"
 #include "scheduler/control.h"
+#include "scheduler/quarantine.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -442,6 +443,7 @@ control_show_status(struct request *r)
 	json_key_u64(j, "mapPercent", store_fill_percent(s->store));
 	json_key_u64(j, "segments", segments.files);
 	json_key_u64(j, "segmentsFree", segments.unused);
+	json_key_u64(j, "quarantinedRcp", quarantine_counts(s).rcpts);
 	json_object_end(j);
 	json_key_u64(j, "workers", s->n_workers);
 	json_key_u64(j, "receivers", s->n_receivers);

@@ -5,6 +5,7 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/proc/fault.h"
 #include "scheduler/state.h"
 
 #define READS_MAX 256
@@ -36,24 +37,34 @@ struct job {
 	struct record rec;
 };
 
-static void
-work(struct offload_job *base)
+/* Guarded: the map's file may have been cut, or the disk may not give it. */
+static int
+read_record(void *arg)
 {
-	struct job *j = (struct job *)base;
+	struct job *j = arg;
 	struct segment_ref ref;
 	struct record on_disk;
 	struct slice at;
+	int rc = segment_get(j->s->cache, j->segment, j->epoch, &ref);
 
-	j->rc = segment_get(j->s->cache, j->segment, j->epoch, &ref);
-	if (j->rc != 0)
-		return;
+	if (rc != 0)
+		return rc;
 	at = slice_sub(ref.bytes, (size_t)j->offset16 * RECORD_ALIGN);
-	j->rc = record_decode(&on_disk, at, j->epoch, j->id);
-	if (j->rc == 0) {
+	rc = record_decode(&on_disk, at, j->epoch, j->id);
+	if (rc == 0) {
 		buf_put(&j->copy, at.p, RECORD_HEADER_BYTES + on_disk.header.envelope_bytes);
 		record_clear(&on_disk);
 	}
 	segment_put(j->s->cache, j->segment, j->epoch);
+	return rc;
+}
+
+static void
+work(struct offload_job *base)
+{
+	struct job *j = (struct job *)base;
+
+	j->rc = fault_guarded(read_record, j);
 	if (j->rc == 0)
 		j->rc = record_decode_envelope(&j->rec, buf_slice(&j->copy), j->epoch, j->id);
 }
@@ -68,6 +79,8 @@ done(struct offload_job *base)
 		log_error("message=%s segment=%u offset=%llu record=unreadable error=\"%s\"",
 			  id_message_text(id, j->id), j->segment,
 			  (unsigned long long)j->offset16 * RECORD_ALIGN, err_text(j->rc));
+	if (j->rc == -E_MISSING)
+		j->rc = -E_CRC; /* its segment; the entry is there */
 	j->s->records->out--;
 	j->fn(j->s, j->arg, j->rc, j->rc == 0 ? &j->rec : NULL);
 	segments_pin(j->s->segments, j->segment, -1);

@@ -14,6 +14,7 @@
 #include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "scheduler/quarantine.h"
 #include "scheduler/state.h"
 
 #define EVENTS_A_COMMIT 5000
@@ -238,10 +239,9 @@ load_row(void *arg, struct entry_key key, const struct store_row *row)
 
 	names_reserve(s->names, row->job);
 	names_reserve(s->names, row->sender_domain);
-	if (!queue_is_known(s, row->queue)) {
-		char id[ID_TEXT_BYTES];
-
-		log_error("entry=%s queue=%u row=without_queue", id_entry_text(id, key), row->queue);
+	if (!queue_is_known(s, row->queue) || (row->flags & STORE_ROW_QUARANTINED) != 0) {
+		quarantine_row(s, (row->flags & STORE_ROW_QUARANTINED) != 0 ? QUARANTINE_RECORD : QUARANTINE_NAME,
+			       key, row);
 		return;
 	}
 	KILL_POINT("during-load");
@@ -284,6 +284,9 @@ collect_claims(struct scheduler *s, unsigned worker)
 
 		if (rc == 0 && v.state == CLAIM_FREE)
 			continue;
+		if (rc != 0)
+			log_error("worker=%u claim_slot=%u damaged=yes message=%llu", worker, slot,
+				  (unsigned long long)v.grant.key.message);
 		if (rc != 0 && v.grant.key.message == 0) {
 			claim_free(s->claims[worker], slot);
 			continue;
@@ -296,6 +299,14 @@ collect_claims(struct scheduler *s, unsigned worker)
 	}
 }
 
+static int
+tell_bad(const char *table, int rc, uint64_t bad)
+{
+	if (rc == 0 && bad > 0)
+		log_error("store table=%s damaged_rows=%llu", table, (unsigned long long)bad);
+	return rc;
+}
+
 int
 recovery_load(struct scheduler *s, const struct store_meta *meta)
 {
@@ -303,22 +314,23 @@ recovery_load(struct scheduler *s, const struct store_meta *meta)
 	int rc;
 
 	(void)meta;
+	quarantine_open(s);
 	for (unsigned w = 0; w < WORKERS_MAX; w++) {
 		if (s->claims[w] != NULL)
 			collect_claims(s, w);
 	}
 	if (s->n_old_claims > 0)
 		qsort(s->old_claims, s->n_old_claims, sizeof *s->old_claims, claim_order);
-	rc = store_load_names(s->store, load_name, s, &bad);
+	rc = tell_bad("names", store_load_names(s->store, load_name, s, &bad), bad);
 	if (rc == 0)
-		rc = store_load_queues(s->store, load_queue, s, &bad);
+		rc = tell_bad("queues", store_load_queues(s->store, load_queue, s, &bad), bad);
 	if (rc == 0)
-		rc = store_load_segments(s->store, load_segment, s, &bad);
+		rc = tell_bad("segments", store_load_segments(s->store, load_segment, s, &bad), bad);
 	if (rc == 0)
-		rc = store_load_rows(s->store, load_row, s, &bad);
+		rc = tell_bad("rows", store_load_rows(s->store, load_row, s, &bad), bad);
 	names_loaded(s->names);
-	if (bad > 0)
-		log_error("store damaged_rows=%llu", (unsigned long long)bad);
+	if (rc == 0)
+		rc = quarantine_loaded(s, bad > 0, load_row);
 	return rc;
 }
 

@@ -13,7 +13,9 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/proc/route.h"
+#include "scheduler/admission.h"
 #include "scheduler/control.h"
+#include "scheduler/quarantine.h"
 #include "scheduler/quota.h"
 #include "scheduler/state.h"
 
@@ -446,6 +448,8 @@ open_disk(struct scheduler *s, struct store_meta *meta, uint64_t *first_lease)
 		meta->next_message_id = meta->next_epoch = meta->next_lease = meta->next_lsn = 1;
 		rc = 0;
 	}
+	if (rc == 0)
+		rc = admission_check(&s->spool, meta);
 	if (rc != 0)
 		return rc;
 	/* The commit of the replay makes the mark durable before the first lease is given: what a worker says of
@@ -588,6 +592,7 @@ stop(struct scheduler *s)
 	channel_close(&s->recorder.channel);
 	offload_free(&s->reader);
 	records_close(s);
+	quarantine_close(s);
 	segment_cache_free(&s->cache);
 	compaction_free(&s->compaction);
 	segments_free(&s->segments);

@@ -6,6 +6,7 @@
 #include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "scheduler/quarantine.h"
 #include "scheduler/state.h"
 
 #define OUTCOME_TEXT_MAX 600
@@ -96,8 +97,8 @@ settle_row(const struct core_entry_facts *f)
 	};
 }
 
-static void
-put_row(struct scheduler *s, const struct core_entry_facts *f, const struct core_decision *d)
+static struct store_row
+row_of(const struct core_entry_facts *f, const struct core_decision *d)
 {
 	struct store_row row = settle_row(f);
 
@@ -105,6 +106,14 @@ put_row(struct scheduler *s, const struct core_entry_facts *f, const struct core
 	row.attempts = d->attempts;
 	row.flags = d->row_flags;
 	row.done = d->done;
+	return row;
+}
+
+static void
+put_row(struct scheduler *s, const struct core_entry_facts *f, const struct core_decision *d)
+{
+	struct store_row row = row_of(f, d);
+
 	committer_put_row(s->committer, COMMIT_SETTLE, f->key, &row);
 }
 
@@ -156,6 +165,7 @@ settle_results(struct scheduler *s, const struct settle_source *from, const stru
 	struct event e = { .kind = EVENT_RESULT };
 	struct core_entry_facts f;
 	struct core_decision d;
+	bool quarantined;
 
 	core_entry_get(s->core, from->entry, &f);
 	if (!decide(s, from, r, &d))
@@ -172,6 +182,12 @@ settle_results(struct scheduler *s, const struct settle_source *from, const stru
 	e.finished = d.finished;
 	e.retry_level = d.retry_level;
 	e.retry_at_s = d.retry_at_s;
+	quarantined = (r->flags & RESULT_DAMAGED) != 0 && !d.finished;
+	if (quarantined) {
+		e.row_flags |= STORE_ROW_QUARANTINED;
+		e.due_s = 0;
+		e.reason = SLICE_LIT("quarantined: its record is damaged");
+	}
 	e.maybe_dup = (r->flags & RESULT_MAYBE_DUP) != 0 || (f.row_flags & STORE_ROW_MAYBE_DUP) != 0;
 	e.dlv_source_ip = r->dlv_source_ip;
 	e.dlv_destination_ip = r->dlv_destination_ip;
@@ -193,7 +209,12 @@ settle_results(struct scheduler *s, const struct settle_source *from, const stru
 	if (d.finished)
 		forget_entry(s, from->entry, &f);
 	else {
-		put_row(s, &f, &d);
+		struct store_row row = row_of(&f, &d);
+
+		if (quarantined)
+			quarantine_entry(s, from->entry, f.key, &row);
+		else
+			committer_put_row(s->committer, COMMIT_SETTLE, f.key, &row);
 		committer_put_reply(s->committer, COMMIT_SETTLE, f.key, worst_text(r));
 	}
 	if (r->flags & RESULT_MAYBE_DUP)
@@ -401,6 +422,43 @@ keep_rest(struct scheduler *s, uint32_t entry, struct core_entry_facts *f, struc
 	(void)core_entry_add(s->core, &now, f);
 }
 
+/* The record that an outcome is to be told of cannot be read. For want of memory or descriptors: the entry goes
+ * back, and is given up anew. Else it is kept: an end that names no recipient would be a silent loss. */
+static void
+outcome_without_record(struct scheduler *s, const struct outcome *o, struct core_entry_facts *f, int rc)
+{
+	struct core_now now = scheduler_now(s);
+	struct core_decision d = { .attempts = f->attempts, .row_flags = f->row_flags };
+	unsigned char done[(ENTRY_RCPT_MAX + 7) / 8];
+	struct event e = { .kind = EVENT_OUTCOME };
+	struct store_row row;
+
+	for (unsigned i = 0; i < f->n_rcpts; i++) {
+		bool left = !settle_rcpt_is_done(f, i);
+
+		s->totals.expired -= left && o->action == EVENT_EXPIRED;
+		s->discarded -= left && o->action == EVENT_DELIVERED;
+		s->kept_back += left;
+	}
+	memcpy(done, f->done.p != NULL ? f->done.p : "", f->done.n);
+	f->done = slice_of(done, f->done.n);
+	if (rc == -E_FULL || rc == -E_SYSTEM || rc == -E_AGAIN) {
+		f->committed = true;
+		core_entry_gone(s->core, &now, o->entry);
+		(void)core_entry_add(s->core, &now, f);
+		return;
+	}
+	d.done = f->done;
+	row = row_of(f, &d);
+	event_of_entry(s, &e, f);
+	e.attempt = e.attempts = f->attempts;
+	e.row_flags = f->row_flags | STORE_ROW_QUARANTINED;
+	e.done = f->done;
+	e.reason = SLICE_LIT("quarantined: its record is damaged");
+	committer_event(s->committer, &e);
+	quarantine_entry(s, o->entry, f->key, &row);
+}
+
 static void
 outcome_with_record(struct scheduler *s, void *arg, int rc, const struct record *rec)
 {
@@ -411,9 +469,14 @@ outcome_with_record(struct scheduler *s, void *arg, int rc, const struct record 
 	struct core_entry_facts f;
 	struct result_strings st;
 
-	(void)rc;
 	core_entry_get(s->core, o->entry, &f);
 	f.due_s = o->due_s; /* it has left its queue, and the core forgot */
+	if (rc != 0 && o->action != EVENT_DELETED) {
+		outcome_without_record(s, o, &f, rc);
+		mem_free(o->bits);
+		mem_free(o);
+		return;
+	}
 	rcpts = mem_calloc(f.n_rcpts, sizeof *rcpts);
 	event_of_entry(s, &e, &f);
 	strings_of_record(&st, rec);

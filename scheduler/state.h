@@ -75,6 +75,7 @@ struct scheduler {
 	struct segments *segments;
 	struct compaction *compaction; /* NULL while starting */
 	bool old_claims_settled;
+	struct quarantine *quarantine; /* entries that are damaged */
 	struct offload *reader; /* reads records; NULL while starting */
 	struct records *records; /* who waits for it */
 	struct segment_cache *cache; /* the reader thread's */
@@ -116,6 +117,7 @@ struct scheduler {
 	/* counters that the core does not keep */
 	struct stat_totals totals;
 	uint64_t discarded; /* recipients */
+	uint64_t kept_back; /* recipients that the core gave up, and that stay */
 	struct stat_object *stat;
 	struct stat_rows *stat_rows;
 	struct control *control;

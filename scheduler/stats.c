@@ -4,6 +4,7 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "scheduler/quarantine.h"
 #include "scheduler/state.h"
 
 #define QUEUES_A_TICK  4096
@@ -120,7 +121,7 @@ stats_outcomes(const struct scheduler *s, uint64_t *delivered, uint64_t *bounced
 	/* What the core gives up it counts as bounced. */
 	core_totals(s->core, &t);
 	*delivered = t.delivered + s->discarded;
-	*bounced = t.bounced - s->discarded - s->totals.expired;
+	*bounced = t.bounced - s->discarded - s->totals.expired - s->kept_back;
 }
 
 static uint64_t
@@ -157,6 +158,7 @@ put_totals(struct scheduler *s)
 	t.queues_untold = s->stat_rows->untold;
 	t.attempted = k.attempted;
 	stats_outcomes(s, &t.delivered, &t.bounced);
+	t.quarantined = quarantine_counts(s).rcpts;
 	t.transient = k.transient;
 	t.connections = k.connections;
 	t.connect_attempts = k.connect_attempts;

@@ -36,6 +36,7 @@ enum stat_writer { STAT_SCHEDULER, STAT_WORKER, STAT_RECEIVER, STAT_RESOLVER, ST
 	X(bounced,         counter, "recipients bounced") \
 	X(expired,         counter, "recipients expired") \
 	X(deleted,         counter, "recipients deleted by an operator") \
+	X(quarantined,     gauge,   "recipients kept because their row or record is damaged") \
 	X(maybe_dup,       counter, "attempts whose outcome stayed unknown") \
 	X(connections,     gauge,   "connections open or opening") \
 	X(connect_attempts, counter, "connection attempts") \

@@ -118,11 +118,12 @@ is_zero(const char *p, size_t n)
 
 /* Two processes may do this at once: both write the same bytes. */
 static int
-check_header(int fd, const unsigned char instance[16])
+check_header(int fd, const unsigned char instance[16], bool make)
 {
-	char block[HEADER_BYTES], seen[HEADER_USED];
+	char block[HEADER_BYTES], seen[HEADER_USED] = { 0 };
 	struct stat st;
 	struct buf b;
+	ssize_t n;
 	int rc = 0;
 
 	buf_init(&b);
@@ -132,11 +133,16 @@ check_header(int fd, const unsigned char instance[16])
 	buf_clear(&b);
 	if (fstat(fd, &st) != 0)
 		return -err_errno();
-	if (st.st_size >= HEADER_BYTES && pread(fd, seen, sizeof seen, 0) != (ssize_t)sizeof seen)
+	n = pread(fd, seen, sizeof seen, 0);
+	if (n < 0 || (st.st_size >= HEADER_BYTES && n != (ssize_t)sizeof seen))
 		return -E_IO;
 	/* Nothing is granted before the header is on disk. So one of zeros was never there: the
-	 * power went when the file had its length and not yet its bytes. */
-	if (st.st_size < HEADER_BYTES || is_zero(seen, sizeof seen)) {
+	 * power went when the file had its length and not yet its bytes. And one that is short was
+	 * cut off while it was made. */
+	if (is_zero(seen, sizeof seen) ||
+	    (st.st_size < HEADER_BYTES && st.st_size % 512 == 0 && memcmp(seen, block, (size_t)n) == 0)) {
+		if (!make)
+			return -E_MISSING;
 		if (pwrite(fd, block, sizeof block, 0) != (ssize_t)sizeof block)
 			rc = -E_FULL;
 		else if (fdatasync(fd) != 0)
@@ -170,6 +176,21 @@ push_free(struct claim_table *t, unsigned slot)
 }
 
 int
+claim_table_check(int claims_fd, unsigned slot, const unsigned char instance[16])
+{
+	char name[32];
+	int fd, rc;
+
+	snprintf(name, sizeof name, "worker-%02u", slot);
+	fd = openat(claims_fd, name, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -err_errno();
+	rc = check_header(fd, instance, false);
+	close(fd);
+	return rc;
+}
+
+int
 claim_table_open(struct claim_table **out, int claims_fd, unsigned slot,
 		 const unsigned char instance[16])
 {
@@ -182,7 +203,7 @@ claim_table_open(struct claim_table **out, int claims_fd, unsigned slot,
 	fd = openat(claims_fd, name, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
 	if (fd < 0)
 		return -err_errno();
-	rc = check_header(fd, instance);
+	rc = check_header(fd, instance, true);
 	if (rc != 0) {
 		close(fd);
 		return rc;

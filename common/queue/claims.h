@@ -50,6 +50,8 @@ struct claim_table;
 
 /* Opens or creates the table of worker `slot`; maps it. -E_FORMAT when it is not ours. */
 int claim_table_open(struct claim_table **out, int claims_fd, unsigned slot, const unsigned char instance[16]);
+/* Looks at its header, writes nothing: 0, -E_MISSING, or as claim_table_open() says. */
+int claim_table_check(int claims_fd, unsigned slot, const unsigned char instance[16]);
 void claim_table_close(struct claim_table **t);
 
 /* Scheduler. Grant takes a free slot: its index, or -E_FULL. */

@@ -43,7 +43,10 @@ struct store_row {
 	uint8_t flags;
 	struct slice done; /* bitmap of finished recipients, (n_rcpts + 7) / 8 bytes; empty: none */
 };
-enum store_row_flags { STORE_ROW_MAYBE_DUP = 1 };
+enum store_row_flags {
+	STORE_ROW_MAYBE_DUP = 1,
+	STORE_ROW_QUARANTINED = 2, /* its record is damaged: kept, never sent */
+};
 
 struct store_queue { /* state of one queue */
 	bool paused;
@@ -74,6 +77,10 @@ int store_load_meta(struct store *s, struct store_meta *out);
 int store_load_rows(struct store *s,
 		    void (*fn)(void *arg, struct entry_key key, const struct store_row *row),
 		    void *arg, uint64_t *bad);
+/* The rows that store_load_rows() only counted, as far as they can be read: any of it may be wrong. */
+int store_load_damaged(struct store *s,
+		       void (*fn)(void *arg, struct entry_key key, const struct store_row *guess),
+		       void *arg);
 int store_load_names(struct store *s, void (*fn)(void *arg, uint32_t number, struct slice name),
 		     void *arg, uint64_t *bad);
 int store_load_queues(struct store *s,

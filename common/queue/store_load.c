@@ -68,6 +68,37 @@ store_load_rows(struct store *s,
 	return each(s, s->rows, one_row, &l, bad);
 }
 
+int
+store_load_damaged(struct store *s,
+		   void (*fn)(void *arg, struct entry_key key, const struct store_row *guess),
+		   void *arg)
+{
+	MDB_txn *txn = NULL;
+	MDB_cursor *c = NULL;
+	MDB_val k, v;
+	int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
+
+	if (rc == 0)
+		rc = mdb_cursor_open(txn, s->rows, &c);
+	while (rc == 0 && (rc = mdb_cursor_get(c, &k, &v, MDB_NEXT)) == 0) {
+		struct slice rest = SLICE_NONE;
+		struct store_row row = { 0 };
+		struct entry_key key = { 0 };
+
+		if (store_value_check(k, v, &rest) && store_key_decode(k, &key) &&
+		    store_row_decode(rest, &row))
+			continue;
+		if (!store_key_decode(k, &key) || rest.p == NULL || !store_row_decode(rest, &row))
+			row = (struct store_row){ 0 };
+		fn(arg, key, &row);
+	}
+	if (c != NULL)
+		mdb_cursor_close(c);
+	if (txn != NULL)
+		mdb_txn_abort(txn);
+	return rc == MDB_NOTFOUND ? 0 : store_error(rc, "load damaged");
+}
+
 struct load_names {
 	void (*fn)(void *arg, uint32_t number, struct slice name);
 	void *arg;
