@@ -147,3 +147,19 @@ command_argument(const struct command_line *line, size_t i)
 	}
 	return NULL;
 }
+
+const char *
+command_option(const struct command_line *line, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (size_t k = line->own; k < line->n; k++) {
+		const char *w = line->words[k].p;
+
+		if (strncmp(w, "--", 2) != 0 || strncmp(w + 2, name, n) != 0)
+			continue;
+		if (w[2 + n] == '=' || w[2 + n] == '\0')
+			return w[2 + n] == '=' ? w + 3 + n : "";
+	}
+	return NULL;
+}

@@ -48,7 +48,7 @@ enum command_kind {
 	X(ENABLE_SOURCE,   "enable source",  2, 2, "IP D/V", "", LATER, "use it again") \
 	X(SET_LIMIT,       "set limit",      0, 2, "[D/V] NAME=VALUE", "source-ip= vmta= for= clear", LATER, "override a limit") \
 	X(RULES_TEST,      "rules test",     1, 2, "[LIST] FILE|-", "", LATER, "which rules match these replies") \
-	X(QUEUE_CHECK,     "queue-check",    0, 0, "", "", LATER, "check the queue's files") \
+	X(QUEUE_CHECK,     "queue-check",    0, 0, "", "live spool=", LOCAL, "check the queue's files of a stopped instance, with --live of a running one") \
 	X(EXPLAIN,         "explain",        1, 1, "D/V|MESSAGE-ID|RECIPIENT", "", LATER, "why it does not go") \
 	X(TRACE,           "trace",          1, 1, "D/V", "", LATER, "deliver one message and show the dialogue") \
 	X(RESOLVE,         "resolve",        1, 1, "DOMAIN", "connect", LATER, "the MX hosts of a domain") \
@@ -88,6 +88,9 @@ struct command_line {
 /* Words may be shortened as long as they are unambiguous. 0, or -E_BAD and why in `why`. */
 int command_parse(struct command_line *out, const char *const *words, size_t n, char *why,
 		  size_t why_bytes);
+
+/* The value of option `name` ("name" of --name=VALUE; "" of --name); NULL when it is not given. */
+const char *command_option(const struct command_line *line, const char *name);
 
 /* The command's argument number `i` (options not counted); NULL when there is none. */
 const char *command_argument(const struct command_line *line, size_t i);

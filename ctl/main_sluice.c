@@ -11,6 +11,7 @@
 #include "common/base/json.h"
 #include "common/conf/conf.h"
 #include "ctl/answer.h"
+#include "ctl/check.h"
 #include "ctl/command.h"
 #include "ctl/instance.h"
 
@@ -170,6 +171,36 @@ show_version(const struct options *o)
 	return STATUS_DONE;
 }
 
+/* Of the spool that the configuration names, unless --spool names one. */
+static enum status
+check_queue(const struct options *o, const struct command_line *line)
+{
+	const char *path = command_option(line, "spool");
+	const char *conf_path = o->conf != NULL ? o->conf : DEFAULT_CONF;
+	bool live = command_option(line, "live") != NULL;
+	struct conf_report report = { 0 };
+	struct buf snapshot = { 0 };
+	struct conf *conf = NULL;
+	char message[256];
+	enum status status;
+	int rc = 0;
+
+	if (path == NULL) {
+		rc = conf_snapshot_read(conf_path, &snapshot, &report);
+		if (rc == 0)
+			rc = conf_parse(buf_slice(&snapshot), &conf, &report);
+		path = rc == 0 ? conf_global(conf)->spool : NULL;
+	}
+	snprintf(message, sizeof message, "%.150s cannot be used (--spool=DIR does without): %s",
+		 conf_path, err_text(rc));
+	status = path == NULL ? fail(o, STATUS_REFUSED, message)
+			      : (enum status)check_run(path, live, o->json);
+	conf_free(&conf);
+	conf_report_clear(&report);
+	buf_clear(&snapshot);
+	return status;
+}
+
 static enum status
 run_local(const struct options *o, const struct command_line *line)
 {
@@ -177,6 +208,8 @@ run_local(const struct options *o, const struct command_line *line)
 
 	if (line->command->id == COMMAND_ID_VERSION)
 		return show_version(o);
+	if (line->command->id == COMMAND_ID_QUEUE_CHECK)
+		return check_queue(o, line);
 	if (path == NULL)
 		path = o->conf != NULL ? o->conf : DEFAULT_CONF;
 	return check_config(o, path);

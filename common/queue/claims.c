@@ -139,14 +139,16 @@ check_header(int fd, const unsigned char instance[16], bool make)
 	/* Nothing is granted before the header is on disk. So one of zeros was never there: the
 	 * power went when the file had its length and not yet its bytes. And one that is short was
 	 * cut off while it was made. */
-	if (is_zero(seen, sizeof seen) ||
-	    (st.st_size < HEADER_BYTES && st.st_size % 512 == 0 && memcmp(seen, block, (size_t)n) == 0)) {
+	if (is_zero(seen, sizeof seen) || (st.st_size < HEADER_BYTES && st.st_size % 512 == 0 &&
+					   memcmp(seen, block, (size_t)n) == 0)) {
 		if (!make)
 			return -E_MISSING;
 		if (pwrite(fd, block, sizeof block, 0) != (ssize_t)sizeof block)
 			rc = -E_FULL;
 		else if (fdatasync(fd) != 0)
 			rc = -err_errno();
+	} else if (st.st_size < HEADER_BYTES) {
+		rc = -E_FORMAT;
 	} else if (memcmp(seen, block, sizeof seen) != 0) {
 		/* Ours but of another spool, or not ours, or damaged: all refused, none reset. */
 		rc = memcmp(seen, block, 16) == 0 ? -E_FOREIGN : -E_FORMAT;

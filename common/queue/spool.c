@@ -158,10 +158,22 @@ open_folder(int dir, const char *name, int *out)
 }
 
 static int
+open_folders(struct spool *s)
+{
+	int rc;
+
+	if ((rc = open_folder(s->fd, "segments", &s->segments_fd)) != 0 ||
+	    (rc = open_folder(s->fd, "events", &s->events_fd)) != 0 ||
+	    (rc = open_folder(s->fd, "claims", &s->claims_fd)) != 0 ||
+	    (rc = open_folder(s->fd, "cursors", &s->cursors_fd)) != 0)
+		return rc;
+	return 0;
+}
+
+static int
 make_folders(struct spool *s)
 {
 	bool made = false;
-	int rc;
 
 	for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
 		if (mkdirat(s->fd, folders[i], 0750) == 0)
@@ -171,12 +183,7 @@ make_folders(struct spool *s)
 	}
 	if (made && fsync(s->fd) != 0)
 		return -err_errno();
-	if ((rc = open_folder(s->fd, "segments", &s->segments_fd)) != 0 ||
-	    (rc = open_folder(s->fd, "events", &s->events_fd)) != 0 ||
-	    (rc = open_folder(s->fd, "claims", &s->claims_fd)) != 0 ||
-	    (rc = open_folder(s->fd, "cursors", &s->cursors_fd)) != 0)
-		return rc;
-	return 0;
+	return open_folders(s);
 }
 
 static int
@@ -218,6 +225,40 @@ spool_open(struct spool *s, const char *path, const char **why)
 		s->lock_file_fd = -1;
 	str_copy(s->path, sizeof s->path, slice_str(path));
 	rc = open_all(s, why);
+	if (rc != 0)
+		spool_close(s);
+	else
+		*why = NULL;
+	return rc;
+}
+
+static int
+look_all(struct spool *s, const char **why)
+{
+	int rc;
+
+	*why = "it cannot be opened";
+	s->fd = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (s->fd < 0)
+		return -err_errno();
+	*why = "its file `format` cannot be read";
+	rc = read_format(s->fd, s->instance, why);
+	if (rc != 0)
+		return rc;
+	*why = "one of its folders cannot be opened";
+	return open_folders(s);
+}
+
+int
+spool_look(struct spool *s, const char *path, const char **why)
+{
+	int rc;
+
+	memset(s, 0, sizeof *s);
+	s->fd = s->segments_fd = s->events_fd = s->claims_fd = -1;
+	s->cursors_fd = s->lock_fd = s->lock_file_fd = -1;
+	str_copy(s->path, sizeof s->path, slice_str(path));
+	rc = look_all(s, why);
 	if (rc != 0)
 		spool_close(s);
 	else

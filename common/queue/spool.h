@@ -23,6 +23,8 @@ struct spool {
  * resets) a directory that holds files but no or another format: -E_FORMAT. 0 or -E_*, then with *why
  * set to a static text that follows the path: "it holds files but ...". */
 int spool_open(struct spool *s, const char *path, const char **why);
+/* The same, but nothing is made: -E_MISSING, -E_FORMAT. For those who look. */
+int spool_look(struct spool *s, const char *path, const char **why);
 /* Takes the lock: a lock of the spool's folder (flock; not all file systems have it) and a write lock of the
  * open file SPOOL/lock (F_OFD_SETLK), held as long as this process or a child forked afterwards keeps
  * lock_fd. The folder's holds also when the file is removed or replaced meanwhile. So a master started after a killed one waits (up to 4 s)

@@ -243,6 +243,56 @@ store_open(struct store **out, const char *spool_path, const unsigned char insta
 	return store_open_sized(out, spool_path, instance, STORE_MAP_BYTES);
 }
 
+static int
+open_reading(struct store *s, const char *path, const unsigned char instance[16])
+{
+	MDB_txn *txn = NULL;
+	int dead, rc = mdb_env_create(&s->env);
+
+	if (rc == 0)
+		rc = mdb_env_set_maxdbs(s->env, 16);
+	if (rc == 0)
+		rc = mdb_env_set_mapsize(s->env, STORE_MAP_BYTES);
+	if (rc == 0)
+		rc = mdb_env_open(s->env, path, MDB_RDONLY | MDB_NOTLS, 0640);
+	if (rc == 0)
+		rc = mdb_reader_check(s->env, &dead);
+	if (rc == 0)
+		rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
+#define X(name)                                                                                    \
+	if (rc == 0)                                                                               \
+		rc = mdb_dbi_open(txn, #name, 0, &s->name);
+	STORE_TABLES(X)
+#undef X
+	rc = store_error(rc, "open for reading");
+	if (rc == 0)
+		rc = check_identity(s, txn, instance, true);
+	if (rc == 0) {
+		rc = store_error(mdb_txn_commit(txn), "commit"); /* keeps the tables open */
+		txn = NULL;
+	}
+	if (txn != NULL)
+		mdb_txn_abort(txn);
+	return rc;
+}
+
+int
+store_open_reading(struct store **out, const char *spool_path, const unsigned char instance[16])
+{
+	struct store *s = mem_zalloc(sizeof *s);
+	char path[4200];
+	int rc;
+
+	snprintf(path, sizeof path, "%s/lmdb", spool_path);
+	rc = open_reading(s, path, instance);
+	if (rc != 0) {
+		store_close(&s);
+		return rc;
+	}
+	*out = s;
+	return 0;
+}
+
 void
 store_close(struct store **s)
 {

@@ -20,6 +20,9 @@ int store_open(struct store **out, const char *spool_path, const unsigned char i
 /* The same with another size of the map than STORE_MAP_BYTES: for tests of a full one. */
 int store_open_sized(struct store **out, const char *spool_path, const unsigned char instance[16],
 		     uint64_t map_bytes);
+/* For looking, also while the scheduler runs: nothing is made and nothing written. Only the store_load_ and
+ * store_last_ functions may be used with it. */
+int store_open_reading(struct store **out, const char *spool_path, const unsigned char instance[16]);
 void store_close(struct store **s);
 /* Takes room on the disk for `ahead` bytes behind what the data file uses, so that commits find it also when
  * the disk is full: after a commit, by the thread that writes. Quick when there is nothing to do. */
@@ -77,6 +80,14 @@ int store_load_meta(struct store *s, struct store_meta *out);
 int store_load_rows(struct store *s,
 		    void (*fn)(void *arg, struct entry_key key, const struct store_row *row),
 		    void *arg, uint64_t *bad);
+/* At most `most` rows from `*from` on, in one short read transaction; `row` NULL: it fails its checksum. *from is
+ * moved on. 1 there may be more, 0 not. */
+int store_load_slice(struct store *s, struct entry_key *from, unsigned most,
+		     void (*fn)(void *arg, struct entry_key key, const struct store_row *row),
+		     void *arg);
+/* Replies, whose text does not matter: of which entries there are some. */
+int store_load_replies(struct store *s, void (*fn)(void *arg, struct entry_key key), void *arg,
+		       uint64_t *bad);
 /* The rows that store_load_rows() only counted, as far as they can be read: any of it may be wrong. */
 int store_load_damaged(struct store *s,
 		       void (*fn)(void *arg, struct entry_key key, const struct store_row *guess),

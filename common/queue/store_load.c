@@ -69,6 +69,71 @@ store_load_rows(struct store *s,
 }
 
 int
+store_load_slice(struct store *s, struct entry_key *from, unsigned most,
+		 void (*fn)(void *arg, struct entry_key key, const struct store_row *row),
+		 void *arg)
+{
+	unsigned char first[STORE_KEY_BYTES];
+	MDB_val k = { sizeof first, first }, v;
+	MDB_txn *txn = NULL;
+	MDB_cursor *c = NULL;
+	unsigned n = 0;
+	int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
+
+	store_key_encode(first, *from);
+	if (rc == 0)
+		rc = mdb_cursor_open(txn, s->rows, &c);
+	if (rc == 0)
+		rc = mdb_cursor_get(c, &k, &v, MDB_SET_RANGE);
+	for (; rc == 0 && n < most; n++, rc = mdb_cursor_get(c, &k, &v, MDB_NEXT)) {
+		struct slice rest;
+		struct store_row row;
+		struct entry_key key = { 0 };
+		bool good = store_key_decode(k, &key) && store_value_check(k, v, &rest) &&
+			    store_row_decode(rest, &row);
+
+		fn(arg, key, good ? &row : NULL);
+		*from = key;
+		if (++from->ordinal == 0)
+			from->message++;
+	}
+	if (c != NULL)
+		mdb_cursor_close(c);
+	if (txn != NULL)
+		mdb_txn_abort(txn);
+	if (rc == MDB_NOTFOUND)
+		return 0;
+	return rc == 0 ? 1 : store_error(rc, "load slice");
+}
+
+struct load_replies {
+	void (*fn)(void *arg, struct entry_key key);
+	void *arg;
+};
+
+static bool
+one_reply(void *arg, MDB_val key, struct slice rest)
+{
+	struct load_replies *l = arg;
+	struct entry_key k;
+
+	(void)rest;
+	if (!store_key_decode(key, &k))
+		return false;
+	l->fn(l->arg, k);
+	return true;
+}
+
+int
+store_load_replies(struct store *s, void (*fn)(void *arg, struct entry_key key), void *arg,
+		   uint64_t *bad)
+{
+	struct load_replies l = { fn, arg };
+
+	return each(s, s->replies, one_reply, &l, bad);
+}
+
+int
 store_load_damaged(struct store *s,
 		   void (*fn)(void *arg, struct entry_key key, const struct store_row *guess),
 		   void *arg)

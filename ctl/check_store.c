@@ -1,0 +1,232 @@
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/err.h"
+#include "common/base/mem.h"
+#include "common/queue/store_pages.h"
+#include "ctl/check.h"
+
+/* Names -------------------------------------------------------------------------------------------
+ */
+static void
+note_name(void *arg, uint32_t number, struct slice name)
+{
+	struct check *c = arg;
+	size_t before = c->cap_named;
+
+	/* Only queues: jobs and sender domains have names too. */
+	if (memchr(name.p, '/', name.n) == NULL)
+		return;
+	mem_grow((void **)&c->named, &c->cap_named, (size_t)number / 8 + 1, 1);
+	if (c->cap_named > before)
+		memset(c->named + before, 0, c->cap_named - before);
+	c->named[number / 8] |= (unsigned char)(1u << number % 8);
+}
+
+bool
+check_is_named(const struct check *c, uint32_t number)
+{
+	return number / 8 < c->cap_named && (c->named[number / 8] >> number % 8 & 1) != 0;
+}
+
+static void
+count_name(void *arg, uint32_t number, struct slice name)
+{
+	check_looked(arg, CHECK_NAMES, 1);
+	note_name(arg, number, name);
+}
+
+void
+check_load_names(struct check *c)
+{
+	uint64_t bad;
+
+	(void)store_load_names(c->store, note_name, c, &bad);
+}
+
+static void
+check_names(struct check *c)
+{
+	uint64_t bad = 0;
+	int rc;
+
+	check_looked(c, CHECK_NAMES, 0);
+	rc = store_load_names(c->store, count_name, c, &bad);
+	if (rc != 0)
+		check_found(c, CHECK_NAMES, "the table cannot be read: %s", err_text(rc));
+	for (uint64_t i = 0; i < bad; i++)
+		check_found(c, CHECK_NAMES, "a name fails its checksum");
+}
+
+/* States of queues --------------------------------------------------------------------------------
+ */
+static void
+see_queue(void *arg, uint32_t queue, const struct store_queue *q)
+{
+	struct check *c = arg;
+
+	(void)q;
+	check_looked(c, CHECK_QUEUES, 1);
+	if (!check_is_named(c, queue))
+		check_found(c, CHECK_QUEUES, "queue=%u has a state and no name", queue);
+}
+
+static void
+check_queues(struct check *c)
+{
+	uint64_t bad = 0;
+	int rc;
+
+	check_looked(c, CHECK_QUEUES, 0);
+	rc = store_load_queues(c->store, see_queue, c, &bad);
+	if (rc != 0)
+		check_found(c, CHECK_QUEUES, "the table cannot be read: %s", err_text(rc));
+	for (uint64_t i = 0; i < bad; i++)
+		check_found(c, CHECK_QUEUES, "a state fails its checksum");
+}
+
+/* Replies -----------------------------------------------------------------------------------------
+ */
+static void
+see_reply(void *arg, struct entry_key key)
+{
+	(void)key;
+	check_looked(arg, CHECK_REPLIES, 1);
+}
+
+static void
+check_replies(struct check *c)
+{
+	uint64_t bad = 0;
+	int rc;
+
+	check_looked(c, CHECK_REPLIES, 0);
+	rc = store_load_replies(c->store, see_reply, c, &bad);
+	if (rc != 0)
+		check_found(c, CHECK_REPLIES, "the table cannot be read: %s", err_text(rc));
+	for (uint64_t i = 0; i < bad; i++)
+		check_found(c, CHECK_REPLIES, "a reply fails its checksum");
+}
+
+/* Segments' rows ----------------------------------------------------------------------------------
+ */
+struct check_segment *
+check_segment_at(struct check *c, uint32_t number)
+{
+	return number < c->n_segments && c->segments[number].known ? &c->segments[number] : NULL;
+}
+
+static void
+note_segment(void *arg, uint32_t number, const struct store_segment *row)
+{
+	struct check *c = arg;
+	struct check_segment *g;
+
+	if (row->bytes == 0 || number >= 1u << 22)
+		return; /* forgotten */
+	mem_grow((void **)&c->segments, &c->cap_segments, (size_t)number + 1, sizeof *c->segments);
+	while (c->n_segments <= number)
+		c->segments[c->n_segments++] = (struct check_segment){ .fd = -1 };
+	g = &c->segments[number];
+	if (g->known && g->row.epoch != row->epoch && g->fd >= 0) {
+		close(g->fd);
+		g->fd = -1;
+	}
+	g->row = *row;
+	g->known = true;
+}
+
+void
+check_load_segments(struct check *c)
+{
+	uint64_t bad;
+
+	(void)store_load_segments(c->store, note_segment, c, &bad);
+}
+
+static void
+see_segment(void *arg, uint32_t number, const struct store_segment *row)
+{
+	struct check *c = arg;
+
+	check_looked(c, CHECK_SEGMENT_ROWS, 1);
+	if (row->bytes > 0 && row->committed > row->bytes)
+		check_found(c, CHECK_SEGMENT_ROWS, "segment=%u is committed behind its end",
+			    number);
+	if (!c->live && row->bytes > 0) {
+		check_looked(c, CHECK_MARKS, 1);
+		if (row->epoch >= c->meta.next_epoch)
+			check_found(c, CHECK_MARKS,
+				    "segment=%u epoch=%llu is not below the mark %llu", number,
+				    (unsigned long long)row->epoch,
+				    (unsigned long long)c->meta.next_epoch);
+	}
+	note_segment(c, number, row);
+}
+
+static void
+check_segment_rows(struct check *c)
+{
+	uint64_t bad = 0;
+	int rc;
+
+	check_looked(c, CHECK_SEGMENT_ROWS, 0);
+	rc = store_load_segments(c->store, see_segment, c, &bad);
+	if (rc != 0)
+		check_found(c, CHECK_SEGMENT_ROWS, "the table cannot be read: %s", err_text(rc));
+	for (uint64_t i = 0; i < bad; i++)
+		check_found(c, CHECK_SEGMENT_ROWS, "a segment's row fails its checksum");
+}
+
+void
+check_tables(struct check *c)
+{
+	check_names(c);
+	check_queues(c);
+	check_replies(c);
+	check_segment_rows(c);
+}
+
+/* Pages and marks ---------------------------------------------------------------------------------
+ */
+static void
+bad_page(void *arg, uint64_t page, const char *what)
+{
+	check_found(arg, CHECK_PAGES, "page=%llu %s", (unsigned long long)page, what);
+}
+
+static bool
+pages_are_sound(struct check *c)
+{
+	struct store_pages pages;
+	int dir = openat(c->spool.fd, "lmdb", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int rc = dir < 0 ? -E_MISSING : store_pages_check(dir, &pages, bad_page, c);
+
+	if (dir >= 0)
+		close(dir);
+	if (rc != 0 && (rc != -E_CRC || pages.problems == 0))
+		check_found(c, CHECK_PAGES, "lmdb/data.mdb: %s", err_text(rc));
+	if (rc == 0)
+		check_looked(c, CHECK_PAGES, pages.pages);
+	if (rc == 0 && pages.leaked > 0)
+		check_found(c, CHECK_PAGES, "%llu pages are neither in use nor free",
+			    (unsigned long long)pages.leaked);
+	return rc == 0;
+}
+
+bool
+check_open_store(struct check *c)
+{
+	int rc;
+
+	if (!c->live && !pages_are_sound(c))
+		return false;
+	rc = store_open_reading(&c->store, c->spool.path, c->spool.instance);
+	if (rc == 0)
+		rc = store_load_meta(c->store, &c->meta);
+	check_looked(c, CHECK_META, 1);
+	if (rc != 0)
+		check_found(c, CHECK_META, "%s", err_text(rc));
+	return rc == 0;
+}
