@@ -60,8 +60,8 @@ check_progress(struct check *c, const char *what, uint64_t n)
 
 /* The report --------------------------------------------------------------------------------------
  */
-static uint64_t
-all_wrong(const struct check *c)
+uint64_t
+check_wrong(const struct check *c)
 {
 	uint64_t n = 0;
 
@@ -102,7 +102,7 @@ show_text(const struct check *c)
 			printf("    and %llu more\n", (unsigned long long)(t->wrong - CHECK_SHOWN));
 	}
 	printf("rows %llu, of them quarantined %llu; wrong %llu\n", (unsigned long long)c->rows,
-	       (unsigned long long)c->quarantined, (unsigned long long)all_wrong(c));
+	       (unsigned long long)c->quarantined, (unsigned long long)check_wrong(c));
 }
 
 static void
@@ -117,7 +117,7 @@ show_json(const struct check *c, const char *message)
 	json_object_begin(&j);
 	json_key_u64(&j, "rows", c->rows);
 	json_key_u64(&j, "quarantined", c->quarantined);
-	json_key_u64(&j, "wrong", all_wrong(c));
+	json_key_u64(&j, "wrong", check_wrong(c));
 	json_key(&j, "check");
 	json_array_begin(&j);
 	for (unsigned i = 0; i < CHECK_COUNT; i++) {
@@ -142,7 +142,7 @@ show_json(const struct check *c, const char *message)
 	}
 	json_array_end(&j);
 	json_object_end(&j);
-	json_key_str(&j, "status", all_wrong(c) == 0 && message[0] == '\0' ? "success" : "error");
+	json_key_str(&j, "status", check_wrong(c) == 0 && message[0] == '\0' ? "success" : "error");
 	json_key_str(&j, "message", message);
 	json_object_end(&j);
 	printf("%.*s\n", (int)out.len, out.data + out.start);
@@ -169,8 +169,8 @@ look(struct check *c)
 	}
 }
 
-static void
-clear(struct check *c)
+void
+check_clear(struct check *c)
 {
 	store_close(&c->store);
 	for (size_t i = 0; i < c->n_segments; i++) {
@@ -207,18 +207,29 @@ enter(struct check *c, const char *path, char *why, size_t why_bytes)
 }
 
 int
+check_look(struct check *c, const char *spool_path, char *why, size_t why_bytes)
+{
+	int status;
+
+	c->told_boot_us = clock_boot_us();
+	status = enter(c, spool_path, why, why_bytes);
+	if (status == 0)
+		look(c);
+	return status;
+}
+
+int
 check_run(const char *spool_path, bool live, bool json)
 {
 	static struct check c;
 	char why[512] = "";
 	int status;
 
-	c = (struct check){ .live = live, .told_boot_us = clock_boot_us() };
+	c = (struct check){ .live = live };
 	fault_init();
-	status = enter(&c, spool_path, why, sizeof why);
+	status = check_look(&c, spool_path, why, sizeof why);
 	if (status == 0) {
-		look(&c);
-		status = all_wrong(&c) > 0;
+		status = check_wrong(&c) > 0;
 		if (!json)
 			show_text(&c);
 	}
@@ -228,7 +239,7 @@ check_run(const char *spool_path, bool live, bool json)
 		fprintf(stderr, "sluice: %s\n", why);
 	else if (status != 0)
 		fprintf(stderr, "sluice: queue-check: %llu findings\n",
-			(unsigned long long)all_wrong(&c));
-	clear(&c);
+			(unsigned long long)check_wrong(&c));
+	check_clear(&c);
 	return status;
 }

@@ -64,7 +64,7 @@ struct check {
 	struct spool spool;
 	struct store *store; /* NULL: it cannot be used */
 	struct store_meta meta;
-	bool live, quiet;
+	bool live;
 	struct check_tally tallies[CHECK_COUNT];
 	struct check_segment *segments; /* by number */
 	size_t n_segments, cap_segments;
@@ -102,6 +102,11 @@ void check_segment_files(struct check *c);
 void check_claims_load(struct check *c);
 void check_claims_end(struct check *c);
 void check_events(struct check *c);
+
+/* Enters the spool and looks at all of it: 0, or the exit status with *why. Then check_clear(). */
+int check_look(struct check *c, const char *spool_path, char *why, size_t why_bytes);
+uint64_t check_wrong(const struct check *c);
+void check_clear(struct check *c);
 
 /* The command. The exit status: 0 all holds, 1 something does not, 3 it cannot be looked at. */
 int check_run(const char *spool_path, bool live, bool json);

@@ -11,6 +11,7 @@
 #include "common/base/wire.h"
 #include "common/event_log/event_file.h"
 #include "common/event_log/event_log.h"
+#include "common/event_log/event_reader.h"
 #include "common/proc/fault.h"
 #include "common/queue/claims.h"
 #include "common/queue/record.h"
@@ -243,13 +244,14 @@ read_events(void *arg)
 	return rc;
 }
 
-/* From `from` to `limit` ({0,0}: to the end). Where it ended. */
+/* From `from`, where the event `lsn` stands (0: any), to `limit` ({0,0}: to the end). Where it
+ * ended. */
 static struct event_position
-read_log(struct check *c, struct event_position from, struct event_position limit,
+read_log(struct check *c, struct event_position from, uint64_t lsn, struct event_position limit,
 	 const char *whose)
 {
 	struct reading rd = { .c = c, .limit = limit, .pos = from };
-	int rc = event_reader_open(&rd.r, c->spool.events_fd, c->spool.instance, from);
+	int rc = event_reader_open_at(&rd.r, c->spool.events_fd, c->spool.instance, from, lsn);
 
 	if (rc == 0) {
 		rc = fault_guarded(read_events, &rd);
@@ -276,8 +278,8 @@ check_events(struct check *c)
 	if (covered.file == 0)
 		return; /* a new spool */
 	if (rc == 0 && cursor.file > 0 && event_position_before(cursor, covered))
-		(void)read_log(c, cursor, covered, "before what the rows contain:");
-	end = read_log(c, covered, (struct event_position){ 0, 0 },
+		(void)read_log(c, cursor, 0, covered, "before what the rows contain:");
+	end = read_log(c, covered, c->meta.next_lsn, (struct event_position){ 0, 0 },
 		       "behind what the rows contain:");
 	if (rc == 0 && event_position_before(end, cursor))
 		check_found(c, CHECK_CURSORS,
