@@ -18,6 +18,7 @@
 #include "common/base/err.h"
 #include "common/base/mem.h"
 #include "common/ipc/channel.h"
+#include "tests/lib/child.h"
 
 static uint64_t
 rnd(uint64_t *state)
@@ -175,7 +176,7 @@ test_million(void **state)
 
 	(void)state;
 	assert_int_equal(channel_create(&fds), 0);
-	pid = fork();
+	pid = child_fork();
 	assert_true(pid >= 0);
 	if (pid == 0)
 		send_all(&fds, 1000000);
@@ -201,7 +202,7 @@ test_full(void **state)
 
 	(void)state;
 	assert_int_equal(channel_create(&fds), 0);
-	pid = fork();
+	pid = child_fork();
 	assert_true(pid >= 0);
 	if (pid == 0)
 		send_all(&fds, 100000);
@@ -228,7 +229,7 @@ test_killed(void **state)
 		pid_t pid;
 
 		assert_int_equal(channel_create(&fds), 0);
-		pid = fork();
+		pid = child_fork();
 		assert_true(pid >= 0);
 		if (pid == 0)
 			send_all(&fds, UINT64_MAX - 1);

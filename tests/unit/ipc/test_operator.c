@@ -17,6 +17,7 @@
 #include "common/base/err.h"
 #include "common/base/wire.h"
 #include "common/ipc/operator.h"
+#include "tests/lib/child.h"
 
 static void
 test_words(void **state)
@@ -172,7 +173,7 @@ serve(const char *path, void (*answer)(int fd, struct slice request))
 	if (dir_fd >= 0)
 		close(dir_fd);
 	assert_int_equal(listen(fd, 1), 0);
-	pid = fork();
+	pid = child_fork();
 	assert_true(pid >= 0);
 	if (pid == 0) {
 		alarm(10);

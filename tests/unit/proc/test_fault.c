@@ -19,6 +19,7 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/proc/fault.h"
+#include "tests/lib/child.h"
 #include "tests/lib/scratch.h"
 
 static char root[600];
@@ -112,7 +113,7 @@ not_guarded(void **state)
 	char *p = cut_map(), *text;
 	size_t n;
 	int status;
-	pid_t pid = fork();
+	pid_t pid = child_fork();
 
 	(void)state;
 	if (pid == 0) {

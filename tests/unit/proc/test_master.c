@@ -31,6 +31,7 @@
 #include "common/proc/route.h"
 #include "master/master.h"
 #include "shm/stat.h"
+#include "tests/lib/child.h"
 
 #define SLOTS 2 /* workers; one of all others */
 
@@ -355,7 +356,7 @@ launch(const char *conf, const char *option)
 	snprintf(path, sizeof path, "%s/%s", dir, conf);
 	snprintf(err, sizeof err, "%s/err", dir);
 	snprintf(o, sizeof o, "%s", option);
-	pid = fork();
+	pid = child_fork();
 	assert_true(pid >= 0);
 	if (pid > 0) {
 		if (n_launched < sizeof launched / sizeof *launched)

@@ -18,6 +18,7 @@
 #include "common/base/clock.h"
 #include "common/base/err.h"
 #include "common/proc/route.h"
+#include "tests/lib/child.h"
 
 /* A route whose every number follows from its generation. */
 static void
@@ -132,7 +133,7 @@ test_seqlock(void **state)
 
 	(void)state;
 	assert_int_equal(route_object_map(&o, fd, 1), 0);
-	pid = fork();
+	pid = child_fork();
 	assert_true(pid >= 0);
 	if (pid == 0) {
 		for (uint64_t g = 1;; g++) {

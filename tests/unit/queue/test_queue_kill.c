@@ -22,6 +22,7 @@
 #include "common/queue/segment.h"
 #include "common/queue/spool.h"
 #include "common/queue/store.h"
+#include "tests/lib/child.h"
 #include "tests/lib/scratch.h"
 
 #define ROUNDS       20
@@ -166,7 +167,7 @@ run_and_kill(const char *path, uint32_t round, uint64_t **acked, size_t *n, size
 	bool first = true;
 
 	CHECK(pipe(ack) == 0);
-	pid = fork();
+	pid = child_fork();
 	if (pid == 0) {
 		close(ack[0]);
 		child(path, round, ack[1]);

@@ -15,6 +15,7 @@
 
 #include "common/base/err.h"
 #include "common/queue/spool.h"
+#include "tests/lib/child.h"
 #include "tests/lib/scratch.h"
 
 static char root[600];
@@ -111,12 +112,12 @@ one_instance(void **state)
 	(void)state;
 	assert_int_equal(spool_open(&s, path, &why), 0);
 	assert_int_equal(pipe(ready), 0);
-	master = fork();
+	master = child_fork();
 	if (master == 0) {
 		/* A master with a child of its own, which outlives it by half a second. */
 		if (spool_lock(&s) != 0)
 			_exit(1);
-		child = fork();
+		child = child_fork();
 		if (child == 0) {
 			close(ready[0]);
 			if (write(ready[1], "x", 1) != 1)

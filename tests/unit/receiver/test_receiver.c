@@ -27,6 +27,7 @@
 #include "common/queue/record.h"
 #include "common/queue/segment.h"
 #include "common/queue/spool.h"
+#include "tests/lib/child.h"
 #include "tests/lib/scratch.h"
 
 #define SEG_BYTES (1u << 20)
@@ -305,7 +306,7 @@ start(rlim_t file_bytes)
 	assert_int_equal(control_pair(fds), 0);
 	h.control_fd = fds[1];
 	st.control = fds[0];
-	st.pid = fork();
+	st.pid = child_fork();
 	assert_true(st.pid >= 0);
 	if (st.pid == 0) {
 		signal(SIGXFSZ, SIG_IGN);

@@ -21,6 +21,7 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "recorder/follow.h"
+#include "tests/lib/child.h"
 #include "tests/lib/csv.h"
 #include "tests/lib/scratch.h"
 
@@ -253,7 +254,7 @@ killed(void **state)
 	for (int round = 0; round < 20; round++) {
 		struct timespec wait = { .tv_nsec = 500000 + rand() % 12000000 };
 		int status;
-		pid_t pid = fork();
+		pid_t pid = child_fork();
 
 		if (pid == 0) {
 			uint64_t wall = WALL + (uint64_t)round * 1000000;

@@ -19,6 +19,7 @@
 #include "common/base/mem.h"
 #include "common/proc/route.h"
 #include "resolver/resolver.h"
+#include "tests/lib/child.h"
 
 #define ANSWERS_MAX 2048
 
@@ -149,7 +150,7 @@ start_nsd(void **state)
 		 port, dir, dir, dir, dir, dir, dir);
 	put_file("nsd.conf", text);
 	snprintf(text, sizeof text, "%s/nsd.conf", dir);
-	nsd_pid = fork();
+	nsd_pid = child_fork();
 	if (nsd_pid == 0) {
 		execl("/usr/sbin/nsd", "nsd", "-d", "-c", text, (char *)NULL);
 		_exit(127);

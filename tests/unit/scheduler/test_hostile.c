@@ -34,6 +34,7 @@
 #include "common/queue/claims.h"
 #include "common/queue/segment.h"
 #include "common/queue/spool.h"
+#include "tests/lib/child.h"
 #include "tests/lib/scratch.h"
 
 #define ROUNDS   2000 /* of some messages each, in a life, at most */
@@ -483,7 +484,7 @@ start_scheduler(struct world *w)
 	int fds[2];
 
 	assert_int_equal(control_pair(fds), 0);
-	w->pid = fork();
+	w->pid = child_fork();
 	if (w->pid == 0) {
 		h.control_fd = fds[1];
 		h.snapshot_fd = w->snapshot_fd;

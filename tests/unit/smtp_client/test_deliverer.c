@@ -28,6 +28,7 @@
 #include "common/queue/record.h"
 #include "common/queue/segment.h"
 #include "common/queue/spool.h"
+#include "tests/lib/child.h"
 #include "tests/lib/scratch.h"
 
 #define EPOCH   7
@@ -452,7 +453,7 @@ start_worker(void)
 	int pair[2];
 
 	assert_int_equal(control_pair(pair), 0);
-	t.worker = fork();
+	t.worker = child_fork();
 	if (t.worker == 0) {
 		struct heritage h = { .role = ROLE_WORKER,
 				      .generation = 1,
@@ -900,7 +901,7 @@ test_drain(void **state)
 	assert_int_equal(t.n_quit, 2);
 	assert_int_equal(waitpid(t.worker, &status, 0), t.worker);
 	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-	t.worker = fork(); /* for teardown */
+	t.worker = child_fork(); /* for teardown */
 	if (t.worker == 0)
 		_exit(0);
 }
