@@ -273,7 +273,7 @@ REFUSED = {
     "events-missing": (remove("events/*"), "event log"),
     "events-of-another-instance": (take_from_other("events/*"), "event log"),
     "claims-of-another-instance": (take_from_other("claims/worker-00"), "claims worker=0"),
-    "claims-header-zeroed": (lambda s, o: zero(os.path.join(s, "claims/worker-00"), 0, 4096), "claims worker=0"),
+    "claims-header-damaged": (lambda s, o: zero(os.path.join(s, "claims/worker-00"), 0, 8), "claims worker=0"),
     "claims-header-cut": (lambda s, o: os.truncate(os.path.join(s, "claims/worker-00"), 20), "claims worker=0"),
     "segment-of-another-instance": (take_from_other("segments/00000001.seg"), "segment=1"),
 }

@@ -365,9 +365,9 @@ event_damaged(void)
 }
 
 static void
-claims_header_zeroed(void)
+claims_header_damaged(void)
 {
-	edit("claims/worker-00", NULL, 0, 36);
+	edit("claims/worker-00", NULL, 0, 8);
 }
 
 static void
@@ -437,7 +437,7 @@ static const struct {
 	FILE_(envelope_damaged, RECORDS),
 	FILE_(segment_header_zeroed, SEGMENTS),
 	FILE_(event_damaged, EVENTS),
-	FILE_(claims_header_zeroed, CLAIMS),
+	FILE_(claims_header_damaged, CLAIMS),
 	FILE_(claim_damaged, CLAIMS),
 	FILE_(cursor_malformed, CURSORS),
 	FILE_(name_damaged, NAMES),
