@@ -350,6 +350,12 @@ form_group(struct inlet *in)
 	}
 	if (in->waiting.head == NULL)
 		return;
+	/* Files are smaller on a small disk: what no ordinary one takes waits for its own. */
+	while (room_has(&in->room, ROOM_CURRENT) && in->waiting.head != NULL &&
+	       in->waiting.head->total > in->room.at[ROOM_CURRENT].info.bytes - SEGMENT_HEADER_BYTES)
+		parcel_push(&in->large, parcel_pop(&in->waiting));
+	if (in->waiting.head == NULL)
+		return;
 	if (room_has(&in->room, ROOM_CURRENT) &&
 	    !segment_fits(&in->room.at[ROOM_CURRENT], in->waiting.head->total))
 		seal_place(in, ROOM_CURRENT, in->room.at[ROOM_CURRENT].end, false);

@@ -10,7 +10,7 @@
 
 #define BATCH_US      20000   /* events gather this long before they are recorded */
 #define CHECKPOINT_US 1000000 /* records are durable, and events free, this much later */
-#define RETRY_US      5000000 /* after an error of a file or the log */
+#define RETRY_US      2000000 /* after an error of a file or the log */
 #define TICK_US       1000000
 #define TURN_EVENTS   2000    /* then the loop gets a look at the channel */
 

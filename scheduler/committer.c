@@ -86,6 +86,7 @@ struct committer {
 	struct event_position synced, covered;
 	struct event_position low;
 	struct committer_counts counts;
+	uint64_t ahead; /* bytes of disk kept for the store's next pages */
 	int done_fd;
 	struct watch done_watch;
 	/* Shared with the threads, under the mutex. */
@@ -394,6 +395,8 @@ write_rows(struct committer *c, struct job *j)
 	KILL_POINT("before-commit");
 	rc = store_commit(&t);
 	KILL_POINT("after-commit-before-ack");
+	if (rc == 0)
+		store_reserve(c->store, c->ahead);
 	return rc;
 }
 
@@ -584,7 +587,19 @@ committer_is_full(const struct committer *c)
 	const struct batch *b = c->filling;
 
 	return b->lanes[COMMIT_NOW].n_ops + b->lanes[COMMIT_SETTLE].n_ops >= BATCH_OPS ||
-	       b->events.len >= EVENT_FILE_BYTES / 32;
+	       b->events.len >= event_writer_file_bytes(c->log) / 32;
+}
+
+bool
+committer_takes_event(const struct committer *c, size_t encoded_bytes)
+{
+	return event_writer_takes(c->log, encoded_bytes);
+}
+
+uint64_t
+committer_event_file_bytes(const struct committer *c)
+{
+	return event_writer_file_bytes(c->log);
 }
 
 bool
@@ -641,6 +656,7 @@ committer_new(struct loop *loop, struct store *store, struct event_writer *log,
 	c->spares[c->n_spares++] = &c->batches[1];
 	c->spares[c->n_spares++] = &c->batches[2];
 	c->synced = c->covered = event_writer_position(log);
+	c->ahead = event_writer_file_bytes(log) / 4;
 	c->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	CHECK(c->done_fd >= 0);
 	watch_init(&c->done_watch, loop, c->done_fd, on_done, c);

@@ -64,6 +64,9 @@ void committer_then(struct committer *c, enum commit_lane lane, commit_action *f
 void committer_kick(struct committer *c);
 /* True when the filling batch has reached its bound: take nothing new from the rings. */
 bool committer_is_full(const struct committer *c);
+/* An event of so many encoded bytes fits into the log's files, which are small on a small disk. */
+bool committer_takes_event(const struct committer *c, size_t encoded_bytes);
+uint64_t committer_event_file_bytes(const struct committer *c);
 bool committer_is_idle(const struct committer *c);
 /* Where readers of the event log may go. */
 struct event_position committer_synced(const struct committer *c);

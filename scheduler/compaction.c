@@ -95,11 +95,12 @@ choose(struct compaction *c)
 {
 	struct segments_thin thin[VICTIMS_MAX];
 	unsigned n = segments_thin(c->w.segments, c->w.after_us, thin, VICTIMS_MAX);
+	uint64_t most_kbytes = (segments_ordinary_bytes(c->w.segments) - SEGMENT_HEADER_BYTES) / 1024;
 	uint64_t kbytes = 0;
 
 	c->n_victims = 0;
 	for (unsigned i = 0; i < n; i++) {
-		if (kbytes + thin[i].live_kbytes > (SEGMENT_BYTES - SEGMENT_HEADER_BYTES) / 1024)
+		if (kbytes + thin[i].live_kbytes > most_kbytes)
 			continue;
 		kbytes += thin[i].live_kbytes;
 		c->victims[c->n_victims++] =

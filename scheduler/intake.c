@@ -100,6 +100,10 @@ log_reception(struct scheduler *s, const struct new_message *n)
 
 	if (!s->wants_reception || n->reception.n == 0)
 		return;
+	if (!committer_takes_event(s->committer, n->reception.n)) {
+		log_warn("reception event=%zu_bytes larger than a file of the event log", n->reception.n);
+		return;
+	}
 	if (event_decode(&e, n->reception, &s->scratch2) != 0 || e.kind != EVENT_RECEPTION) {
 		log_warn("reception event=malformed");
 		return;
@@ -185,7 +189,7 @@ on_new(struct peer *p, const struct message *m, struct slice payload)
 		committer_then(s->committer, COMMIT_NOW, answer, s, slot_generation(p), m->u.new_message.id, 0);
 		return;
 	}
-	if (take > 0 && s->no_room) {
+	if (take > 0 && s->quota != QUOTA_FREE) {
 		answer(s, slot_generation(p), m->u.new_message.id, 452);
 		return;
 	}

@@ -4,12 +4,28 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* At 85 % of a file system or of the store's map; of a large file system at least this much is
- * kept. */
+#include "common/event_log/event_log.h"
+
+/* At 85 % of a file system, of the store's map or of what the event log may have; of a large file system at
+ * least this much is kept. */
 #define QUOTA_PERCENT       85
 #define QUOTA_RESERVE_BYTES (4ull << 30)
+/* Once reached, it stays so until there is a little more. */
+#define QUOTA_BACK_PERCENT  82
 
-/* `free_bytes` of a file system of `disk_bytes`, and the share of the map in use. */
-bool quota_is_reached(uint64_t disk_bytes, uint64_t free_bytes, unsigned map_percent);
-/* The same of the file system of `fd`; false when it cannot be asked. */
-bool quota_is_reached_at(int fd, unsigned map_percent);
+enum quota { QUOTA_FREE, QUOTA_DISK, QUOTA_MAP, QUOTA_EVENTS };
+
+struct quota_facts {
+	uint64_t disk_bytes, free_bytes;
+	unsigned map_percent, events_percent;
+};
+
+/* What is used up, `before` being the last answer. */
+enum quota quota_check(const struct quota_facts *f, enum quota before);
+const char *quota_text(enum quota q); /* "disk", "map", "event-log"; "none" */
+/* After `more` bytes on the file system of `fd` the quota of the disk is not reached. */
+bool quota_has_room(int fd, uint64_t more);
+
+/* Share of what the event log may have (a quarter of the disk, at most EVENT_LOG_FILES_MAX files, at least 4)
+ * that lies between the oldest event somebody still has to read and the end, 0..100. */
+unsigned quota_events_percent(struct event_position low, struct event_position end, uint64_t file_bytes, uint64_t disk_bytes);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/base/check.h"
+#include "common/base/disk.h"
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
@@ -16,13 +17,13 @@
 #include "scheduler/admission.h"
 #include "scheduler/control.h"
 #include "scheduler/quarantine.h"
-#include "scheduler/quota.h"
 #include "scheduler/state.h"
 
 #define DECISIONS_A_TURN 2048
 #define NAMES_A_TURN     1024
 #define TICK_US          200000u
 #define TICKS_A_QUOTA    5
+#define QUOTA_EVERY_US   100000u
 #define TRY_AGAIN_US     500000u  /* between two tries to open the queue */
 #define LIFE_LEAST_US    2200000u /* longer than what the master takes for a quick death and makes wait */
 
@@ -164,16 +165,25 @@ on_run_timer(void *arg)
 	scheduler_kick(arg);
 }
 
+/* After each commit that is not right behind another one, and each second. */
 static void
 check_quota(struct scheduler *s)
 {
-	bool no_room = quota_is_reached_at(s->spool.fd, store_fill_percent(s->store));
+	struct event_position low = s->recorder_at.file != 0 ? s->recorder_at : s->oldest_events;
+	struct quota_facts f = { .map_percent = store_fill_percent(s->store) };
+	enum quota before = s->quota;
 
-	if (no_room != s->no_room)
-		log_warn("spool=%s quota=%s", s->spool.path, no_room ? "reached reception=refused" : "free again");
-	if (no_room || s->no_room)
-		segments_tight(s->segments, no_room);
-	s->no_room = no_room;
+	s->quota_at_us = loop_boot_us(s->loop);
+	(void)disk_room(s->spool.fd, &f.disk_bytes, &f.free_bytes);
+	f.events_percent = quota_events_percent(low, committer_synced(s->committer),
+						committer_event_file_bytes(s->committer), f.disk_bytes);
+	s->quota = quota_check(&f, before);
+	if (s->quota == before)
+		return;
+	log_warn("spool=%s quota=%s reception=%s disk_free_mb=%llu map_percent=%u events_percent=%u", s->spool.path,
+		 quota_text(s->quota), s->quota != QUOTA_FREE ? "refused" : "taken",
+		 (unsigned long long)(f.free_bytes >> 20), f.map_percent, f.events_percent);
+	segments_tight(s->segments, s->quota != QUOTA_FREE);
 }
 
 static void
@@ -199,7 +209,7 @@ on_tick(void *arg)
 		stats_tick(s);
 		return;
 	}
-	if (s->ticks++ % TICKS_A_QUOTA == 0)
+	if (s->ticks++ % TICKS_A_QUOTA == 0 || s->quota != QUOTA_FREE)
 		check_quota(s);
 	keep_segments(s);
 	dispatch_tick(s);
@@ -221,6 +231,8 @@ on_committed(void *arg)
 	struct scheduler *s = arg;
 
 	tell_recorder(s);
+	if (loop_boot_us(s->loop) - s->quota_at_us >= QUOTA_EVERY_US)
+		check_quota(s);
 	/* Rings that were left unread while the batch was full. */
 	for (unsigned i = 0; i < s->n_workers; i++)
 		dispatch_channel(&s->workers[i]);
@@ -424,8 +436,20 @@ open_claims(struct scheduler *s)
 			log_error("claims worker=%u open=failed error=\"%s\"", w, err_text(rc));
 			return rc;
 		}
+		if (claim_reserve(s->claims[w]) != 0)
+			log_warn("claims worker=%u reserve=failed", w);
 	}
 	return 0;
+}
+
+/* Tests fill a small one. */
+static uint64_t
+map_bytes(void)
+{
+	const char *text = getenv("SLUICE_TEST_MAP_BYTES");
+	uint64_t bytes;
+
+	return text != NULL && slice_u64(slice_str(text), STORE_MAP_BYTES, &bytes) ? bytes : STORE_MAP_BYTES;
 }
 
 /* All that is on the disk, made whole: what fails here may pass. Opening makes the end of the log durable;
@@ -440,7 +464,7 @@ open_disk(struct scheduler *s, struct store_meta *meta, uint64_t *first_lease)
 		log_error("spool=%s open=failed error=\"%s\" why=\"%s\"", path, err_text(rc), why);
 		return rc;
 	}
-	rc = store_open(&s->store, s->spool.path, s->spool.instance);
+	rc = store_open_sized(&s->store, s->spool.path, s->spool.instance, map_bytes());
 	if (rc == 0)
 		rc = store_load_meta(s->store, meta);
 	if (rc == -E_MISSING) {
@@ -462,6 +486,8 @@ open_disk(struct scheduler *s, struct store_meta *meta, uint64_t *first_lease)
 		rc = recovery_replay(s, meta, event_writer_position(s->log));
 	if (rc == 0)
 		rc = open_claims(s);
+	if (rc == 0)
+		rc = event_log_oldest(s->spool.events_fd, &s->oldest_events);
 	return rc;
 }
 
@@ -618,7 +644,7 @@ scheduler_main(struct heritage *h)
 		return 1;
 	init(s);
 	timer_init(&s->again, s->loop, on_again, s);
-	timer_set(&s->again, 0);
+	on_again(s);
 	status = proc_run(s->proc);
 	/* After a failed commit nothing more is written, not even an orderly end. */
 	if (status != 0 || !s->started)

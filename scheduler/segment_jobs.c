@@ -2,9 +2,11 @@
 
 #include <string.h>
 
+#include "common/base/err.h"
 #include "common/base/kill_point.h"
 #include "common/base/mem.h"
 #include "common/queue/segment.h"
+#include "scheduler/quota.h"
 
 #define FILL_REST 3 /* a quarter of the disk's time at most */
 
@@ -35,6 +37,12 @@ work(struct offload_job *base)
 	struct segment_jobs *j = job->jobs;
 	struct file_pace pace = { FILL_REST, &j->leaving };
 
+	/* Not into the reserve: what is queued would lack it while the file is filled. */
+	if ((job->kind == SEGMENT_JOB_CREATE || job->kind == SEGMENT_JOB_RESERVE) &&
+	    !quota_has_room(j->dir, job->bytes)) {
+		job->rc = -E_FULL;
+		return;
+	}
 	switch (job->kind) {
 	case SEGMENT_JOB_CREATE:
 		job->rc = segment_create_paced(j->dir, job->number, job->bytes, j->instance, &pace);

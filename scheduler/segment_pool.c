@@ -28,7 +28,7 @@ segment_pool_note(struct segment_pool *p, uint64_t now_us, uint64_t bytes)
 }
 
 unsigned
-segment_pool_target(struct segment_pool *p, uint64_t now_us)
+segment_pool_target(struct segment_pool *p, uint64_t now_us, uint64_t file_bytes)
 {
 	uint64_t most = 0, n;
 
@@ -42,7 +42,7 @@ segment_pool_target(struct segment_pool *p, uint64_t now_us)
 		if (sum > most)
 			most = sum;
 	}
-	n = (most + SEGMENT_BYTES - 1) / SEGMENT_BYTES;
+	n = (most + file_bytes - 1) / file_bytes;
 	if (n < SEGMENT_POOL_LOW)
 		return SEGMENT_POOL_LOW;
 	return n > SEGMENT_POOL_HIGH ? SEGMENT_POOL_HIGH : (unsigned)n;

@@ -16,4 +16,4 @@ struct segment_pool {
 
 void segment_pool_note(struct segment_pool *p, uint64_t now_us, uint64_t bytes);
 /* So many are to be free, SEGMENT_POOL_LOW..SEGMENT_POOL_HIGH. */
-unsigned segment_pool_target(struct segment_pool *p, uint64_t now_us);
+unsigned segment_pool_target(struct segment_pool *p, uint64_t now_us, uint64_t file_bytes);

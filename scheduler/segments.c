@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "common/base/check.h"
+#include "common/base/disk.h"
 #include "common/base/err.h"
 #include "common/base/kill_point.h"
 #include "common/base/limits.h"
@@ -60,10 +61,16 @@ answer(struct segments *s, const struct request *r, uint32_t number, int rc)
 	      g == NULL ? 0 : g->row.bytes, rc);
 }
 
-static uint64_t
-bytes_for(const struct request *r)
+static bool
+is_ordinary(const struct segments *s, const struct request *r)
 {
-	return r->bytes == 0 ? SEGMENT_BYTES : (r->bytes + SEGMENT_HEADER_BYTES + 4095) & ~4095ull;
+	return r->bytes + SEGMENT_HEADER_BYTES <= s->ordinary;
+}
+
+static uint64_t
+bytes_for(const struct segments *s, const struct request *r)
+{
+	return is_ordinary(s, r) ? s->ordinary : (r->bytes + SEGMENT_HEADER_BYTES + 4095) & ~4095ull;
 }
 
 static void
@@ -71,7 +78,7 @@ serve(struct segments *s, const struct request *r)
 {
 	uint32_t number = s->t.lists[SEGMENT_FREE].first;
 
-	if (r->bytes == 0 && number != 0) {
+	if (is_ordinary(s, r) && number != 0) {
 		job_start(s, SEGMENT_JOB_STAMP, number, 0, r);
 		return;
 	}
@@ -79,7 +86,7 @@ serve(struct segments *s, const struct request *r)
 	if (number == SEGMENTS_MAX)
 		answer(s, r, 0, -E_FULL);
 	else
-		job_start(s, SEGMENT_JOB_RESERVE, number, bytes_for(r), r);
+		job_start(s, SEGMENT_JOB_RESERVE, number, bytes_for(s, r), r);
 }
 
 bool
@@ -90,8 +97,6 @@ segments_request(struct segments *s, unsigned receiver, uint32_t generation, uin
 	CHECK(receiver < RECEIVERS_MAX);
 	if (s->t.lists[segment_table_open_list(receiver)].n + s->waiting[receiver] >= OPEN_MAX)
 		return false;
-	if (bytes + SEGMENT_HEADER_BYTES <= SEGMENT_BYTES)
-		r.bytes = 0;
 	s->waiting[receiver]++;
 	serve(s, &r);
 	return true;
@@ -238,7 +243,7 @@ void
 segments_tick(struct segments *s)
 {
 	uint64_t now = loop_boot_us(s->loop);
-	unsigned target = segment_pool_target(&s->pool, now);
+	unsigned target = segment_pool_target(&s->pool, now, s->ordinary);
 	uint32_t number;
 
 	if (!s->tight && unused_count(s) < target && !s->creating &&
@@ -247,7 +252,7 @@ segments_tick(struct segments *s)
 		if (number == SEGMENTS_MAX)
 			return;
 		s->creating = true;
-		job_start(s, SEGMENT_JOB_CREATE, number, SEGMENT_BYTES, NULL);
+		job_start(s, SEGMENT_JOB_CREATE, number, s->ordinary, NULL);
 	} else if (unused_count(s) > 2 * target && now >= s->retire_not_before_us) {
 		s->retire_not_before_us = now + RETIRE_US;
 		segments_retire(s, s->t.lists[SEGMENT_FREE].last);
@@ -268,14 +273,14 @@ is_free_now(void *ctx, uint64_t number, uint64_t epoch, uint64_t unused)
 {
 	struct segments *s = ctx;
 	struct seg *g = segment_table_find(&s->t, (uint32_t)number);
-	unsigned most = 2 * segment_pool_target(&s->pool, loop_boot_us(s->loop));
+	unsigned most = 2 * segment_pool_target(&s->pool, loop_boot_us(s->loop), s->ordinary);
 
 	(void)unused;
 	/* Only now may the file be written over: its rows are gone from the disk. */
 	CHECK(g != NULL && g->row.epoch == epoch && g->list == SEGMENT_HELD);
 	if (s->tight)
 		most = SEGMENT_POOL_LOW;
-	if (unused_count(s) >= most || g->row.bytes != SEGMENT_BYTES || g->failed)
+	if (unused_count(s) >= most || g->row.bytes != s->ordinary || g->failed)
 		segments_retire(s, (uint32_t)number);
 	else
 		segment_table_move(&s->t, (uint32_t)number, SEGMENT_FREE);
@@ -298,7 +303,7 @@ segments_weigh(struct segments *s, uint32_t number)
 {
 	struct seg *g = &s->t.segs[number];
 	bool thin = g->live_kbytes * 1024 * THIN_SHARE < g->row.bytes &&
-		    g->row.bytes == SEGMENT_BYTES && !g->no_move;
+		    g->row.bytes == s->ordinary && !g->no_move;
 
 	if (g->list != SEGMENT_SEALED && g->list != SEGMENT_THIN)
 		return;
@@ -481,6 +486,12 @@ segments_entries(const struct segments *s, uint32_t number)
 	return g == NULL ? 0 : g->live;
 }
 
+uint64_t
+segments_ordinary_bytes(const struct segments *s)
+{
+	return s->ordinary;
+}
+
 void
 segments_flush(struct segments *s)
 {
@@ -510,6 +521,7 @@ segments_new(struct loop *loop, struct committer *committer, int dir,
 	s->committer = committer;
 	s->jobs = segment_jobs_new(loop, dir, instance);
 	s->dir = dir;
+	s->ordinary = disk_file_bytes(dir, SEGMENT_BYTES);
 	memcpy(s->instance, instance, 16);
 	s->fn = fn;
 	s->arg = arg;

@@ -83,6 +83,7 @@ unsigned segments_thin(const struct segments *s, uint64_t age_us, struct segment
 /* Compaction could not empty it: its turn comes again after all others; `never`: not in this life.
  */
 void segments_thin_later(struct segments *s, uint32_t number, bool never);
+uint64_t segments_ordinary_bytes(const struct segments *s); /* of one file that is not for a large message */
 uint32_t segments_entries(const struct segments *s, uint32_t number); /* that live in it */
 /* Writes the rows that changed into the batch; once per turn, before committer_kick(). */
 void segments_flush(struct segments *s);

@@ -21,6 +21,7 @@ struct segments {
 	void *arg;
 	int dir;
 	unsigned char instance[16];
+	uint64_t ordinary; /* bytes of an ordinary file: SEGMENT_BYTES, less on a small disk */
 	struct segment_table t;
 	struct segment_pool pool;
 	unsigned waiting[RECEIVERS_MAX]; /* requests on their way, by receiver */

@@ -36,7 +36,7 @@ segments_restore_entry(struct segments *s, uint32_t number, uint64_t epoch, uint
 		/* The row is damaged; the file is not swept. */
 		struct store_segment row = { .epoch = epoch,
 					     .state = STORE_SEGMENT_SEALED,
-					     .bytes = SEGMENT_BYTES };
+					     .bytes = s->ordinary };
 
 		if (number == 0 || number >= SEGMENTS_MAX)
 			return;
@@ -106,7 +106,7 @@ start_one(struct segments *s, uint32_t number)
 		forget_free(s, number);
 		return;
 	}
-	if (g->list == SEGMENT_FREE && g->row.bytes != SEGMENT_BYTES) {
+	if (g->list == SEGMENT_FREE && g->row.bytes != s->ordinary) {
 		segments_retire(s, number); /* made for one large message */
 		return;
 	}

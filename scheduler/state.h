@@ -19,6 +19,7 @@
 #include "scheduler/core/core.h"
 #include "scheduler/names.h"
 #include "scheduler/offload.h"
+#include "scheduler/quota.h"
 #include "scheduler/segments.h"
 #include "scheduler/settings.h"
 #include "shm/stat.h"
@@ -91,7 +92,9 @@ struct scheduler {
 	bool started;
 	bool failed; /* a commit failed: nothing is taken or decided any more */
 	bool draining;
-	bool no_room; /* the quota is reached: nothing new is taken */
+	enum quota quota; /* not FREE: nothing new is taken */
+	uint64_t quota_at_us;
+	struct event_position oldest_events; /* until the recorder says where it reads */
 	bool run_again;
 	/* peers */
 	struct peer receivers[RECEIVERS_MAX];

@@ -5,6 +5,7 @@ import os
 import random
 import re
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -28,12 +29,14 @@ SCRIPT = """providers = ( { name = "provider"; listen = [ "127.0.0.1:%d" ];
 class World:
     """One Sluice under load, its sink, its ledger."""
 
-    def __init__(self, out, seed, rate=150, sessions=8, script=SCRIPT, env=None, load=(), **options):
+    def __init__(self, out, seed, rate=150, sessions=8, size="2k", script=SCRIPT, sink=True, env=None, load=(), **options):
         self.out, self.seed, self.rng = out, seed, random.Random(seed)
-        self.load_options = ("-s", sessions, *(("--rate", rate) if rate else ()), "--size", "2k", "--reconnect", "--insist",
+        self.load_options = ("-s", sessions, *(("--rate", rate) if rate else ()), "--size", size, "--reconnect", "--insist",
                              "--domain-count", 20, "--timeout", 400, *load)
         self.port = harness.free_port()
-        self.sink = harness.Sink(out.folder, script=script % self.port)  # always of this build
+        self.script, self.sink, self.sinks = script % self.port, None, []
+        if sink:
+            self.sink_up()
         self.env = dict(env or {})
         self.sluice = harness.Sluice(out.folder, sink_port=self.port, variant=VARIANT, **{"workers": 2, "receivers": 1, **options})
         self.loads, self.tracers = [], []
@@ -46,8 +49,20 @@ class World:
             tracer.stop()
         for load in self.loads:
             load.stop()
-        self.sink.stop()
+        self.sink_down()
         self.sluice.kill()
+
+    def sink_up(self):
+        self.sink = harness.Sink(self.out.folder, script=self.script, name=f"sink{len(self.sinks)}")  # always of this build
+        self.sinks.append(self.sink)
+
+    def sink_down(self):
+        if self.sink:
+            self.sink.stop()
+        self.sink = None
+
+    def taken(self):
+        return sum(sink.taken() for sink in self.sinks)
 
     def start(self, wait=True):
         before = {k: os.environ.get(k) for k in self.env}
@@ -71,12 +86,12 @@ class World:
 
     def back(self, since, acknowledged=True, taken=True):
         """Seconds from the moment `since` until mail is acknowledged and delivered again."""
-        acked, sunk = self.acknowledged(), self.sink.taken()
+        acked, sunk = self.acknowledged(), self.taken()
 
         def works():
             "mail goes in and out again"
             assert self.sluice.process.poll() is None, "sluiced ended:\n" + self.sluice.complaints()
-            return (not acknowledged or self.acknowledged() > acked) and (not taken or self.sink.taken() > sunk)
+            return (not acknowledged or self.acknowledged() > acked) and (not taken or self.taken() > sunk)
         harness.wait_for(works, PATIENCE_S, 0.01)
         return time.monotonic() - since
 
@@ -95,8 +110,8 @@ class World:
         sent = ledger.Load([load.ledger_path for load in self.loads])
         self.sluice.wait_recorded(sent.acked, 60)
         status = self.sluice.stop()
-        self.sink.stop()
-        report = ledger.check(sent, self.sink.read(), self.sluice.acct())
+        self.sink_down()
+        report = ledger.check(sent, ledger.Sink([sink.ledger_path for sink in self.sinks]), self.sluice.acct())
         bad = {k: report[k] for k in FAULTS if report[k]}
         if bad:
             bad["examples"] = report["examples"]
@@ -214,7 +229,161 @@ def eio(seed, count, out):
     return result
 
 
-STAGES = [("eio", eio, 8, 100)]
+# A full disk --------------------------------------------------------------------------------------
+class SmallDisk:
+    """A file system of its own, mounted: ext4 in a loop device, or tmpfs where there is none."""
+
+    def __init__(self, path, megabytes):
+        self.path, self.image = path, path + ".img"
+        os.makedirs(path, exist_ok=True)
+        with open(self.image, "wb") as f:
+            f.truncate(megabytes << 20)
+        done = subprocess.run(["mkfs.ext4", "-q", "-F", self.image], capture_output=True, text=True)
+        done = done if done.returncode else subprocess.run(["mount", "-o", "loop", self.image, path], capture_output=True, text=True)
+        self.kind = "ext4"
+        if done.returncode:
+            self.kind = "tmpfs"
+            done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", path], capture_output=True, text=True)
+        self.mounted = done.returncode == 0
+        self.why = done.stderr.strip()
+
+    def free(self):
+        st = os.statvfs(self.path)
+        return st.f_bavail * st.f_frsize
+
+    def fill(self):
+        """A foreign file takes all that is left; its path."""
+        path = os.path.join(self.path, "lost+found" if self.kind == "ext4" else ".", "foreign")
+        with open(path, "wb", buffering=0) as f:
+            for size in (1 << 20, 4096):
+                try:
+                    while True:
+                        f.write(bytes(size))
+                except OSError:
+                    pass
+            try:
+                os.fsync(f.fileno())
+            except OSError:
+                pass
+        return path
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        for _ in range(50):
+            if not self.mounted or subprocess.run(["umount", self.path], capture_output=True).returncode == 0:
+                break
+            time.sleep(0.1)
+        else:
+            subprocess.run(["umount", "-l", self.path], capture_output=True)
+        if os.path.exists(self.image):
+            os.unlink(self.image)
+
+
+def ask_mail(port):
+    """The code that MAIL FROM gets, 0 when there is no answer in time."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 5) as s:
+            s.settimeout(5)
+            f = s.makefile("rwb")
+            f.readline()
+            for command in (b"HELO probe.example\r\n", b"MAIL FROM:<probe@probe.example>\r\n"):
+                f.write(command)
+                f.flush()
+                line = f.readline()
+            f.write(b"QUIT\r\n")
+            f.flush()
+            return int(line[:3] or 0)
+    except (OSError, ValueError):
+        return 0
+
+
+def wait_refused(world, code=452, seconds=60):
+    def refused():
+        "MAIL is refused for want of room"
+        return ask_mail(world.sluice.port) == code
+    harness.wait_for(refused, seconds, 0.1)
+
+
+def restarts(world):
+    return world.sluice.log().count("commit=failed") + world.sluice.log().count("queue open=failed")
+
+
+def enospc(seed, count, out):
+    """a 64 MB file system is filled by queued mail, then to the last byte by a foreign file, then freed"""
+    disk = SmallDisk(os.path.join(out.folder, "spool"), 64)
+    result, slow, bad = {"file_system": disk.kind}, [], {}
+    if not disk.mounted:
+        return {"skipped": "no file system can be mounted: " + disk.why}
+    with disk, World(out, seed, rate=0, sessions=4, size="20k", sink=False) as world:
+        world.start().load()
+        for i in range(count):
+            wait_refused(world)
+            # The disk was never full, and reception stopped without an error of the queue.
+            if disk.free() < 2 << 20 or restarts(world):
+                bad[f"filled {i}"] = f"free={disk.free()} restarts={restarts(world)}"
+            result["queued"] = world.sluice.queued()
+            foreign = disk.fill()
+            result["free_when_full"] = disk.free()
+            queued = world.sluice.queued()
+            world.sink_up()
+            half = world.taken() + queued // 2
+            harness.wait_for(lambda: world.taken() >= half, 60, 0.05)
+            result["delivered_on_full_disk"] = world.taken()
+            if ask_mail(world.sluice.port) == 250 and ask_mail(world.sluice.port) == 250:
+                bad[f"full {i}"] = "MAIL is taken on a full disk"
+            os.unlink(foreign)
+            took = world.back(time.monotonic())
+            result.setdefault("back_s", []).append(round(took, 2))
+            if took > BACK_S * getattr(out, "slack", 1.0):
+                slow.append(took)
+            if i + 1 < count:
+                world.sink_down()
+        result["restarts"] = restarts(world)
+        ledger_says = world.finish()
+    result.update(ledger_says)
+    result["bad"].update(bad)
+    if slow:
+        result["bad"]["slow"] = slow
+    return result
+
+
+# A full map ---------------------------------------------------------------------------------------
+def mapfull(seed, count, out):
+    """LMDB's map (a small one) is filled by queued mail: 452 at 85 %, completions commit, drains to nought, takes mail again"""
+    result, bad = {}, {}
+    # Ten entries a message: rows are what fills the map.
+    with World(out, seed, rate=0, sessions=8, size="300", sink=False, env={"SLUICE_TEST_MAP_BYTES": str(2 << 20)},
+               load=("--rcpts", 10, "--spread")) as world:
+        world.start()
+        for i in range(count):
+            world.load()
+            wait_refused(world)
+            world.loads[-1].stop()
+            world.loads[-1].wait(120)
+            result.setdefault("queued", []).append(world.sluice.queued())
+            fills = re.findall(r"quota=map .*map_percent=(\d+)", world.sluice.log())
+            if not fills or not 84 <= int(fills[-1]) <= 97:
+                bad[f"map {i}"] = f"refused at {fills} percent"
+            world.sink_up()
+            began = time.monotonic()
+            world.sluice.wait_drained(120)
+            result.setdefault("drained_s", []).append(round(time.monotonic() - began, 1))
+            world.load()
+            result.setdefault("back_s", []).append(round(world.back(time.monotonic()), 2))
+            world.loads[-1].stop()
+            world.loads[-1].wait(120)
+            if i + 1 < count:
+                world.sluice.wait_drained(60)
+                world.sink_down()
+        result["restarts"] = restarts(world)
+        result.update(world.finish())
+    result["bad"].update(bad)
+    return result
+
+
+STAGES = [("eio", eio, 8, 100), ("enospc", enospc, 1, 3), ("mapfull", mapfull, 1, 2)]
 
 
 class Plain:

@@ -380,18 +380,18 @@ pool_follows_traffic(void **state)
 	uint64_t t = 1000000000u;
 
 	(void)state;
-	assert_int_equal(segment_pool_target(&p, t), SEGMENT_POOL_LOW);
+	assert_int_equal(segment_pool_target(&p, t, SEGMENT_BYTES), SEGMENT_POOL_LOW);
 	/* Three a second: nine for three seconds. */
 	for (int s = 0; s < 4; s++, t += 1000000) {
 		for (int i = 0; i < 3; i++)
 			segment_pool_note(&p, t + (unsigned)i * 1000, SEGMENT_BYTES);
 	}
-	assert_int_equal(segment_pool_target(&p, t), 9);
-	assert_int_equal(segment_pool_target(&p, t + 4000000), 9);
-	assert_int_equal(segment_pool_target(&p, t + 12000000), SEGMENT_POOL_LOW);
+	assert_int_equal(segment_pool_target(&p, t, SEGMENT_BYTES), 9);
+	assert_int_equal(segment_pool_target(&p, t + 4000000, SEGMENT_BYTES), 9);
+	assert_int_equal(segment_pool_target(&p, t + 12000000, SEGMENT_BYTES), SEGMENT_POOL_LOW);
 	segment_pool_note(&p, t + 20000000, 100ull * SEGMENT_BYTES);
-	assert_int_equal(segment_pool_target(&p, t + 20000000), SEGMENT_POOL_HIGH);
-	assert_int_equal(segment_pool_target(&p, t + 90000000), SEGMENT_POOL_LOW);
+	assert_int_equal(segment_pool_target(&p, t + 20000000, SEGMENT_BYTES), SEGMENT_POOL_HIGH);
+	assert_int_equal(segment_pool_target(&p, t + 90000000, SEGMENT_BYTES), SEGMENT_POOL_LOW);
 }
 
 int
