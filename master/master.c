@@ -11,6 +11,7 @@
 #include "common/base/check.h"
 #include "common/base/err.h"
 #include "common/base/log.h"
+#include "common/base/str.h"
 #include "common/conf/conf.h"
 #include "master/background.h"
 #include "master/checker.h"
@@ -207,6 +208,19 @@ run_loop(struct master *m)
 	loop_free(&m->loop);
 }
 
+/* Tests do not wait a minute for a worker to hang. */
+static void
+shorten_for_tests(void)
+{
+	const char *text = getenv("SLUICE_TEST_HEARTBEAT_MS");
+	uint64_t ms;
+
+	if (text == NULL || !slice_u64(slice_str(text), 60000, &ms) || ms == 0)
+		return;
+	master_times.heartbeat_ms = (unsigned)ms;
+	master_times.check_ms = (unsigned)(ms / 8 + 1);
+}
+
 static int
 run(int snapshot_fd, bool foreground)
 {
@@ -218,6 +232,7 @@ run(int snapshot_fd, bool foreground)
 		return EXIT_FAILURE;
 	}
 	m.status = EXIT_SUCCESS;
+	shorten_for_tests();
 	/* From here on a signal waits: nothing is left half made. */
 	m.signal_fd = open_signals();
 	rc = instance_open(&m.in, snapshot_fd, foreground);

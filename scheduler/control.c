@@ -12,6 +12,7 @@
 #include "common/base/mem.h"
 #include "common/base/wire.h"
 
+#define ACCEPT_PAUSE_US 200000u
 #define CHUNK_BYTES (OPERATOR_FRAME_MAX - 64)
 
 struct control_client {
@@ -29,6 +30,7 @@ struct control_client {
 struct control {
 	struct scheduler *s;
 	struct watch watch;
+	struct timer pause; /* of accepting */
 	uint64_t turn;
 	struct request *working; /* those that go on in slices */
 	struct control_client clients[OPERATOR_CLIENTS_MAX];
@@ -385,6 +387,14 @@ make_place(struct control *ct)
 }
 
 static void
+on_pause_over(void *arg)
+{
+	struct control *ct = arg;
+
+	watch_set(&ct->watch, EV_READ);
+}
+
+static void
 on_accept(void *arg, short what)
 {
 	struct control *ct = arg;
@@ -395,6 +405,11 @@ on_accept(void *arg, short what)
 			 SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	(void)what;
+	if (fd < 0 && errno != EAGAIN) {
+		/* No descriptor: who waits is heard again in a moment, not in a circle. */
+		watch_set(&ct->watch, 0);
+		timer_set(&ct->pause, ACCEPT_PAUSE_US);
+	}
 	if (fd < 0)
 		return;
 	c = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 ? make_place(ct) : NULL;
@@ -423,6 +438,7 @@ control_open(struct scheduler *s)
 	s->control = ct;
 	watch_init(&ct->watch, s->loop, proc_heritage(s->proc)->operator_fd, on_accept, ct);
 	watch_set(&ct->watch, EV_READ);
+	timer_init(&ct->pause, s->loop, on_pause_over, ct);
 	return 0;
 }
 
@@ -432,6 +448,7 @@ control_close(struct scheduler *s)
 	if (s->control == NULL)
 		return;
 	watch_clear(&s->control->watch);
+	timer_clear(&s->control->pause);
 	for (int i = 0; i < OPERATOR_CLIENTS_MAX; i++)
 		client_close(&s->control->clients[i]);
 	mem_free(s->control);

@@ -4,6 +4,7 @@ was delivered, exactly."""
 import os
 import random
 import re
+import resource
 import signal
 import socket
 import statistics
@@ -383,7 +384,183 @@ def mapfull(seed, count, out):
     return result
 
 
-STAGES = [("eio", eio, 8, 100), ("enospc", enospc, 1, 3), ("mapfull", mapfull, 1, 2)]
+# Descriptors and memory ---------------------------------------------------------------------------
+def descriptors(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def limit(pid, what, soft):
+    """Sets the soft limit; the old pair."""
+    old = resource.prlimit(pid, what)
+    resource.prlimit(pid, what, (soft if soft >= 0 else old[1], old[1]))
+    return old
+
+
+def busy_seconds(pids, seconds):
+    """CPU time that each used in that time, the most of them, of those that live."""
+    before = {pid: harness.cpu_seconds(pid) for pid in pids}
+    time.sleep(seconds)
+    return max([harness.cpu_seconds(pid) - before[pid] for pid in pids if harness.lives(pid)] or [0.0])
+
+
+def nofile(seed, count, out):
+    """no descriptor to be had for the scheduler, receiver, worker, recorder: refuses politely, turns in no circle, recovers"""
+    result, bad, slow, busiest = {"back_s": []}, {}, [], 0.0
+    with World(out, seed, load=("--per-connection", 3), receivers=2) as world:
+        world.start().load()
+        world.back(time.monotonic())
+        for i in range(count):
+            role = ("scheduler", "receiver", "worker", "recorder")[i % 4]
+            pids = world.sluice.pids(role)
+            for pid in pids:
+                limit(pid, resource.RLIMIT_NOFILE, (3, descriptors(pid), descriptors(pid) + 1)[i // 4 % 3])
+            asking = [subprocess.Popen([world.sluice.bin("sluice"), "-c", world.sluice.conf_path, "show", "status"],
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
+            used = busy_seconds(pids, 4)
+            busiest = max(busiest, used)
+            if used > 2.0:
+                bad[f"{role} {i}"] = f"used {used:.1f} s of processor in 4 s"
+            for pid in pids:
+                if harness.lives(pid):
+                    limit(pid, resource.RLIMIT_NOFILE, -1)
+            took = world.back(time.monotonic())
+            result["back_s"].append(round(took, 2))
+            if took > BACK_S * getattr(out, "slack", 1.0):
+                slow.append(f"{role}: {took:.1f} s")
+            for one in asking:
+                one.wait(20)
+        result["busiest_s_of_4"] = round(busiest, 2)
+        result.update(world.finish())
+    result["bad"].update(bad)
+    if slow:
+        result["bad"]["slow"] = slow
+    return result
+
+
+def virtual_bytes(pid):
+    with open(f"/proc/{pid}/statm") as f:
+        return int(f.read().split()[0]) * 4096
+
+
+def memory(seed, count, out):
+    """no memory to be had for a scheduler, receiver, worker, recorder, or for the scheduler's next lives: lost 0, recovers"""
+    result, bad, slow, died, busiest = {"back_s": []}, {}, [], 0, 0.0
+    with World(out, seed, rate=60, size="mix", load=("--per-connection", 20)) as world:
+        world.start().load()
+        world.back(time.monotonic())
+        for i in range(count):
+            role = ("scheduler", "next scheduler", "receiver", "worker", "recorder")[i % 5]
+            pids = world.sluice.pids(role.split()[-1])
+            if role == "next scheduler":
+                # Its map of the queue does not fit.
+                limit(world.sluice.master_pid(), resource.RLIMIT_AS, 2 << 30)
+                os.kill(pids[0], signal.SIGKILL)
+                time.sleep(1.5)
+                pids = world.sluice.pids("scheduler")
+            else:
+                for pid in pids:
+                    limit(pid, resource.RLIMIT_AS, virtual_bytes(pid) + world.rng.choice((0, 1 << 20)))
+            used = busy_seconds(pids, 4)
+            busiest = max(busiest, used)
+            died += sum(not harness.lives(pid) for pid in pids)
+            if used > 2.0:
+                bad[f"{role} {i}"] = f"used {used:.1f} s of processor in 4 s"
+            for pid in [world.sluice.master_pid(), *world.sluice.pids()]:
+                limit(pid, resource.RLIMIT_AS, -1)
+            took = world.back(time.monotonic())
+            result["back_s"].append(round(took, 2))
+            if took > BACK_S * getattr(out, "slack", 1.0):
+                slow.append(f"{role}: {took:.1f} s")
+        result.update(died=died, busiest_s_of_4=round(busiest, 2))
+        result.update(world.finish())
+    result["bad"].update(bad)
+    if slow:
+        result["bad"]["slow"] = slow
+    return result
+
+
+# A slow disk --------------------------------------------------------------------------------------
+def slow_disk(seed, count, out):
+    """every sync of the scheduler takes 2 s: its loop goes on, the command line is answered at once, mail is slow but safe"""
+    result, bad, asked, beats = {}, {}, [], []
+    with World(out, seed) as world:
+        world.start().load()
+        world.back(time.monotonic())
+        pid = world.sluice.pids("scheduler")[0]
+        tracer = world.trace(out.folder, [pid], "delay_exit=2000000", "fdatasync,fsync,msync")
+        time.sleep(2.5)
+        before = world.acknowledged()
+        end = time.monotonic() + 6 * count
+        while time.monotonic() < end:
+            began = time.monotonic()
+            world.sluice.ask("show", "status")
+            world.sluice.ask("show", "queues")
+            asked.append((time.monotonic() - began) / 2)
+            beats.append(world.sluice.stat()["shm"]["heartbeatMs"])
+            time.sleep(0.1)
+        during = world.acknowledged() - before
+        since = tracer.stop()
+        result.update(asked=len(asked), answer_most_s=round(max(asked), 3), heartbeat_most_ms=max(beats), acknowledged_meanwhile=during,
+                      back_s=round(world.back(since), 2))
+        if max(asked) > 1.0 * getattr(out, "slack", 1.0):
+            bad["answer"] = max(asked)
+        if max(beats) > 1000 * getattr(out, "slack", 1.0):
+            bad["heartbeat"] = max(beats)
+        if during == 0:
+            bad["stopped"] = "no mail was taken in 6 s"
+        if world.sluice.pids("scheduler") != [pid]:
+            bad["restart"] = "the scheduler did not live through it"
+        result.update(world.finish())
+    result["bad"].update(bad)
+    return result
+
+
+# A stopped worker ---------------------------------------------------------------------------------
+SLOW_DOT = """providers = ( { name = "provider"; listen = [ "127.0.0.1:%d" ]; delay-ms = { dot = 1500; }; } );
+"""
+
+
+def stopped(seed, count, out):
+    """SIGSTOP of the workers with a dot out: for longer than a heartbeat may be missing; shorter; shorter with a new scheduler meanwhile"""
+    result, bad = {}, {}
+    for i in range(count):
+        how = ("killed", "goes on", "new scheduler")[i % 3]
+        folder = os.path.join(out.folder, f"stopped{i}")
+        os.makedirs(folder)
+        limit_ms = 4000 if how == "killed" else 60000
+        with World(Plain(folder), seed + i, rate=0, sessions=4, script=SLOW_DOT, env={"SLUICE_TEST_HEARTBEAT_MS": str(limit_ms)},
+                   load=("-m", 8)) as world:
+            world.start()
+            world.load("-m", 8).wait(60)
+            harness.wait_for(lambda: world.sluice.ask("show", "status")["totalRcp"] == 8, 20)
+            time.sleep(0.5)  # dots are out, 1.5 s before their answers
+            workers = world.sluice.pids("worker")
+            for pid in workers:
+                os.kill(pid, signal.SIGSTOP)
+            dots = world.taken()
+            if how == "killed":
+                harness.wait_for(lambda: not any(harness.lives(pid) for pid in workers), 60)
+            else:
+                time.sleep(2.5)
+                if how == "new scheduler":
+                    old = world.sluice.pids("scheduler")
+                    os.kill(old[0], signal.SIGKILL)
+                    harness.wait_for(lambda: [p for p in world.sluice.pids("scheduler") if p not in old], 20)
+                    time.sleep(1.0)
+            for pid in workers:
+                if harness.lives(pid):
+                    os.kill(pid, signal.SIGCONT)
+            one = world.finish()
+            result[how] = f"{dots} answered before, {one['duplicates']} duplicates"
+            # Each dot that was out may be there twice, flagged, when its worker was killed; never thrice, and with one record.
+            if one["bad"] or (how != "killed" and one["duplicates"]) or one["duplicates"] > 8:
+                bad[how] = one
+    result["bad"] = bad
+    return result
+
+
+STAGES = [("eio", eio, 8, 100), ("enospc", enospc, 1, 3), ("mapfull", mapfull, 1, 2), ("nofile", nofile, 4, 16),
+          ("memory", memory, 5, 20), ("slowdisk", slow_disk, 1, 10), ("stopped", stopped, 3, 12)]
 
 
 class Plain:
