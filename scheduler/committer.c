@@ -55,6 +55,7 @@ struct batch {
 	struct lane lanes[2]; /* enum commit_lane */
 	struct buf events;    /* u32 length, encoded event */
 	size_t n_events;
+	struct buf receptions; /* u64: the messages that some of these are of */
 };
 
 /* What the threads work on: a batch and the settle lane of the one before. */
@@ -86,6 +87,7 @@ struct committer {
 	struct event_position synced, covered;
 	struct event_position low;
 	struct committer_counts counts;
+	bool has_receptions; /* the store holds a list of them (until a commit without) */
 	uint64_t ahead; /* bytes of disk kept for the store's next pages */
 	int done_fd;
 	struct watch done_watch;
@@ -140,6 +142,13 @@ committer_event(struct committer *c, const struct event *e)
 	wire_put_u32(&b->events, (uint32_t)c->scratch.len);
 	buf_put_slice(&b->events, buf_slice(&c->scratch));
 	b->n_events++;
+}
+
+void
+committer_reception(struct committer *c, const struct event *e)
+{
+	committer_event(c, e);
+	wire_put_u64(&c->filling->receptions, e->message);
 }
 
 void
@@ -269,6 +278,7 @@ batch_reset(struct batch *b)
 	}
 	b->n_events = 0;
 	empty(&b->events);
+	empty(&b->receptions);
 }
 
 /* The threads ---------------------------------------------------------------------------------- */
@@ -377,6 +387,7 @@ write_lane(struct store_txn *t, struct lane *l)
 static int
 write_rows(struct committer *c, struct job *j)
 {
+	struct slice receptions = j->batch != NULL ? buf_slice(&j->batch->receptions) : SLICE_NONE;
 	struct store_txn *t;
 	int rc = store_begin(c->store, &t);
 
@@ -386,12 +397,16 @@ write_rows(struct committer *c, struct job *j)
 		rc = write_lane(t, &j->batch->lanes[COMMIT_NOW]);
 	if (rc == 0 && j->earlier != NULL)
 		rc = write_lane(t, &j->earlier->lanes[COMMIT_SETTLE]);
+	/* The events of the batch before are on disk: its list goes. */
+	if (rc == 0 && (receptions.n > 0 || c->has_receptions))
+		rc = store_put_receptions(t, receptions);
 	if (rc == 0)
 		rc = store_put_meta(t, &j->meta);
 	if (rc != 0) {
 		store_abort(&t);
 		return rc;
 	}
+	c->has_receptions = receptions.n > 0;
 	KILL_POINT("before-commit");
 	rc = store_commit(&t);
 	KILL_POINT("after-commit-before-ack");
@@ -403,7 +418,8 @@ write_rows(struct committer *c, struct job *j)
 static bool
 has_rows(const struct job *j)
 {
-	return (j->batch != NULL && j->batch->lanes[COMMIT_NOW].n_ops > 0) || j->earlier != NULL;
+	return (j->batch != NULL && (j->batch->lanes[COMMIT_NOW].n_ops > 0 || j->batch->receptions.len > 0)) ||
+	       j->earlier != NULL;
 }
 
 static int
@@ -650,6 +666,7 @@ committer_new(struct loop *loop, struct store *store, struct event_writer *log,
 	c->log = log;
 	c->meta = *meta;
 	c->meta_changed = true;
+	c->has_receptions = true; /* perhaps */
 	c->hooks = *hooks;
 	c->arg = arg;
 	c->filling = &c->batches[0];
@@ -680,6 +697,7 @@ batch_clear(struct batch *b)
 		buf_clear(&b->lanes[i].bytes);
 	}
 	buf_clear(&b->events);
+	buf_clear(&b->receptions);
 }
 
 void

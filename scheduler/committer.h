@@ -48,6 +48,9 @@ void committer_free(struct committer **c);
 
 /* Adding to the batch that fills. */
 void committer_event(struct committer *c, const struct event *e);
+/* The same for the reception of a message whose rows are in lane NOW: should the event not reach the disk, the
+ * next life knows that it is missing. */
+void committer_reception(struct committer *c, const struct event *e);
 void committer_put_row(struct committer *c, enum commit_lane lane, struct entry_key key, const struct store_row *row);
 void committer_del_row(struct committer *c, enum commit_lane lane, struct entry_key key);
 void committer_put_reply(struct committer *c, enum commit_lane lane, struct entry_key key, struct slice reply);

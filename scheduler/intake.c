@@ -108,7 +108,7 @@ log_reception(struct scheduler *s, const struct new_message *n)
 		log_warn("reception event=malformed");
 		return;
 	}
-	committer_event(s->committer, &e);
+	committer_reception(s->committer, &e);
 }
 
 static void

@@ -79,6 +79,8 @@ replay_some(struct scheduler *s, struct event_reader *r, struct store_meta *meta
 			break;
 		rc = apply(t, &e);
 		KILL_POINT("during-replay");
+		if (e.kind == EVENT_RECEPTION)
+			receptions_seen(s, e.message);
 		meta->next_lsn = e.lsn + 1;
 		(*count)++;
 	}
@@ -88,6 +90,9 @@ replay_some(struct scheduler *s, struct event_reader *r, struct store_meta *meta
 		meta->event_file = pos.file;
 		meta->event_offset = pos.offset;
 		rc = store_put_meta(t, meta);
+		/* The replay does not come by those that it has seen again. */
+		if (rc == 0)
+			rc = receptions_put(s, t);
 	}
 	if (rc != 0) {
 		store_abort(&t);
@@ -107,6 +112,9 @@ recovery_replay(struct scheduler *s, struct store_meta *meta, struct event_posit
 
 	if (meta->event_file == 0)
 		return 0; /* a new spool: nothing was ever logged */
+	rc = receptions_load(s);
+	if (rc != 0)
+		return rc;
 	rc = event_reader_open(&r, s->spool.events_fd, s->spool.instance, from);
 	if (rc != 0)
 		return rc;
@@ -266,6 +274,7 @@ load_row(void *arg, struct entry_key key, const struct store_row *row)
 	};
 	entry = core_entry_add(s->core, &now, &f);
 	segments_restore_entry(s->segments, row->segment, row->epoch, f.kbytes);
+	receptions_row(s, key, entry);
 	for (size_t i = first_claim(s, key); claims > 0 && same_entry(&s->old_claims[i], key); i++) {
 		if (!s->old_claims[i].open)
 			continue;

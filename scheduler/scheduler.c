@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "common/base/disk.h"
 #include "common/base/err.h"
 #include "common/base/log.h"
@@ -25,7 +26,7 @@
 #define TICKS_A_QUOTA    5
 #define QUOTA_EVERY_US   100000u
 #define TRY_AGAIN_US     500000u  /* between two tries to open the queue */
-#define LIFE_LEAST_US    2200000u /* longer than what the master takes for a quick death and makes wait */
+#define LIFE_LEAST_US    2300000u /* longer than what the master takes for a quick death and makes wait */
 
 struct core_now
 scheduler_now(const struct scheduler *s)
@@ -248,7 +249,7 @@ on_failure(void *arg, int rc)
 {
 	struct scheduler *s = arg;
 
-	uint64_t lived_us = loop_boot_us(s->loop) - s->ready_boot_us;
+	uint64_t lived_us = clock_boot_us() - s->ready_boot_us;
 
 	/* What the commit did is unknown: nobody is answered, the next life reads what is there. Where lives
 	 * are short the cause lasts: then the pause between two of them is made here. */
@@ -557,6 +558,7 @@ start(struct scheduler *s)
 	s->cache = segment_cache_new(s->spool.segments_fd, s->spool.instance);
 	records_open(s);
 	recovery_claims(s); /* reads records by itself */
+	receptions_log_again(s);
 	s->reader = offload_new(s->loop);
 	segments_start(s->segments);
 	s->compaction = compaction_new(&(struct compaction_world){
@@ -579,7 +581,7 @@ start(struct scheduler *s)
 	check_quota(s);
 	timer_set(&s->tick, 0);
 	scheduler_kick(s);
-	s->ready_boot_us = loop_boot_us(s->loop);
+	s->ready_boot_us = clock_boot_us(); /* the loop has not looked at it for a while */
 	proc_ready(s->proc);
 	return 0;
 }

@@ -66,6 +66,13 @@ struct old_claim {
 	bool open;       /* nothing was decided yet: its entry is claimed under its lease */
 };
 
+/* A message of the last commit: its reception was being logged beside it. */
+struct lost_reception {
+	msg_id_t message;
+	uint32_t entry; /* its first; CORE_NONE: no row */
+	bool logged;    /* the event is there */
+};
+
 struct scheduler {
 	struct proc *proc;
 	struct loop *loop;
@@ -112,6 +119,8 @@ struct scheduler {
 	struct settings *settings;
 	struct route_object *routes; /* read-only; NULL: could not be mapped */
 	/* recovery */
+	struct lost_reception *receptions; /* by message: rows whose event may be missing */
+	size_t n_receptions;
 	struct old_claim *old_claims; /* while loading by entry, then by lease */
 	size_t n_old_claims, cap_old_claims;
 	/* cursor of the recorder */
@@ -226,6 +235,13 @@ void recovery_worker_gone(struct scheduler *s, unsigned worker);
 bool recovery_is_over(const struct scheduler *s);
 /* A worker has said all it holds (or is new): what is left of its old claims is settled. */
 void recovery_worker_known(struct scheduler *s, unsigned worker);
+
+/* receptions: those that were committed and not logged any more. */
+int receptions_load(struct scheduler *s);
+void receptions_seen(struct scheduler *s, msg_id_t message); /* a replayed event */
+int receptions_put(struct scheduler *s, struct store_txn *t); /* those not seen */
+void receptions_row(struct scheduler *s, struct entry_key key, uint32_t entry);
+void receptions_log_again(struct scheduler *s);
 
 /* control: operators. */
 int control_open(struct scheduler *s);

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/base/buf.h"
 #include "common/base/ids.h"
 #include "common/base/str.h"
 
@@ -100,6 +101,8 @@ int store_load_queues(struct store *s,
 int store_load_segments(struct store *s,
 			void (*fn)(void *arg, uint32_t number, const struct store_segment *seg),
 			void *arg, uint64_t *bad);
+/* The list of the last transaction that had one, appended to *out. 0 or -E_*; none at all is 0. */
+int store_load_receptions(struct store *s, struct buf *out);
 /* The last reply of an entry, copied; length or -E_MISSING. Own short read transaction. */
 int store_last_reply(struct store *s, struct entry_key key, char *dst, size_t bytes);
 
@@ -117,6 +120,9 @@ int store_put_name(struct store_txn *t, uint32_t number, struct slice name);
 int store_del_name(struct store_txn *t, uint32_t number); /* fine when absent */
 int store_put_queue(struct store_txn *t, uint32_t queue, const struct store_queue *q);
 int store_put_segment(struct store_txn *t, uint32_t number, const struct store_segment *seg);
+/* Messages (u64, little endian) whose rows are in this transaction while their reception events are being
+ * written beside it; takes the place of the last list. */
+int store_put_receptions(struct store_txn *t, struct slice ids);
 int store_put_meta(struct store_txn *t, const struct store_meta *m);
 int store_commit(struct store_txn **t); /* 0 only when it is on disk */
 void store_abort(struct store_txn **t);

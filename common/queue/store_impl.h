@@ -21,6 +21,7 @@
 #define STORE_VALUE_MAX    1024
 #define STORE_KEY_MAX      16
 #define STORE_META_KEY     "meta"
+#define STORE_RECEPTIONS_KEY "receptions" /* in the table meta */
 
 struct store {
 	MDB_env *env;

@@ -304,6 +304,23 @@ store_load_meta(struct store *s, struct store_meta *out)
 }
 
 int
+store_load_receptions(struct store *s, struct buf *out)
+{
+	MDB_val key = { sizeof STORE_RECEPTIONS_KEY - 1, (void *)(uintptr_t)STORE_RECEPTIONS_KEY };
+	struct slice rest;
+	MDB_txn *txn;
+	int rc = find(s, s->meta, key, &txn, &rest);
+
+	if (rc == -E_MISSING)
+		return 0;
+	if (rc != 0)
+		return rc;
+	buf_put_slice(out, rest);
+	mdb_txn_abort(txn);
+	return 0;
+}
+
+int
 store_last_reply(struct store *s, struct entry_key key, char *dst, size_t bytes)
 {
 	unsigned char k[STORE_KEY_BYTES];

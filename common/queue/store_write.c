@@ -164,6 +164,26 @@ store_put_segment(struct store_txn *t, uint32_t number, const struct store_segme
 }
 
 int
+store_put_receptions(struct store_txn *t, struct slice ids)
+{
+	MDB_val key = { sizeof STORE_RECEPTIONS_KEY - 1, (void *)(uintptr_t)STORE_RECEPTIONS_KEY };
+	MDB_val value = { ids.n + 4, NULL };
+	uint32_t crc = htole32(store_value_crc(key, ids.p, ids.n));
+
+	if (ids.n == 0)
+		return del(t, t->store->meta, key);
+	if (t->failed != 0)
+		return t->failed;
+	/* Larger than what store_put() copies through its stack. */
+	t->failed = store_error(mdb_put(t->txn, t->store->meta, &key, &value, MDB_RESERVE), "put");
+	if (t->failed != 0)
+		return t->failed;
+	memcpy(value.mv_data, &crc, 4);
+	memcpy((char *)value.mv_data + 4, ids.p, ids.n);
+	return 0;
+}
+
+int
 store_put_meta(struct store_txn *t, const struct store_meta *m)
 {
 	MDB_val key = { sizeof STORE_META_KEY - 1, (void *)(uintptr_t)STORE_META_KEY };

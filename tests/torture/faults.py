@@ -1,6 +1,8 @@
 """Faults of the disk and of the system's resources under a running Sluice: what a failing call answers its client, and how soon
 service is back once the cause is gone. Each stage keeps one Sluice under a small load; at its end the ledger must be clean: each 250
 was delivered, exactly."""
+import csv
+import glob
 import os
 import random
 import re
@@ -124,9 +126,9 @@ class World:
 class Tracer:
     """strace that lets chosen calls fail, from being attached until stop(). Calls are counted for each thread."""
 
-    def __init__(self, folder, pids, inject, calls=CALLS):
+    def __init__(self, folder, pids, inject, calls=CALLS, *paths):
         self.path = os.path.join(folder, f"strace.{time.monotonic_ns()}")
-        command = ["strace", "-f", "-o", self.path, "-e", "trace=" + calls, "-e", "signal=none", "-e", f"inject={calls}:{inject}"]
+        command = ["strace", "-f", "-o", self.path, "-e", "trace=" + calls, "-e", "signal=none", "-e", f"inject={calls}:{inject}", *paths]
         for pid in pids:
             command += ["-p", str(pid)]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, bufsize=1)
@@ -559,8 +561,72 @@ def stopped(seed, count, out):
     return result
 
 
+# Receptions ---------------------------------------------------------------------------------------
+def receptions(world):
+    """{recipient: number of r records}"""
+    found = {}
+    for path in glob.glob(world.sluice.acct_pattern):
+        with open(path, newline="", errors="surrogateescape") as f:
+            for row in csv.DictReader(f):
+                if row.get("type") == "r":
+                    found[row["rcpt"]] = found.get(row["rcpt"], 0) + 1
+    return found
+
+
+def reception(seed, count, out):
+    """the event log's write fails beside a commit that does not: each message that was taken has its one `r` record"""
+    with World(out, seed, rate=0, sessions=16) as world:
+        world.start().load()
+        world.back(time.monotonic())
+        for i in range(count):
+            pids = world.sluice.pids("scheduler")
+            # The youngest files: the one in use and its successor.
+            names = [os.path.join(world.sluice.spool, "events", n) for n in os.listdir(os.path.join(world.sluice.spool, "events"))]
+            paths = [word for name in names for word in ("-P", name)]
+            calls = ("pwrite64", "fdatasync")[i % 4 == 3]
+            tracer = world.trace(out.folder, pids, f"error=EIO:when={world.rng.randrange(1, 40)}", calls, *paths)
+            wait_injected(tracer, 10)
+            world.back(tracer.stop())
+        again = sum(int(n) for n in re.findall(r"receptions=(\d+) logged=again", world.sluice.log()))
+        result = world.finish()
+        found, sent = receptions(world), ledger.Load([load.ledger_path for load in world.loads])
+    wrong = {rcpt: found.get(rcpt, 0) for rcpt in [*sent.acked, *found] if found.get(rcpt, 0) != 1}
+    if wrong:
+        result["bad"]["r records"] = f"{len(wrong)}: {list(wrong.items())[:5]}"
+    result["logged_again"] = again
+    return result
+
+
+def eventlog(seed, count, out):
+    """the recorder does not read: 452 when the event log has its quota, deliveries go on, all goes on when it reads again"""
+    disk = SmallDisk(os.path.join(out.folder, "spool"), 64)
+    if not disk.mounted:
+        return {"skipped": "no file system can be mounted: " + disk.why}
+    bad, result = {}, {}
+    with disk, World(out, seed, rate=0, sessions=16, size="300", load=("--rcpts", 20)) as world:
+        world.start().load()
+        world.back(time.monotonic())
+        for i in range(count):
+            recorder = world.sluice.pids("recorder")[0]
+            os.kill(recorder, signal.SIGSTOP)
+            try:
+                wait_refused(world, seconds=90)
+                fills = re.findall(r"quota=(\S+) .*events_percent=(\d+)", world.sluice.log())
+                if not fills or fills[-1][0] != "event-log" or not 84 <= int(fills[-1][1]) <= 97:
+                    bad[f"log {i}"] = f"refused by {fills[-1:]}"
+                world.sluice.wait_drained(60)
+            finally:
+                os.kill(recorder, signal.SIGCONT)
+            result.setdefault("back_s", []).append(round(world.back(time.monotonic()), 2))
+        result["restarts"] = restarts(world)
+        result.update(world.finish())
+    result["bad"].update(bad)
+    return result
+
+
 STAGES = [("eio", eio, 8, 100), ("enospc", enospc, 1, 3), ("mapfull", mapfull, 1, 2), ("nofile", nofile, 4, 16),
-          ("memory", memory, 5, 20), ("slowdisk", slow_disk, 1, 10), ("stopped", stopped, 3, 12)]
+          ("memory", memory, 5, 20), ("slowdisk", slow_disk, 1, 10), ("stopped", stopped, 3, 12),
+          ("reception", reception, 6, 40), ("eventlog", eventlog, 1, 3)]
 
 
 class Plain:

@@ -1,0 +1,122 @@
+/* receptions: an acknowledgement waits for the rows and for the reception event, but the two are written beside
+ * each other: a crash can leave the rows alone. So the transaction names the messages whose events are on
+ * their way; what a replay does not find of them is logged again, from the record, by the next life. */
+#include <endian.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "common/base/wire.h"
+#include "common/ipc/reception.h"
+#include "scheduler/state.h"
+
+static int
+by_message(const void *a, const void *b)
+{
+	msg_id_t x = ((const struct lost_reception *)a)->message;
+	msg_id_t y = ((const struct lost_reception *)b)->message;
+
+	return x < y ? -1 : x > y;
+}
+
+static struct lost_reception *
+find(struct scheduler *s, msg_id_t message)
+{
+	struct lost_reception key = { .message = message };
+
+	if (s->n_receptions == 0)
+		return NULL;
+	return bsearch(&key, s->receptions, s->n_receptions, sizeof key, by_message);
+}
+
+int
+receptions_load(struct scheduler *s)
+{
+	struct buf ids = { 0 };
+	struct wire_reader r;
+	int rc = store_load_receptions(s->store, &ids);
+
+	mem_free(s->receptions); /* of an earlier try */
+	s->n_receptions = ids.len / 8;
+	s->receptions = mem_calloc(s->n_receptions, sizeof *s->receptions);
+	wire_read_init(&r, buf_slice(&ids));
+	for (size_t i = 0; i < s->n_receptions; i++)
+		s->receptions[i] = (struct lost_reception){ .message = wire_u64(&r), .entry = CORE_NONE };
+	if (s->n_receptions > 0)
+		qsort(s->receptions, s->n_receptions, sizeof *s->receptions, by_message);
+	buf_clear(&ids);
+	return rc;
+}
+
+void
+receptions_seen(struct scheduler *s, msg_id_t message)
+{
+	struct lost_reception *l = find(s, message);
+
+	if (l != NULL)
+		l->logged = true;
+}
+
+int
+receptions_put(struct scheduler *s, struct store_txn *t)
+{
+	struct buf ids = { 0 };
+	int rc;
+
+	if (s->n_receptions == 0)
+		return 0;
+	for (size_t i = 0; i < s->n_receptions; i++) {
+		if (!s->receptions[i].logged)
+			wire_put_u64(&ids, s->receptions[i].message);
+	}
+	rc = store_put_receptions(t, buf_slice(&ids));
+	buf_clear(&ids);
+	return rc;
+}
+
+void
+receptions_row(struct scheduler *s, struct entry_key key, uint32_t entry)
+{
+	struct lost_reception *l = key.ordinal == 0 ? find(s, key.message) : NULL;
+
+	if (l != NULL)
+		l->entry = entry;
+}
+
+static void
+log_again(struct scheduler *s, void *arg, int rc, const struct record *rec)
+{
+	struct buf encoded = { 0 };
+	struct event e;
+
+	(void)arg;
+	if (rc != 0 || rec == NULL)
+		return; /* it is in the log that the record cannot be read */
+	reception_encode(&encoded, &rec->env, rec->header.body_bytes);
+	if (committer_takes_event(s->committer, encoded.len) &&
+	    event_decode(&e, buf_slice(&encoded), &s->scratch2) == 0)
+		committer_reception(s->committer, &e);
+	buf_clear(&encoded);
+}
+
+void
+receptions_log_again(struct scheduler *s)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < s->n_receptions; i++) {
+		struct lost_reception *l = &s->receptions[i];
+
+		if (l->logged || l->entry == CORE_NONE || !s->wants_reception)
+			continue;
+		records_read(s, l->entry, log_again, NULL);
+		n++;
+	}
+	if (n > 0)
+		log_info("recovery receptions=%zu logged=again", n);
+	mem_free(s->receptions);
+	s->receptions = NULL;
+	s->n_receptions = 0;
+}
