@@ -92,9 +92,9 @@ struct committer {
 	int done_fd;
 	struct watch done_watch;
 	/* Shared with the threads, under the mutex. */
-	pthread_t thread, event_thread;
+	pthread_t thread, event_thread, file_thread;
 	pthread_mutex_t mutex;
-	pthread_cond_t wake, event_wake, event_done;
+	pthread_cond_t wake, event_wake, event_done, file_wake;
 	bool have_job;
 	bool events_wanted, events_finished;
 	int events_rc;
@@ -451,28 +451,14 @@ tell_loop(struct committer *c)
 static void
 thread_step(struct committer *c)
 {
-	bool have_job = c->have_job;
-	bool recycle = c->recycle;
-	struct event_position low = c->recycle_low;
 	uint64_t began;
-	int rc = 0;
+	int rc;
 
 	c->have_job = false;
-	if (!have_job)
-		c->recycle = false;
 	pthread_mutex_unlock(&c->mutex);
 	began = clock_boot_us();
-	if (have_job) {
-		rc = write_job(c, &c->job, c->job_has_meta);
-	} else {
-		if (recycle && event_recycle(c->log, low) != 0)
-			log_warn("event_log recycle=failed");
-		if (event_prepare(c->log) != 0)
-			log_warn("event_log prepare=failed");
-	}
+	rc = write_job(c, &c->job, c->job_has_meta);
 	pthread_mutex_lock(&c->mutex);
-	if (!have_job)
-		return;
 	c->took_us = clock_boot_us() - began;
 	c->rc = rc;
 	c->finished = true;
@@ -486,10 +472,38 @@ thread_main(void *arg)
 
 	pthread_mutex_lock(&c->mutex);
 	while (!c->leave) {
-		if (!c->have_job && !c->recycle)
+		if (!c->have_job)
 			pthread_cond_wait(&c->wake, &c->mutex);
 		else
 			thread_step(c);
+	}
+	pthread_mutex_unlock(&c->mutex);
+	return NULL;
+}
+
+/* Files of the event log are written full here, so that no commit waits for 64 MiB of zeros. */
+static void *
+file_thread_main(void *arg)
+{
+	struct committer *c = arg;
+
+	pthread_mutex_lock(&c->mutex);
+	while (!c->leave) {
+		struct event_position low = c->recycle_low;
+		int rc;
+
+		if (!c->recycle) {
+			pthread_cond_wait(&c->file_wake, &c->mutex);
+			continue;
+		}
+		c->recycle = false;
+		pthread_mutex_unlock(&c->mutex);
+		rc = event_recycle(c->log, low);
+		if (rc == 0)
+			rc = event_prepare(c->log);
+		if (rc != 0)
+			log_warn("event_log files=not_ready error=\"%s\"", err_text(rc));
+		pthread_mutex_lock(&c->mutex);
 	}
 	pthread_mutex_unlock(&c->mutex);
 	return NULL;
@@ -514,12 +528,25 @@ put_back(struct committer *c, struct batch *b)
 	c->spares[c->n_spares++] = b;
 }
 
+static void
+see_to_files(struct committer *c, struct event_position low)
+{
+	c->low = low;
+	pthread_mutex_lock(&c->mutex);
+	c->recycle_low = low;
+	c->recycle = true;
+	pthread_cond_signal(&c->file_wake);
+	pthread_mutex_unlock(&c->mutex);
+}
+
 /* The job is on disk: its batch now settles, the one before is finished. */
 static void
 job_done(struct committer *c)
 {
 	struct batch *batch = c->job.batch, *earlier = c->job.earlier;
 
+	if (c->synced.file != c->job.synced.file)
+		see_to_files(c, c->low); /* the next one is in use: one more is made ready */
 	c->synced = c->job.synced;
 	c->covered = (struct event_position){ c->job.meta.event_file, c->job.meta.event_offset };
 	c->settling = NULL;
@@ -639,14 +666,8 @@ committer_covered(const struct committer *c)
 void
 committer_recycle_events(struct committer *c, struct event_position low)
 {
-	if (low.file == c->low.file)
-		return;
-	c->low = low;
-	pthread_mutex_lock(&c->mutex);
-	c->recycle_low = low;
-	c->recycle = true;
-	pthread_cond_signal(&c->wake);
-	pthread_mutex_unlock(&c->mutex);
+	if (low.file != c->low.file)
+		see_to_files(c, low);
 }
 
 void
@@ -682,9 +703,11 @@ committer_new(struct loop *loop, struct store *store, struct event_writer *log,
 	CHECK(pthread_cond_init(&c->wake, NULL) == 0);
 	CHECK(pthread_cond_init(&c->event_wake, NULL) == 0);
 	CHECK(pthread_cond_init(&c->event_done, NULL) == 0);
+	CHECK(pthread_cond_init(&c->file_wake, NULL) == 0);
 	c->recycle = true; /* the first thing it does: have the next event file ready */
 	CHECK(pthread_create(&c->thread, NULL, thread_main, c) == 0);
 	CHECK(pthread_create(&c->event_thread, NULL, event_thread_main, c) == 0);
+	CHECK(pthread_create(&c->file_thread, NULL, file_thread_main, c) == 0);
 	return c;
 }
 
@@ -711,9 +734,11 @@ committer_free(struct committer **cp)
 	c->leave = true;
 	pthread_cond_signal(&c->wake);
 	pthread_cond_signal(&c->event_wake);
+	pthread_cond_signal(&c->file_wake);
 	pthread_mutex_unlock(&c->mutex);
 	pthread_join(c->thread, NULL);
 	pthread_join(c->event_thread, NULL);
+	pthread_join(c->file_thread, NULL);
 	watch_clear(&c->done_watch);
 	close(c->done_fd);
 	for (int i = 0; i < 3; i++)

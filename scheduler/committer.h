@@ -10,7 +10,7 @@
  *     batch k+1:  events k+1 ...         |  transaction: lane NOW of k+1, lane SETTLE of k
  *
  * Each transaction names the event position that its rows already contain: the end of events k-1.
- * Actions run in the loop: those of NOW when both halves of their batch are on disk, those of SETTLE when
+ * A third thread keeps files of the event log ready. Actions run in the loop: those of NOW when both halves of their batch are on disk, those of SETTLE when
  * their transaction is. Any error ends the process without an answer: what a failed commit did is
  * unknown, so the next life re-reads it. */
 #pragma once

@@ -234,6 +234,9 @@ core_worker_room(struct core *c, const struct core_now *now, unsigned worker)
 	run_wake_room(c, worker);
 }
 
+/* Opens are held for 3.2 s at the most: when a worker has descriptors again, mail goes out within 5 s. */
+#define HOLD_LEVEL_MOST 5
+
 /* Connections -------------------------------------------------------------------------------- */
 /* The n-th time in a row that OPENs came back unattempted: the next one waits longer. */
 static void
@@ -241,7 +244,7 @@ hold_opens(struct core *c, struct active *a)
 {
 	uint64_t hold = 100000ull << a->hold_level;
 
-	if (a->hold_level < 6)
+	if (a->hold_level < HOLD_LEVEL_MOST)
 		a->hold_level++;
 	a->open_hold = c->now.boot_us + hold;
 }
