@@ -26,6 +26,7 @@
 #define TICKS_A_QUOTA    5
 #define QUOTA_EVERY_US   100000u
 #define TRY_AGAIN_US     500000u  /* between two tries to open the queue */
+#define TRIES_A_LINE     20
 #define LIFE_LEAST_US    2300000u /* longer than what the master takes for a quick death and makes wait */
 
 struct core_now
@@ -547,7 +548,8 @@ start(struct scheduler *s)
 	int rc = open_disk(s, &meta, &first_lease);
 
 	if (rc != 0) {
-		log_error("queue open=failed error=\"%s\"", err_text(rc));
+		if (s->tries++ % TRIES_A_LINE == 0)
+			log_error("queue open=failed error=\"%s\" tries=%u action=wait", err_text(rc), s->tries);
 		close_disk(s);
 		return -E_AGAIN;
 	}

@@ -94,6 +94,7 @@ struct scheduler {
 	struct timer tick;
 	/* life */
 	struct event_writer *log; /* while starting: the committer takes it */
+	unsigned tries;      /* to open the queue */
 	struct timer again;  /* starting: the disk is tried again; failed: the end */
 	uint64_t ready_boot_us;
 	bool started;

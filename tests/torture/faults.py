@@ -7,6 +7,7 @@ import os
 import random
 import re
 import resource
+import shlex
 import signal
 import socket
 import statistics
@@ -242,8 +243,9 @@ class SmallDisk:
         os.makedirs(path, exist_ok=True)
         with open(self.image, "wb") as f:
             f.truncate(megabytes << 20)
-        done = subprocess.run(["mkfs.ext4", "-q", "-F", self.image], capture_output=True, text=True)
-        done = done if done.returncode else subprocess.run(["mount", "-o", "loop", self.image, path], capture_output=True, text=True)
+        env = {**os.environ, "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
+        ext4 = f"mkfs.ext4 -q -F {shlex.quote(self.image)} && mount -o loop {shlex.quote(self.image)} {shlex.quote(path)}"
+        done = subprocess.run(ext4, shell=True, capture_output=True, text=True, env=env)
         self.kind = "ext4"
         if done.returncode:
             self.kind = "tmpfs"
