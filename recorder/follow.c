@@ -20,6 +20,7 @@ struct follow {
 	struct event_position at;    /* behind the last event that became rows */
 	struct event_position saved; /* the cursor's */
 	bool rotate, state_changed;
+	bool sync_failed; /* what the files hold behind the cursor is unknown */
 	struct follow_counts counts;
 };
 
@@ -107,6 +108,12 @@ follow_is_dirty(const struct follow *f)
 	return f->state_changed || f->rotate || !is_saved(f);
 }
 
+bool
+follow_is_spoilt(const struct follow *f)
+{
+	return f->sync_failed;
+}
+
 void
 follow_rotate(struct follow *f)
 {
@@ -185,8 +192,13 @@ follow_checkpoint(struct follow *f, uint64_t wall_us)
 	bool rotate = f->rotate;
 	int rc = write_all(f);
 
-	for (size_t i = 0; i < f->n_files && rc == 0; i++)
+	for (size_t i = 0; i < f->n_files && rc == 0; i++) {
 		rc = acct_file_sync(&f->files[i]);
+		f->sync_failed = f->sync_failed || rc != 0;
+	}
+	/* A second sync could say that all is well without writing again what the first one lost. */
+	if (f->sync_failed)
+		return rc != 0 ? rc : -E_IO;
 	if (rc == 0)
 		rc = save(f);
 	if (rc == 0)

@@ -26,6 +26,9 @@ int follow_run(struct follow *f, struct event_position limit, unsigned most, uin
 int follow_checkpoint(struct follow *f, uint64_t wall_us);
 /* True when there is something that a checkpoint would make durable. */
 bool follow_is_dirty(const struct follow *f);
+/* A sync failed: nothing is recorded any more. The next life takes off what is behind the cursor and writes it
+ * anew. */
+bool follow_is_spoilt(const struct follow *f);
 /* Events before it are durably recorded. */
 struct event_position follow_position(const struct follow *f);
 /* Next checkpoint begins new files: `sluice rotate acct`. */

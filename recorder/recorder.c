@@ -57,12 +57,22 @@ checkpoint(struct recorder *r)
 }
 
 static void
+leave_if_spoilt(struct recorder *r)
+{
+	if (!follow_is_spoilt(r->follow))
+		return;
+	log_error("accounting sync=failed action=restart");
+	proc_fail(r->proc);
+}
+
+static void
 on_checkpoint(void *arg)
 {
 	struct recorder *r = arg;
 
 	if (checkpoint(r) != 0)
 		timer_set(&r->checkpoint, RETRY_US);
+	leave_if_spoilt(r);
 }
 
 static void
@@ -86,6 +96,7 @@ on_work(void *arg)
 		(void)checkpoint(r);
 		proc_done(r->proc);
 	}
+	leave_if_spoilt(r);
 }
 
 static void
