@@ -158,7 +158,7 @@ class Tracer:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             try:
-                self.process.wait(10)
+                self.process.wait(1)  # it may hang on a tracee that leaves
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
