@@ -217,6 +217,24 @@ fill_segments(void)
 }
 
 static void
+poll(void *arg)
+{
+	struct compaction_counts counts;
+
+	(void)arg;
+	compaction_tick(w.compaction);
+	compaction_counts(w.compaction, &counts);
+	if (++w.polls > GAVE_UP)
+		fail_msg("%llu records moved, %llu segments emptied",
+			 (unsigned long long)counts.records, (unsigned long long)counts.segments);
+	if (counts.records >= w.want_records && counts.segments >= w.want_segments &&
+	    committer_is_idle(w.f->committer))
+		loop_stop(w.f->loop);
+	else
+		timer_set(&w.timer, 20000);
+}
+
+static void
 make(void)
 {
 	static const struct core_ops ops = { .settings = op_settings, .queue_changed = op_changed };
@@ -232,6 +250,7 @@ make(void)
 	w.wall_s = (uint32_t)(loop_wall_us(w.f->loop) / 1000000u);
 	w.f->at_turn_end = at_turn_end;
 	w.f->at_commit = at_commit;
+	timer_init(&w.timer, w.f->loop, poll, NULL);
 	w.core = core_new_in(&ops, NULL, &world, 1);
 	core_queue_add(w.core, 1, SLICE_LIT("d.example/{default}"));
 	w.segments = segments_new(w.f->loop, w.f->committer, w.f->spool.segments_fd,
@@ -259,24 +278,6 @@ end(void)
 	fx_remove(w.f);
 }
 
-static void
-poll(void *arg)
-{
-	struct compaction_counts counts;
-
-	(void)arg;
-	compaction_tick(w.compaction);
-	compaction_counts(w.compaction, &counts);
-	if (++w.polls > GAVE_UP)
-		fail_msg("%llu records moved, %llu segments emptied",
-			 (unsigned long long)counts.records, (unsigned long long)counts.segments);
-	if (counts.records >= w.want_records && counts.segments >= w.want_segments &&
-	    committer_is_idle(w.f->committer))
-		loop_stop(w.f->loop);
-	else
-		timer_set(&w.timer, 20000);
-}
-
 /* Until so much was moved and is committed. */
 static void
 run_until(unsigned records, unsigned segments)
@@ -284,7 +285,6 @@ run_until(unsigned records, unsigned segments)
 	w.want_records = records;
 	w.want_segments = segments;
 	w.polls = 0;
-	timer_init(&w.timer, w.f->loop, poll, NULL);
 	timer_set(&w.timer, 20000);
 	fx_run(w.f);
 }
