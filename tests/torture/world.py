@@ -39,7 +39,7 @@ class World:
         self.folder = out.folder
         self.sink = harness.Sink(self.folder, script=script % port if script else None,
                                  listen=() if script else [f"127.0.0.1:{port}"])
-        options.setdefault("top", "")
+        options.setdefault("top", 'compact-after = "0";')  # moving is under way when the blow comes
         self.sluice = harness.Sluice(self.folder, sink_port=port, workers=workers, receivers=receivers, variant=variant, **options)
         self.loads = []
         self.complaints = []  # of queue-check
