@@ -84,7 +84,8 @@ on_drain(void *arg)
 		return;
 	r->drain_since_us = loop_boot_us(r->loop);
 	listeners_free(&r->listeners);
-	session_pool_drain(&r->sessions, false);
+	/* Without a master there is no time for what clients have begun: only what is on its way to the disk. */
+	session_pool_drain(&r->sessions, proc_is_orphaned(r->proc));
 }
 
 static void

@@ -2,7 +2,7 @@
  *
  * The master sends CHANNEL (with the three descriptors of a channel), PEER_GONE and DRAIN; a child
  * READY, ASK_STOP and ASK_KILL. The end of the line is a message too: the master reaps, a child leaves within
- * 2 s. */
+ * half a second. */
 #pragma once
 
 #include <stdint.h>

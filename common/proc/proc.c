@@ -22,8 +22,9 @@
 #include "common/proc/fault.h"
 #include "common/proc/user.h"
 
-/* After the end of the control line; the promise is 2 s. */
-#define ORPHAN_MS 1500
+/* After the end of the control line. Long enough for a dot that is out to be answered, or a message to be
+ * committed and its 250 said; the next master waits for the spool as long. */
+#define ORPHAN_MS 250
 
 #define KEPT_MAX (LISTENERS_MAX + 16)
 
@@ -35,7 +36,7 @@ struct proc {
 	struct conf *conf;
 	struct watch control;
 	char name[16]; /* as the kernel has it: 15 letters */
-	bool draining, ended;
+	bool draining, orphaned, ended;
 	int status;
 };
 
@@ -235,7 +236,8 @@ on_control(void *arg, short what)
 	while (!p->ended && (rc = control_recv(p->h->control_fd, true, &m, &fds)) > 0)
 		take(p, &m, &fds);
 	if (rc == -E_CLOSED) {
-		log_warn("master is gone: draining");
+		log_warn("master is gone: leaving");
+		p->orphaned = true;
 		watch_set(&p->control, 0);
 		drain(p);
 	} else if (rc < 0) {
@@ -369,6 +371,12 @@ proc_ask_kill(struct proc *p, enum role peer, unsigned slot, uint32_t generation
 	};
 
 	send_control(p, &m);
+}
+
+bool
+proc_is_orphaned(const struct proc *p)
+{
+	return p->orphaned;
 }
 
 struct loop *

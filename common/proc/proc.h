@@ -19,7 +19,8 @@ struct proc_hooks {
 	void (*on_channel)(void *arg, enum role peer, unsigned slot, uint32_t generation, const struct channel_fds *fds);
 	/* To the scheduler: that process is dead (reaped) and a new one may follow. To others: the scheduler is dead. */
 	void (*on_peer_gone)(void *arg, enum role peer, unsigned slot, uint32_t generation);
-	/* Finish what runs, take nothing new, then proc_done(). */
+	/* Finish what runs, take nothing new, then proc_done(). When the master is dead (proc_is_orphaned()) there
+	 * is a quarter of a second for it. */
 	void (*on_drain)(void *arg);
 };
 
@@ -34,6 +35,9 @@ void proc_fail(struct proc *p);  /* ends proc_run() with status 1: the master st
 void proc_ask_stop(struct proc *p);
 /* Scheduler to master: this process broke the rules of its channel; nobody else can make it a new one. */
 void proc_ask_kill(struct proc *p, enum role peer, unsigned slot, uint32_t generation);
+
+/* The master is dead: this process is gone within a quarter of a second, whatever it does. */
+bool proc_is_orphaned(const struct proc *p);
 
 struct loop *proc_loop(struct proc *p);
 const struct conf *proc_conf(struct proc *p);

@@ -31,7 +31,7 @@ struct heritage {
 	enum role role;
 	unsigned slot;       /* number within its kind */
 	uint32_t generation; /* its life: how often this slot was started, from 1; never repeats while the master lives */
-	int control_fd;      /* SEQPACKET to the master (control.h); its end means: leave within 2 s */
+	int control_fd;      /* SEQPACKET to the master (control.h); its end means: leave at once */
 	int snapshot_fd;     /* sealed memfd: the configuration */
 	uint64_t conf_generation;
 	int routes_fd;       /* memfd of the routes: read-write for the resolver, read-only for others */
