@@ -519,3 +519,23 @@ answer_print(const struct answer *a, FILE *to)
 		buf_clear(&line);
 	}
 }
+
+void
+answer_print_reload(const struct answer *a, FILE *to)
+{
+	const json_t *report = json_object_get(a->data, "report");
+	struct buf out = { 0 };
+
+	for (size_t i = 0; i < json_array_size(report); i++) {
+		const json_t *line = json_array_get(report, i);
+
+		put_clean(&out, json_string_value(line) != NULL ? json_string_value(line) : "",
+			  json_string_length(line));
+		buf_putc(&out, '\n');
+	}
+	if (a->success)
+		buf_printf(&out, "reloaded: generation %" JSON_INTEGER_FORMAT "\n",
+			   json_integer_value(json_object_get(a->data, "generation")));
+	fwrite(out.data + out.start, 1, out.len, to);
+	buf_clear(&out);
+}

@@ -22,3 +22,5 @@ void answer_clear(struct answer *a);
 /* Tables for arrays of objects, `name: value` for the rest; what it has no columns for is shown as
  * it comes. */
 void answer_print(const struct answer *a, FILE *to);
+/* Of a reload: the report's lines as they are, then the generation that is in force. */
+void answer_print_reload(const struct answer *a, FILE *to);

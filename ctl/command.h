@@ -12,6 +12,7 @@ enum command_kind {
 	COMMAND_ASK,   /* the words go to the daemon, the answer is shown */
 	COMMAND_LOCAL, /* done here */
 	COMMAND_STOP,  /* as ASK, then waits for the end */
+	COMMAND_RELOAD, /* as ASK; the report is shown line by line, also of a refused one */
 	COMMAND_LATER, /* of the contract, not built yet */
 };
 
@@ -22,7 +23,7 @@ enum command_kind {
 /* id, words, least and most arguments behind them, their names, options (blank between; = takes a value), kind, help */
 #define COMMANDS(X) \
 	X(CHECK_CONFIG,    "check config",   0, 1, "[FILE]", "", LOCAL, "read the configuration and tell what is wrong with it") \
-	X(RELOAD,          "reload",         0, 0, "", "", LATER, "read the configuration anew") \
+	X(RELOAD,          "reload",         0, 0, "", "", RELOAD, "read the configuration anew; an error keeps the old one") \
 	X(STOP,            "stop",           0, 0, "", "", STOP,  "finish what runs and end the daemon") \
 	X(SHOW_STATUS,     "show status",    0, 0, "", "", ASK,   "the instance as a whole") \
 	X(SHOW_QUEUES,     "show queues",    0, 1, "[D/V]", QUEUE_OPTIONS, ASK, "queues by name") \

@@ -18,6 +18,7 @@
 #define DEFAULT_CONF      "/etc/sluice/sluice.conf"
 #define CALL_TIMEOUT_MS   8000
 #define SELECT_TIMEOUT_MS 120000 /* list and delete read the records of what they select from */
+#define RELOAD_TIMEOUT_MS 150000 /* two checks of a large configuration, and all processes */
 #define STOP_TIMEOUT_MS   35000
 
 enum status { STATUS_DONE = 0, STATUS_REFUSED = 1, STATUS_USAGE = 2, STATUS_NO_DAEMON = 3 };
@@ -278,8 +279,11 @@ show_answer(const struct options *o, const struct command *c, struct slice json,
 		status = STATUS_REFUSED;
 	if (o->json)
 		printf("%.*s\n", (int)json.n, json.p);
+	else if (c->kind == COMMAND_RELOAD)
+		answer_print_reload(&a, stdout);
 	else if (a.success && c->kind != COMMAND_STOP) /* that is told when it has stopped */
 		answer_print(&a, stdout);
+	fflush(stdout);
 	if (!a.success)
 		fprintf(stderr, "sluice: %s\n", a.message[0] != '\0' ? a.message : "refused");
 	answer_clear(&a);
@@ -289,6 +293,8 @@ show_answer(const struct options *o, const struct command *c, struct slice json,
 static unsigned
 timeout_ms(const struct command *c)
 {
+	if (c->kind == COMMAND_RELOAD)
+		return RELOAD_TIMEOUT_MS;
 	return c->id == COMMAND_ID_LIST || c->id == COMMAND_ID_DELETE ? SELECT_TIMEOUT_MS
 								      : CALL_TIMEOUT_MS;
 }
@@ -397,6 +403,7 @@ run(const struct options *o, const struct command_line *line)
 		return fail(o, STATUS_REFUSED, message);
 	case COMMAND_ASK:
 	case COMMAND_STOP:
+	case COMMAND_RELOAD:
 		break;
 	}
 	return run_call(o, line);

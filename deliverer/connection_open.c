@@ -121,9 +121,9 @@ connection_fail_connect(struct connection *c, int rc, const char *text)
 }
 
 static void
-connect_to(struct connection *c, const struct addr *target, const struct conf_queue *q)
+connect_to(struct connection *c, const struct conf *conf, const struct addr *target,
+	   const struct conf_queue *q)
 {
-	const struct conf *conf = proc_conf(c->worker->proc);
 	const struct conf_source_ip *ips;
 	struct cidr allowed[ALLOW_MAX];
 	struct deny_lists lists = { .allow = allowed,
@@ -158,7 +158,7 @@ connect_to(struct connection *c, const struct addr *target, const struct conf_qu
 void
 connection_open(struct worker *w, const struct message *m, struct slice queue_name)
 {
-	const struct conf *conf = proc_conf(w->proc);
+	const struct conf *conf = proc_conf_of(w->proc, m->u.open.conf_generation);
 	struct slice vmta = queue_name;
 	struct slice domain = slice_cut(&vmta, '/');
 	struct connection *c = connection_new(w, m->u.open.connection);
@@ -167,6 +167,11 @@ connection_open(struct worker *w, const struct message *m, struct slice queue_na
 
 	c->source_ip = m->u.open.source_ip;
 	c->queue = m->u.open.queue;
+	if (conf == NULL) { /* two reloads ago */
+		connection_fail_open(c, OPEN_STALE, VERDICT_BY_STALE,
+				     "the configuration has changed");
+		return;
+	}
 	conf_queue(conf, domain, vmta, &q);
 	take_helo(c, conf, m->u.open.vmta);
 	if (w->draining || w->n_connections > w->connections_max)
@@ -177,5 +182,5 @@ connection_open(struct worker *w, const struct message *m, struct slice queue_na
 	else if (!take_target(c, m, &target))
 		connection_fail_open(c, OPEN_STALE, VERDICT_BY_STALE, "the route has changed");
 	else
-		connect_to(c, &target, &q);
+		connect_to(c, conf, &target, &q);
 }

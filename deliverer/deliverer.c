@@ -268,6 +268,13 @@ add_every_own(struct worker *w, const struct conf *conf, uint16_t port)
 	freeifaddrs(interfaces);
 }
 
+static void
+put_generation(struct worker *w)
+{
+	if (w->stat != NULL)
+		stat_header(w->stat)->generation = proc_heritage(w->proc)->conf_generation;
+}
+
 /* Our own listeners. */
 static void
 take_own_addresses(struct worker *w, const struct conf *conf)
@@ -276,6 +283,7 @@ take_own_addresses(struct worker *w, const struct conf *conf)
 	size_t n = conf_listeners(conf, &listeners);
 	struct addr a;
 
+	w->n_own = 0;
 	for (size_t i = 0; i < n; i++) {
 		if (!addr_from(&a, (const struct sockaddr *)&listeners[i].addr,
 			       sizeof listeners[i].addr))
@@ -284,6 +292,17 @@ take_own_addresses(struct worker *w, const struct conf *conf)
 		if (addr_is_any(&a))
 			add_every_own(w, conf, addr_port(&a));
 	}
+}
+
+/* Connections have taken what they need at their OPEN; those to come name their configuration. */
+static void
+on_commit(void *arg, const struct conf *conf, const struct conf *old)
+{
+	struct worker *w = arg;
+
+	(void)old;
+	take_own_addresses(w, conf);
+	put_generation(w);
 }
 
 static int
@@ -314,6 +333,7 @@ open_all(struct worker *w, struct heritage *h)
 		log_warn("no stat object: %s", err_text(rc));
 		w->stat = NULL;
 	}
+	put_generation(w);
 	take_own_addresses(w, conf);
 	return 0;
 }
@@ -323,7 +343,8 @@ deliverer_main(struct heritage *h)
 {
 	static const struct proc_hooks hooks = { .on_channel = on_channel,
 						 .on_peer_gone = on_peer_gone,
-						 .on_drain = on_drain };
+						 .on_drain = on_drain,
+						 .on_commit = on_commit };
 	struct worker *w = mem_zalloc(sizeof *w); /* for the life of the process */
 
 	w->proc = proc_begin(h, &hooks, w);

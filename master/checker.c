@@ -33,6 +33,21 @@ write_all(int fd, struct slice s)
 	return 0;
 }
 
+/* What the master holds is not for the child: locks, and lines whose end means that the master is
+ * dead. */
+static void
+close_others(int *snapshot_fd, int *report_fd)
+{
+	/* Above 4 first: either may be where the other one goes. */
+	int a = fcntl(*snapshot_fd, F_DUPFD, 5), b = fcntl(*report_fd, F_DUPFD, 5);
+
+	if (a < 0 || b < 0)
+		_exit(EXIT_FAILED);
+	*snapshot_fd = dup2(a, 3);
+	*report_fd = dup2(b, 4);
+	(void)close_range(5, ~0u, 0);
+}
+
 /* The child. */
 _Noreturn static void
 check(const char *path, int snapshot_fd, int report_fd)
@@ -43,6 +58,7 @@ check(const char *path, int snapshot_fd, int report_fd)
 	sigset_t none;
 	int rc;
 
+	close_others(&snapshot_fd, &report_fd);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGALRM, SIG_DFL);
@@ -90,38 +106,65 @@ judge(const char *path, int status, struct buf *report)
 	return CHECKER_FAILED;
 }
 
-enum checker_verdict
-checker_run(const char *path, int *snapshot_fd, struct buf *report)
+int
+checker_begin(struct checker *c, const char *path)
 {
-	int fd = memfd_create("sluice-conf", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	int report_fd = memfd_create("sluice-report", MFD_CLOEXEC);
-	enum checker_verdict verdict = CHECKER_FAILED;
-	int status = 0;
-	pid_t pid;
+	int rc = 0;
+
+	*c = (struct checker){
+		.path = path,
+		.fd = memfd_create("sluice-conf", MFD_CLOEXEC | MFD_ALLOW_SEALING),
+		.report_fd = memfd_create("sluice-report", MFD_CLOEXEC),
+	};
+	if (c->fd >= 0 && c->report_fd >= 0) {
+		c->pid = fork();
+		if (c->pid == 0)
+			check(path, c->fd, c->report_fd);
+		if (c->pid > 0)
+			return 0;
+	}
+	rc = -err_errno();
+	if (c->fd >= 0)
+		close(c->fd);
+	if (c->report_fd >= 0)
+		close(c->report_fd);
+	c->pid = 0;
+	return rc;
+}
+
+enum checker_verdict
+checker_end(struct checker *c, int status, int *snapshot_fd, struct buf *report)
+{
+	enum checker_verdict verdict;
 
 	*snapshot_fd = -1;
-	pid = fd < 0 || report_fd < 0 ? -1 : fork();
-	if (pid == 0)
-		check(path, fd, report_fd);
-	if (pid < 0) {
-		buf_printf(report, "sluiced: cannot check the configuration: %s\n",
-			   strerror(errno));
-		goto out;
-	}
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	read_report(report_fd, report);
-	verdict = judge(path, status, report);
-	if (verdict == CHECKER_GOOD && fcntl(fd, F_ADD_SEALS, SEALS) != 0) {
+	read_report(c->report_fd, report);
+	verdict = judge(c->path, status, report);
+	if (verdict == CHECKER_GOOD && fcntl(c->fd, F_ADD_SEALS, SEALS) != 0) {
 		buf_printf(report, "sluiced: cannot seal the configuration: %s\n", strerror(errno));
 		verdict = CHECKER_FAILED;
 	}
-out:
-	if (report_fd >= 0)
-		close(report_fd);
+	close(c->report_fd);
 	if (verdict == CHECKER_GOOD)
-		*snapshot_fd = fd;
-	else if (fd >= 0)
-		close(fd);
+		*snapshot_fd = c->fd;
+	else
+		close(c->fd);
+	c->pid = 0;
 	return verdict;
+}
+
+enum checker_verdict
+checker_run(const char *path, int *snapshot_fd, struct buf *report)
+{
+	struct checker c;
+	int status = 0, rc = checker_begin(&c, path);
+
+	*snapshot_fd = -1;
+	if (rc != 0) {
+		buf_printf(report, "sluiced: cannot check the configuration: %s\n", err_text(rc));
+		return CHECKER_FAILED;
+	}
+	while (waitpid(c.pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return checker_end(&c, status, snapshot_fd, report);
 }

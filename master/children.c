@@ -35,6 +35,7 @@ struct child {
 	uint64_t ready_boot_us; /* 0: this life was not ready yet */
 	unsigned quick_deaths;  /* in a row */
 	bool killed;
+	uint64_t prepared, committed; /* generations of the configuration */
 	struct timer restart;
 };
 
@@ -47,6 +48,7 @@ struct children {
 	unsigned n;
 	bool no_restart;
 	bool was_ready;
+	const struct instance_next *next; /* not decided yet; NULL: none */
 };
 
 // clang-format off
@@ -111,6 +113,35 @@ tell(struct child *ch, enum control_kind kind, const struct child *about,
 		kill_child(ch, "control-line-full");
 }
 
+/* About the configuration: `fd` -1 brings none. */
+static void
+tell_conf(struct child *ch, enum control_kind kind, uint64_t generation, unsigned slot, int fd)
+{
+	struct control_message m = {
+		.kind = kind, .role = ch->role, .slot = slot, .number = generation
+	};
+	struct channel_fds fds = { fd, -1, -1 };
+	int rc;
+
+	if (!lives(ch))
+		return;
+	rc = control_send(ch->control_fd, &m, fd >= 0 ? &fds : NULL);
+	if (rc != 0 && rc != -E_CLOSED)
+		kill_child(ch, "control-line-full");
+}
+
+static void
+prepare(struct child *ch)
+{
+	const struct instance_next *next = ch->all->next;
+
+	if (next == NULL)
+		return;
+	for (unsigned i = 0; ch->role == ROLE_RECEIVER && i < next->n_listeners; i++)
+		tell_conf(ch, CONTROL_LISTENER, next->generation, i, next->listener_fds[i]);
+	tell_conf(ch, CONTROL_PREPARE, next->generation, 0, next->snapshot_fd);
+}
+
 static struct child *
 scheduler(struct children *c)
 {
@@ -167,7 +198,9 @@ make_heritage(const struct child *ch, int control_fd, struct heritage *h)
 		.generation = ch->generation,
 		.control_fd = control_fd,
 		.snapshot_fd = in->snapshot_fd,
-		.conf_generation = 1,
+		.conf_generation = in->conf_generation,
+		.fixed = conf_global(in->start_conf),
+		.background = in->background,
 		.routes_fd = ch->role == ROLE_RESOLVER ? in->routes_fd : in->routes_read_fd,
 		.operator_fd = ch->role == ROLE_SCHEDULER ? in->operator_fd : -1,
 		.guard_fd = in->spool.lock_fd,
@@ -194,6 +227,7 @@ fork_child(struct child *ch)
 	ch->generation++;
 	ch->ready_boot_us = 0;
 	ch->killed = false;
+	ch->prepared = ch->committed = ch->all->in->conf_generation;
 	if (rc == 0) {
 		ch->pid = fork();
 		if (ch->pid < 0) {
@@ -225,6 +259,7 @@ fork_child(struct child *ch)
 		KILL_POINT("mid-restart");
 	if (ch != scheduler(ch->all))
 		introduce(ch);
+	prepare(ch);
 }
 
 static void
@@ -304,6 +339,21 @@ kill_as_asked(struct children *c, const struct control_message *m)
 }
 
 static void
+note_edition(struct child *ch, const struct control_message *m)
+{
+	struct children *c = ch->all;
+
+	if (m->kind == CONTROL_COMMITTED && m->number > ch->committed)
+		ch->committed = m->number;
+	/* What is said of one that was dropped is of no interest any more. */
+	if (m->kind != CONTROL_COMMITTED && (c->next == NULL || c->next->generation != m->number))
+		return;
+	if (m->kind == CONTROL_PREPARED)
+		ch->prepared = m->number;
+	c->hooks.on_edition(c->arg, ch->role, ch->slot, m->kind, m->text);
+}
+
+static void
 on_control(void *arg, short what)
 {
 	struct child *ch = arg;
@@ -320,6 +370,11 @@ on_control(void *arg, short what)
 			c->hooks.on_ask_stop(c->arg);
 		else if (m.kind == CONTROL_ASK_KILL && ch->role == ROLE_SCHEDULER)
 			kill_as_asked(c, &m);
+		else if (m.kind == CONTROL_ASK_RELOAD && ch->role == ROLE_SCHEDULER)
+			c->hooks.on_ask_reload(c->arg);
+		else if (m.kind == CONTROL_PREPARED || m.kind == CONTROL_REFUSED ||
+			 m.kind == CONTROL_COMMITTED)
+			note_edition(ch, &m);
 	}
 	if (rc == 0)
 		return;
@@ -404,8 +459,10 @@ children_reap(struct children *c)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		struct child *ch = find_pid(c, pid);
 
-		if (ch == NULL)
+		if (ch == NULL) {
+			c->hooks.on_stranger(c->arg, pid, status);
 			continue;
+		}
 		ch->killed = true; /* its number may be another's now */
 		/* What it said last, before it left, still counts. */
 		if (ch->control.what != 0)
@@ -517,6 +574,73 @@ children_alive(const struct children *c, unsigned roles)
 	for (unsigned i = 0; i < c->n; i++)
 		n += in_mask(&c->list[i], roles);
 	return n;
+}
+
+/* Reload
+ * --------------------------------------------------------------------------------------------- */
+
+void
+children_prepare(struct children *c, const struct instance_next *next)
+{
+	c->next = next;
+	for (unsigned i = 0; i < c->n; i++)
+		prepare(&c->list[i]);
+}
+
+unsigned
+children_unprepared(const struct children *c, unsigned roles, uint64_t generation)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < c->n; i++)
+		n += in_mask(&c->list[i], roles) && c->list[i].prepared < generation;
+	return n;
+}
+
+unsigned
+children_uncommitted(const struct children *c, unsigned roles, uint64_t generation)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < c->n; i++)
+		n += in_mask(&c->list[i], roles) && c->list[i].committed < generation;
+	return n;
+}
+
+void
+children_commit(struct children *c, unsigned roles, uint64_t generation)
+{
+	c->next = NULL;
+	for (unsigned i = 0; i < c->n; i++) {
+		/* One that was born since the decision was born with it. */
+		if (in_mask(&c->list[i], roles) && c->list[i].committed < generation)
+			tell_conf(&c->list[i], CONTROL_COMMIT, generation, 0, -1);
+	}
+}
+
+void
+children_drop(struct children *c)
+{
+	uint64_t generation = c->next != NULL ? c->next->generation : 0;
+
+	if (c->next == NULL)
+		return;
+	c->next = NULL;
+	for (unsigned i = 0; i < c->n; i++)
+		tell_conf(&c->list[i], CONTROL_DROP, generation, 0, -1);
+}
+
+void
+children_reloaded(struct children *c, int fd)
+{
+	tell_conf(scheduler(c), CONTROL_RELOADED, 0, 0, fd);
+}
+
+void
+children_reopen_log(struct children *c)
+{
+	for (unsigned i = 0; i < c->n; i++)
+		tell_conf(&c->list[i], CONTROL_REOPEN_LOG, 0, 0, -1);
 }
 
 void

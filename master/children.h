@@ -15,6 +15,7 @@
 #include <sys/types.h>
 
 #include "common/event/loop.h"
+#include "common/proc/control.h"
 #include "common/proc/role.h"
 #include "master/instance.h"
 
@@ -25,6 +26,12 @@ struct children_hooks {
 	void (*on_hopeless)(void *arg); /* before that: one dies again and again */
 	void (*on_ask_stop)(void *arg); /* the scheduler was told to stop the instance */
 	void (*on_reaped)(void *arg);   /* one has died (after a restart was arranged, if any) */
+	void (*on_stranger)(void *arg, pid_t pid,
+			    int status);  /* a child of the master that is none of these */
+	void (*on_ask_reload)(void *arg); /* the scheduler was told to */
+	/* PREPARED or COMMITTED, of the generation that is on its way; REFUSED with why. */
+	void (*on_edition)(void *arg, enum role role, unsigned slot, enum control_kind kind,
+			   const char *why);
 };
 
 /* SIGCHLD must be blocked and children_reap() called when it comes. */
@@ -42,6 +49,20 @@ void children_no_restart(struct children *c); /* from here on who dies stays dea
 void children_drain(struct children *c, unsigned roles);
 void children_kill(struct children *c, unsigned roles);
 unsigned children_alive(const struct children *c, unsigned roles);
+
+/* Reload. Gives `next` (borrowed until children_drop() or instance_commit()) to all that live, and
+ * to those that come to life before it is decided. */
+void children_prepare(struct children *c, const struct instance_next *next);
+/* How many of the roles in the mask live and have not said that they are prepared for, or work by,
+ * `generation`. */
+unsigned children_unprepared(const struct children *c, unsigned roles, uint64_t generation);
+unsigned children_uncommitted(const struct children *c, unsigned roles, uint64_t generation);
+/* After instance_commit(): it is in force. */
+void children_commit(struct children *c, unsigned roles, uint64_t generation);
+void children_drop(struct children *c);
+/* To the scheduler, if it lives: the answer (reload_answer.h) in `fd`. */
+void children_reloaded(struct children *c, int fd);
+void children_reopen_log(struct children *c);
 
 /* Kills workers whose heartbeat in shared memory is older than `limit_us`. */
 void children_check_heartbeats(struct children *c, uint64_t limit_us);

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -30,20 +29,15 @@ static int
 load_conf(struct instance *in)
 {
 	struct conf_report report = { 0 };
-	struct stat st;
-	void *bytes = MAP_FAILED;
-	int rc;
+	int rc = conf_parse_fd(in->snapshot_fd, &in->conf, &report);
 
-	if (fstat(in->snapshot_fd, &st) == 0 && st.st_size > 0)
-		bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, in->snapshot_fd, 0);
-	rc = bytes == MAP_FAILED
-		     ? -E_SYSTEM
-		     : conf_parse(slice_of(bytes, (size_t)st.st_size), &in->conf, &report);
 	conf_report_clear(&report);
 	if (rc != 0) {
 		complain("cannot read the configuration again: %s", err_text(rc));
 		return rc;
 	}
+	in->start_conf = conf_hold(in->conf);
+	in->conf_generation = 1;
 	in->global = conf_global(in->conf);
 	return 0;
 }
@@ -161,15 +155,22 @@ dir_of(char *dir, size_t bytes, const char *path)
 		str_copy(dir, bytes, slice_of(path, slash > path ? (size_t)(slash - path) : 1));
 }
 
-static int
-open_log(struct instance *in, bool foreground)
+static const char *
+log_place(const struct instance *in, const struct conf *conf)
 {
-	const char *where = in->global->log_file;
+	const char *where = conf_global(conf)->log_file;
+
+	/* In the background there is no stderr. */
+	return in->background && strcmp(where, "stderr") == 0 ? "syslog" : where;
+}
+
+static int
+open_log(struct instance *in)
+{
+	const char *where = log_place(in, in->conf);
 	char dir[4096];
 	int rc;
 
-	if (!foreground && strcmp(where, "stderr") == 0)
-		where = "syslog"; /* there will be no stderr */
 	dir_of(dir, sizeof dir, where);
 	make_missing_dir(in, dir);
 	rc = log_open(where, "master");
@@ -367,7 +368,7 @@ make_routes(struct instance *in)
 static int
 give_up_root(struct instance *in)
 {
-	int rc = in->drop_user ? user_drop(&in->user) : 0;
+	int rc = in->drop_user ? user_drop_but_ports(&in->user) : 0;
 
 	if (rc != 0)
 		complain("cannot become user `%s`: %s", in->user.name, err_text(rc));
@@ -382,12 +383,12 @@ instance_open(struct instance *in, int snapshot_fd, bool foreground)
 
 	memset(in, 0, sizeof *in);
 	in->snapshot_fd = snapshot_fd;
+	in->background = !foreground;
 	in->run_fd = in->operator_fd = in->routes_fd = in->routes_read_fd = -1;
 	in->spool.fd = in->spool.segments_fd = in->spool.events_fd = in->spool.claims_fd =
 		in->spool.cursors_fd = in->spool.lock_fd = in->spool.lock_file_fd = -1;
 	(void)umask(027);
-	if ((rc = load_conf(in)) != 0 || (rc = find_user(in)) != 0 ||
-	    (rc = open_log(in, foreground)) != 0)
+	if ((rc = load_conf(in)) != 0 || (rc = find_user(in)) != 0 || (rc = open_log(in)) != 0)
 		goto out;
 	warn_user(in);
 	raise_limits();
@@ -406,12 +407,106 @@ out:
 	return rc;
 }
 
+/* Another configuration
+ * ------------------------------------------------------------------------------------ */
+
 static void
 close_fd(int *fd)
 {
 	if (*fd >= 0)
 		close(*fd);
 	*fd = -1;
+}
+
+/* Where the log goes must be writable before anything depends on it. */
+static int
+try_log(struct instance *in, const struct conf *conf, struct buf *report)
+{
+	const char *where = log_place(in, conf);
+	char dir[4096];
+	int fd, rc = 0;
+
+	if (where[0] != '/')
+		return 0;
+	dir_of(dir, sizeof dir, where);
+	make_missing_dir(in, dir);
+	fd = open(where, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+	if (fd >= 0)
+		close(fd);
+	else
+		rc = -err_errno();
+	if (rc != 0) {
+		struct conf_setting set = { 0 };
+
+		(void)conf_setting_find(conf, SLICE_NONE, SLICE_NONE, "log-file", &set);
+		buf_printf(report, "%s:%u: log-file: \"%s\" cannot be written: %s\n",
+			   set.file != NULL ? set.file : "default", set.line, where, err_text(rc));
+	}
+	return rc;
+}
+
+int
+instance_prepare(struct instance *in, int snapshot_fd, struct instance_next *next,
+		 struct buf *report, void (*told)(void *arg, const struct conf_kept *kept),
+		 void *arg)
+{
+	struct conf_report again = { 0 };
+	int rc;
+
+	*next = (struct instance_next){ .snapshot_fd = snapshot_fd };
+	rc = conf_parse_fd(snapshot_fd, &next->conf, &again);
+	conf_report_clear(&again);
+	if (rc != 0)
+		buf_printf(report, "sluiced: cannot read the configuration again: %s\n",
+			   err_text(rc));
+	if (rc == 0) {
+		conf_keep(next->conf, conf_global(in->start_conf), told, arg);
+		rc = listen_next(in, next, report);
+	}
+	if (rc == 0)
+		rc = try_log(in, next->conf, report);
+	if (rc != 0)
+		instance_drop(next);
+	return rc;
+}
+
+void
+instance_drop(struct instance_next *next)
+{
+	for (unsigned i = 0; i < next->n_listeners; i++)
+		close_fd(&next->listener_fds[i]);
+	next->n_listeners = 0;
+	close_fd(&next->snapshot_fd);
+	conf_free(&next->conf);
+}
+
+void
+instance_commit(struct instance *in, struct instance_next *next)
+{
+	listen_retire(in, next);
+	instance_stop_listening(in);
+	memcpy(in->listener_fds, next->listener_fds, sizeof in->listener_fds);
+	in->n_listeners = next->n_listeners;
+	close_fd(&in->snapshot_fd);
+	in->snapshot_fd = next->snapshot_fd;
+	conf_free(&in->conf);
+	in->conf = next->conf;
+	in->global = conf_global(in->conf);
+	in->conf_generation = next->generation;
+	*next = (struct instance_next){ .snapshot_fd = -1 };
+	make_acct_dirs(in);
+	instance_reopen_log(in);
+}
+
+void
+instance_reopen_log(struct instance *in)
+{
+	const char *where = log_place(in, in->conf);
+	int rc = log_open(where, "master");
+
+	if (rc != 0)
+		log_error("log=%s open=failed error=\"%s\" the old one is written on", where,
+			  err_text(rc));
 }
 
 void
@@ -438,4 +533,5 @@ instance_close(struct instance *in)
 	spool_close(&in->spool);
 	close_fd(&in->run_fd);
 	conf_free(&in->conf);
+	conf_free(&in->start_conf);
 }

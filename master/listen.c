@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
@@ -52,26 +53,26 @@ log_listening(int fd)
 	log_info("listening address=%s port=%u", text, port);
 }
 
+/* The descriptor or -E_*. */
 static int
-bind_smtp(const struct conf_listener *l, int *out)
+bind_smtp(const struct conf_listener *l)
 {
 	const int on = 1;
 	int rc, fd = socket(l->addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	if (fd < 0)
-		return fail("make a socket for", l->text);
+		return -err_errno();
 	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
 	if (l->addr.ss_family == AF_INET6)
 		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
 	if (bind(fd, (const struct sockaddr *)&l->addr, l->addr_len) != 0 ||
 	    listen(fd, SMTP_BACKLOG) != 0) {
-		rc = fail("listen on", l->text);
+		rc = -err_errno();
 		close(fd);
 		return rc;
 	}
 	log_listening(fd);
-	*out = fd;
-	return 0;
+	return fd;
 }
 
 int
@@ -85,13 +86,95 @@ listen_smtp(struct instance *in)
 		return -E_TOO_BIG;
 	}
 	for (size_t i = 0; i < n; i++) {
-		int rc = bind_smtp(&list[i], &in->listener_fds[i]);
+		int fd = bind_smtp(&list[i]);
 
-		if (rc != 0)
-			return rc;
-		in->n_listeners++;
+		if (fd < 0) {
+			complain("cannot listen on %s: %s", list[i].text, err_text(fd));
+			return fd;
+		}
+		in->listener_fds[in->n_listeners++] = fd;
 	}
 	return 0;
+}
+
+static bool
+same_address(const struct conf_listener *a, const struct conf_listener *b)
+{
+	return a->addr_len == b->addr_len && memcmp(&a->addr, &b->addr, a->addr_len) == 0;
+}
+
+/* Which listener of the configuration has the address, -1: none. */
+static int
+find_address(const struct conf *conf, const struct conf_listener *l)
+{
+	const struct conf_listener *list;
+	size_t n = conf_listeners(conf, &list);
+
+	for (size_t i = 0; i < n; i++) {
+		if (same_address(&list[i], l))
+			return (int)i;
+	}
+	return -1;
+}
+
+/* The socket for a listener of the next configuration: a copy of ours, or a new one. */
+static int
+open_next(const struct instance *in, const struct conf_listener *l)
+{
+	int had = find_address(in->conf, l), fd;
+
+	if (had < 0 || (unsigned)had >= in->n_listeners)
+		return bind_smtp(l);
+	fd = fcntl(in->listener_fds[had], F_DUPFD_CLOEXEC, 3);
+	return fd >= 0 ? fd : -err_errno();
+}
+
+int
+listen_next(const struct instance *in, struct instance_next *next, struct buf *report)
+{
+	const struct conf_listener *list;
+	size_t n = conf_listeners(next->conf, &list);
+
+	for (size_t i = 0; i < n; i++) {
+		int fd = i < LISTENERS_MAX ? open_next(in, &list[i]) : -E_TOO_BIG;
+
+		if (fd < 0) {
+			buf_printf(report, "%s:%u: smtp-listeners: cannot listen on %s: %s\n",
+				   list[i].file != NULL ? list[i].file : "default", list[i].line,
+				   list[i].text, err_text(fd));
+			return fd;
+		}
+		next->listener_fds[next->n_listeners++] = fd;
+	}
+	return 0;
+}
+
+void
+listen_retire(const struct instance *in, const struct instance_next *next)
+{
+	/* Of what comes to the socket, SYNs are dropped: closing it with a client in its backlog,
+	 * or between the SYN and the ACK, would reset a connection that the client has seen
+	 * established. The flags are byte 13 of the TCP header, with which the kernel gives the
+	 * segment to the filter. */
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13),
+		BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 0x02, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, 0),
+		BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+	};
+	struct sock_fprog program = { sizeof code / sizeof *code, code };
+	const struct conf_listener *list;
+	size_t n = conf_listeners(in->conf, &list);
+
+	for (size_t i = 0; i < n && i < in->n_listeners; i++) {
+		if (find_address(next->conf, &list[i]) >= 0)
+			continue;
+		log_info("listening=no address=%s", list[i].text);
+		if (setsockopt(in->listener_fds[i], SOL_SOCKET, SO_ATTACH_FILTER, &program,
+			       sizeof program) != 0)
+			log_warn("address=%s filter=failed error=\"%s\"", list[i].text,
+				 err_text(err_errno()));
+	}
 }
 
 /* Bound under a name of its own, then renamed: it is never there with the wrong mode or owner, and

@@ -20,6 +20,7 @@
 #include "master/instance.h"
 #include "master/notify.h"
 #include "master/options.h"
+#include "master/reload.h"
 #include "master/stop.h"
 
 #define EXIT_CONFIGURATION 2
@@ -29,6 +30,8 @@ struct master_times master_times = {
 	.workers_ms = 18000,
 	.scheduler_ms = 22000,
 	.all_ms = 25000,
+	.prepare_ms = 10000,
+	.commit_ms = 5000,
 #ifdef KILL_POINTS /* its children die and hang all the time, as they are told */
 	.heartbeat_ms = 5000,
 	.check_ms = 500,
@@ -47,6 +50,8 @@ struct master {
 	struct instance in;
 	struct children *children;
 	struct stop stop;
+	struct reload reload;
+	const char *conf_path;
 	int signal_fd;
 	struct watch signals;
 	struct timer heartbeats, watchdog;
@@ -63,6 +68,7 @@ begin_stop(struct master *m, const char *because)
 		return;
 	log_info("stopping because=%s", because);
 	notify_send("STOPPING=1");
+	reload_close(&m->reload);
 	instance_stop_listening(&m->in);
 	stop_begin(&m->stop);
 }
@@ -102,7 +108,32 @@ on_reaped(void *arg)
 {
 	struct master *m = arg;
 
+	reload_reaped(&m->reload);
 	stop_reaped(&m->stop);
+}
+
+static void
+on_stranger(void *arg, pid_t pid, int status)
+{
+	struct master *m = arg;
+
+	reload_stranger(&m->reload, pid, status);
+}
+
+static void
+on_ask_reload(void *arg)
+{
+	struct master *m = arg;
+
+	reload_ask(&m->reload, true);
+}
+
+static void
+on_edition(void *arg, enum role role, unsigned slot, enum control_kind kind, const char *why)
+{
+	struct master *m = arg;
+
+	reload_edition(&m->reload, role, slot, kind, why);
 }
 
 static void
@@ -127,7 +158,12 @@ on_signals(void *arg, short what)
 			begin_stop(m, si.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
 			break;
 		case SIGHUP:
-			log_warn("reload is not supported yet");
+			reload_ask(&m->reload, false);
+			break;
+		case SIGUSR1:
+			instance_reopen_log(&m->in);
+			children_reopen_log(m->children);
+			log_info("log=reopened");
 			break;
 		case SIGCHLD:
 			children_reap(m->children);
@@ -168,6 +204,7 @@ open_signals(void)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGUSR1);
 	sigaddset(&set, SIGCHLD);
 	CHECK(sigprocmask(SIG_BLOCK, &set, NULL) == 0);
 	signal(SIGPIPE, SIG_IGN);
@@ -184,6 +221,9 @@ run_loop(struct master *m)
 		.on_hopeless = on_hopeless,
 		.on_ask_stop = on_ask_stop,
 		.on_reaped = on_reaped,
+		.on_stranger = on_stranger,
+		.on_ask_reload = on_ask_reload,
+		.on_edition = on_edition,
 	};
 
 	m->loop = loop_new();
@@ -196,10 +236,12 @@ run_loop(struct master *m)
 		timer_set(&m->watchdog, notify_watchdog_us());
 	m->children = children_new(m->loop, &m->in, &hooks, m);
 	stop_init(&m->stop, m->loop, m->children, on_stopped, m);
+	reload_init(&m->reload, m->loop, &m->in, m->children, m->conf_path);
 	children_start(m->children);
 
 	loop_run(m->loop);
 
+	reload_clear(&m->reload);
 	stop_clear(&m->stop);
 	children_free(&m->children);
 	timer_clear(&m->watchdog);
@@ -222,7 +264,7 @@ shorten_for_tests(void)
 }
 
 static int
-run(int snapshot_fd, bool foreground)
+run(const char *conf_path, int snapshot_fd, bool foreground)
 {
 	static struct master m;
 	int rc;
@@ -233,6 +275,7 @@ run(int snapshot_fd, bool foreground)
 	}
 	m.status = EXIT_SUCCESS;
 	shorten_for_tests();
+	m.conf_path = conf_path;
 	/* From here on a signal waits: nothing is left half made. */
 	m.signal_fd = open_signals();
 	rc = instance_open(&m.in, snapshot_fd, foreground);
@@ -282,7 +325,7 @@ check_and_run(const struct options *o)
 		printf("%s: no errors\n", o->conf_path);
 		return EXIT_SUCCESS;
 	}
-	return run(snapshot_fd, o->foreground);
+	return run(o->conf_path, snapshot_fd, o->foreground);
 }
 
 int

@@ -11,14 +11,20 @@
 
 #define ACCEPTS_A_TURN 64
 #define PAUSE_US       100000u /* when the system has no descriptors left */
-#define REFUSED_MAX    16      /* sessions above the limit, open only to be refused in good form */
+#define RETIRE_US      500000u /* for the ACK of a client whose SYN came before */
+#define BACKLOG_MOST   4096
+#define REFUSED_MAX    16 /* sessions above the limit, open only to be refused in good form */
 #define REFUSAL        "421 4.3.2 Too many connections"
 
 struct listener {
+	struct listener *next;
 	struct listeners *all;
 	int fd;
-	const char *source;
+	char *address; /* as written */
+	char *source;  /* client rule, NULL: none */
 	struct watch watch;
+	bool kept;           /* while the set changes: it is in the new one */
+	struct timer retire; /* set: not in the configuration any more */
 };
 
 struct listeners {
@@ -27,8 +33,7 @@ struct listeners {
 	bool accepting;
 	int spare_fd; /* given up to refuse a client when there are no others */
 	struct timer pause;
-	unsigned n;
-	struct listener one[LISTENERS_MAX];
+	struct listener *first;
 };
 
 static void
@@ -36,8 +41,8 @@ watch_all(struct listeners *l)
 {
 	bool on = l->accepting && !timer_is_set(&l->pause);
 
-	for (unsigned i = 0; i < l->n; i++)
-		watch_set(&l->one[i].watch, on ? EV_READ : 0);
+	for (struct listener *one = l->first; one != NULL; one = one->next)
+		watch_set(&one->watch, on ? EV_READ : 0);
 }
 
 static void
@@ -120,29 +125,97 @@ on_connection(void *arg, short what)
 		;
 }
 
+static void
+close_one(struct listener *l)
+{
+	struct listener **at = &l->all->first;
+
+	while (*at != l)
+		at = &(*at)->next;
+	*at = l->next;
+	watch_clear(&l->watch);
+	timer_clear(&l->retire);
+	close(l->fd);
+	mem_free(l->address);
+	mem_free(l->source);
+	mem_free(l);
+}
+
+static void
+on_retired(void *arg)
+{
+	struct listener *l = arg;
+
+	/* Who is in the backlog has been told by the kernel that it is connected. */
+	for (int i = 0; i < BACKLOG_MOST && accept_one(l); i++)
+		;
+	close_one(l);
+}
+
+static struct listener *
+find(struct listeners *l, const char *address)
+{
+	struct listener *one = l->first;
+
+	while (one != NULL && (timer_is_set(&one->retire) || strcmp(one->address, address) != 0))
+		one = one->next;
+	return one;
+}
+
+/* Makes one, or gives one that is there its rule. Takes the descriptor. */
+static void
+open_one(struct listeners *l, const struct conf_listener *conf, int fd)
+{
+	struct listener *one = find(l, conf->text);
+
+	if (one != NULL) {
+		close(fd); /* the same socket */
+		mem_free(one->source);
+	} else {
+		int flags = fcntl(fd, F_GETFL);
+
+		CHECK(flags >= 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0);
+		one = mem_zalloc(sizeof *one);
+		one->next = l->first;
+		l->first = one;
+		one->all = l;
+		one->fd = fd;
+		one->address = mem_strdup(conf->text);
+		timer_init(&one->retire, l->pool->loop, on_retired, one);
+		watch_init(&one->watch, l->pool->loop, fd, on_connection, one);
+	}
+	one->kept = true;
+	one->source = conf->source != NULL ? mem_strdup(conf->source) : NULL;
+}
+
 struct listeners *
-listeners_new(struct session_pool *pool, const int *fds, unsigned n, unsigned max_sessions)
+listeners_new(struct session_pool *pool)
 {
 	struct listeners *l = mem_zalloc(sizeof *l);
-	const struct conf_listener *conf;
-	size_t n_conf = conf_listeners(pool->conf, &conf);
 
-	CHECK(n <= LISTENERS_MAX);
 	l->pool = pool;
-	l->max_sessions = max_sessions;
-	l->n = n;
 	l->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	timer_init(&l->pause, pool->loop, on_pause_over, l);
-	for (unsigned i = 0; i < n; i++) {
-		int flags = fcntl(fds[i], F_GETFL);
-
-		CHECK(flags >= 0 && fcntl(fds[i], F_SETFL, flags | O_NONBLOCK) == 0);
-		l->one[i].all = l;
-		l->one[i].fd = fds[i];
-		l->one[i].source = i < n_conf ? conf[i].source : NULL;
-		watch_init(&l->one[i].watch, pool->loop, fds[i], on_connection, &l->one[i]);
-	}
 	return l;
+}
+
+void
+listeners_change(struct listeners *l, const struct conf *conf, const int *fds, unsigned n,
+		 unsigned max_sessions)
+{
+	const struct conf_listener *list;
+
+	CHECK(n <= conf_listeners(conf, &list));
+	l->max_sessions = max_sessions;
+	for (struct listener *one = l->first; one != NULL; one = one->next)
+		one->kept = false;
+	for (unsigned i = 0; i < n; i++)
+		open_one(l, &list[i], fds[i]);
+	for (struct listener *one = l->first; one != NULL; one = one->next) {
+		if (!one->kept && !timer_is_set(&one->retire))
+			timer_set(&one->retire, RETIRE_US);
+	}
+	watch_all(l);
 }
 
 void
@@ -152,10 +225,8 @@ listeners_free(struct listeners **lp)
 
 	if (l == NULL)
 		return;
-	for (unsigned i = 0; i < l->n; i++) {
-		watch_clear(&l->one[i].watch);
-		close(l->one[i].fd);
-	}
+	while (l->first != NULL)
+		close_one(l->first);
 	timer_clear(&l->pause);
 	if (l->spare_fd >= 0)
 		close(l->spare_fd);

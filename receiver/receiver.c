@@ -1,6 +1,7 @@
 /* receiver: the process that takes mail in: sockets, sessions, and the way to the scheduler. */
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "common/base/clock.h"
 #include "common/base/err.h"
@@ -20,7 +21,6 @@ struct receiver {
 	struct loop *loop;
 	const struct conf *conf;
 	struct spool spool;
-	struct parcel_maker maker;
 	struct inlet *inlet;
 	struct session_pool sessions;
 	struct listeners *listeners;
@@ -84,7 +84,8 @@ on_drain(void *arg)
 		return;
 	r->drain_since_us = loop_boot_us(r->loop);
 	listeners_free(&r->listeners);
-	/* Without a master there is no time for what clients have begun: only what is on its way to the disk. */
+	/* Without a master there is no time for what clients have begun: only what is on its way to
+	 * the disk. */
 	session_pool_drain(&r->sessions, proc_is_orphaned(r->proc));
 }
 
@@ -172,6 +173,26 @@ session_limit(const struct conf *conf)
 	return (unsigned)most;
 }
 
+static void
+on_commit(void *arg, const struct conf *conf, const struct conf *old)
+{
+	struct receiver *r = arg;
+	struct heritage *h = proc_heritage(r->proc);
+
+	(void)old;
+	r->conf = conf;
+	session_pool_terms(&r->sessions, terms_new(conf, h->slot));
+	if (r->stat != NULL)
+		stat_header(r->stat)->generation = h->conf_generation;
+	if (r->listeners != NULL) {
+		listeners_change(r->listeners, conf, h->listener_fds, h->n_listeners,
+				 session_limit(conf));
+		return;
+	}
+	for (unsigned i = 0; i < h->n_listeners; i++) /* draining */
+		close(h->listener_fds[i]);
+}
+
 static int
 begin(struct receiver *r, struct heritage *h)
 {
@@ -183,12 +204,12 @@ begin(struct receiver *r, struct heritage *h)
 		log_error("spool=%s %s %s", conf_global(r->conf)->spool, err_text(rc), why);
 		return rc;
 	}
-	parcel_maker_init(&r->maker, r->conf, h->slot);
 	r->inlet = inlet_new(r->loop, r->spool.segments_fd, r->spool.instance, h->generation,
 			     &hooks, r);
-	session_pool_init(&r->sessions, r->loop, r->inlet, &r->maker, r->conf);
-	r->listeners = listeners_new(&r->sessions, h->listener_fds, h->n_listeners,
-				     session_limit(r->conf));
+	session_pool_init(&r->sessions, r->loop, r->inlet, terms_new(r->conf, h->slot));
+	r->listeners = listeners_new(&r->sessions);
+	listeners_change(r->listeners, r->conf, h->listener_fds, h->n_listeners,
+			 session_limit(r->conf));
 	rc = stat_create(&r->stat, conf_global(r->conf)->run, STAT_RECEIVER, h->slot);
 	if (rc != 0)
 		log_warn("statistics=none error=\"%s\"", err_text(rc));
@@ -211,14 +232,18 @@ end(struct receiver *r)
 	listeners_free(&r->listeners);
 	session_pool_clear(&r->sessions);
 	inlet_free(&r->inlet);
-	parcel_maker_clear(&r->maker);
 	spool_close(&r->spool);
 }
 
 int
 receiver_main(struct heritage *h)
 {
-	static const struct proc_hooks hooks = { on_channel, on_peer_gone, on_drain };
+	static const struct proc_hooks hooks = {
+		.on_channel = on_channel,
+		.on_peer_gone = on_peer_gone,
+		.on_drain = on_drain,
+		.on_commit = on_commit,
+	};
 	struct receiver r = { 0 };
 	int status;
 

@@ -17,6 +17,7 @@
 #define INPUT_KEPT_MAX 4096u
 #define BODY_PROGRESS  4096u /* bytes of a body that earn it another smtp-data-timeout */
 
+#define REFUSED_SERVICE "521 5.3.2 Host does not accept mail"
 #define REFUSED_MEMORY "452 4.3.1 Insufficient system storage"
 #define SAID_SHUTDOWN  "421 4.3.2 Service shutting down"
 
@@ -30,7 +31,10 @@ struct session {
 	int fd;
 	struct watch watch;
 	struct smtp_server smtp;
+	struct terms *terms; /* held; what `rules` and `smtp` borrow from */
 	struct conf_client rules;
+	struct sockaddr_storage peer_addr;
+	char *source;   /* the listener's client rule, NULL: none */
 	struct buf in;  /* read, not yet taken by the machine */
 	struct buf out; /* not yet written */
 	struct envelope envelope;
@@ -50,13 +54,12 @@ struct session {
 
 void
 session_pool_init(struct session_pool *p, struct loop *loop, struct inlet *inlet,
-		  struct parcel_maker *maker, const struct conf *conf)
+		  struct terms *terms)
 {
 	memset(p, 0, sizeof *p);
 	p->loop = loop;
 	p->inlet = inlet;
-	p->maker = maker;
-	p->conf = conf;
+	p->terms = terms;
 	p->read_buf = mem_alloc(SMTP_INPUT_MAX);
 }
 
@@ -88,6 +91,8 @@ session_free(struct session *s)
 	buf_clear(&s->in);
 	buf_clear(&s->out);
 	envelope_clear(&s->envelope);
+	terms_put(&s->terms);
+	mem_free(s->source);
 	mem_free(s);
 }
 
@@ -98,6 +103,7 @@ session_pool_clear(struct session_pool *p)
 		session_free(p->all);
 	mem_free(p->read_buf);
 	p->read_buf = NULL;
+	terms_put(&p->terms);
 }
 
 static void
@@ -126,9 +132,28 @@ earn_time(struct session *s)
 /* What the machine asks --------------------------------------------------------------------------
  */
 
+/* Between two messages: the present configuration, if it is another. */
+static void
+take_terms(struct session *s)
+{
+	struct terms *was = s->terms;
+
+	if (s->terms == s->pool->terms)
+		return;
+	s->terms = terms_hold(s->pool->terms);
+	conf_client(s->terms->conf, (const struct sockaddr *)&s->peer_addr, s->source, &s->rules);
+	s->smtp.host_name = conf_global(s->terms->conf)->host_name;
+	s->smtp.max_size = s->rules.max_message_size;
+	s->smtp.max_rcpts = (uint32_t)s->rules.max_rcpt_per_message;
+	terms_put(&was);
+}
+
 static const char *
 on_sender(struct session *s)
 {
+	take_terms(s);
+	if (!s->rules.smtp_service) /* since the session began */
+		return REFUSED_SERVICE;
 	if (inlet_flow(s->pool->inlet) == INLET_REFUSING)
 		return inlet_refusal(s->pool->inlet);
 	envelope_begin(&s->envelope, &s->smtp.mail.sender);
@@ -139,7 +164,7 @@ static const char *
 on_recipient(struct session *s)
 {
 	struct address rcpt = s->smtp.recipient;
-	const char *postmaster = conf_global(s->pool->conf)->postmaster;
+	const char *postmaster = conf_global(s->terms->conf)->postmaster;
 
 	if (!s->rules.always_allow_relaying)
 		return "550 5.7.1 Relaying denied";
@@ -206,7 +231,7 @@ on_message(struct session *s)
 	src.id = inlet_take_id(p->inlet);
 	if (src.id == 0 || inlet_flow(p->inlet) == INLET_REFUSING)
 		return inlet_refusal(p->inlet);
-	refusal = parcel_make(p->maker, &src, &parcel);
+	refusal = parcel_make(&s->terms->maker, &src, &parcel);
 	if (refusal != NULL)
 		return refusal;
 	p->held_bytes -= bytes; /* the body is the parcel's now */
@@ -320,6 +345,8 @@ settle(struct session *s)
 	struct slice in;
 
 	for (;;) {
+		if (!s->waiting && smtp_server_is_idle(&s->smtp))
+			take_terms(s);
 		if (!s->closing && !s->waiting && s->pool->draining &&
 		    smtp_server_is_idle(&s->smtp))
 			say_goodbye(s, SAID_SHUTDOWN);
@@ -467,12 +494,17 @@ session_open(struct session_pool *p, int fd, const struct sockaddr *peer,
 		local.ss_family = AF_UNSPEC;
 	address_text(s->peer, peer);
 	address_text(s->local, (const struct sockaddr *)&local);
-	conf_client(p->conf, peer, listener_source, &s->rules);
+	s->terms = terms_hold(p->terms);
+	s->source = listener_source != NULL ? mem_strdup(listener_source) : NULL;
+	memcpy(&s->peer_addr, peer,
+	       peer->sa_family == AF_INET ? sizeof(struct sockaddr_in)
+					  : sizeof(struct sockaddr_in6));
+	conf_client(p->terms->conf, peer, listener_source, &s->rules);
 	watch_init(&s->watch, p->loop, fd, on_socket, s);
-	smtp_server_init(&s->smtp, conf_global(p->conf)->host_name, s->rules.max_message_size,
-			 (uint32_t)s->rules.max_rcpt_per_message);
+	smtp_server_init(&s->smtp, conf_global(p->terms->conf)->host_name,
+			 s->rules.max_message_size, (uint32_t)s->rules.max_rcpt_per_message);
 	if (refusal == NULL && !s->rules.smtp_service)
-		refusal = "521 5.3.2 Host does not accept mail";
+		refusal = REFUSED_SERVICE;
 	smtp_server_greet(&s->smtp, &s->out, refusal);
 	s->closing = refusal != NULL;
 	s->linger = s->closing;
@@ -480,6 +512,17 @@ session_open(struct session_pool *p, int fd, const struct sockaddr *peer,
 	if (s->closing)
 		begin_closing(s);
 	settle(s);
+}
+
+void
+session_pool_terms(struct session_pool *p, struct terms *terms)
+{
+	terms_put(&p->terms);
+	p->terms = terms;
+	for (struct session *s = p->all; s != NULL; s = s->next) {
+		if (!s->waiting && !s->closing && smtp_server_is_idle(&s->smtp))
+			take_terms(s);
+	}
 }
 
 void

@@ -5,7 +5,7 @@
 #include "common/conf/conf.h"
 #include "common/event/loop.h"
 #include "receiver/inlet.h"
-#include "receiver/parcel.h"
+#include "receiver/terms.h"
 
 struct session;
 
@@ -13,9 +13,8 @@ struct session;
 struct session_pool {
 	struct loop *loop;
 	struct inlet *inlet;
-	struct parcel_maker *maker;
-	const struct conf *conf;
-	char *read_buf; /* SMTP_INPUT_MAX bytes, used within one callback */
+	struct terms *terms; /* of sessions and messages to come */
+	char *read_buf;      /* SMTP_INPUT_MAX bytes, used within one callback */
 	struct session *all;
 	unsigned n;
 	uint64_t held_bytes; /* bodies not yet with the inlet */
@@ -25,13 +24,17 @@ struct session_pool {
 	uint64_t n_accepted; /* connections */
 };
 
+/* Takes `terms`. */
 void session_pool_init(struct session_pool *p, struct loop *loop, struct inlet *inlet,
-		       struct parcel_maker *maker, const struct conf *conf);
+		       struct terms *terms);
 void session_pool_clear(struct session_pool *p); /* closes all, says nothing */
 
 /* Takes the connected, non-blocking socket. `refusal`: a reply to greet with, NULL to serve. */
 void session_open(struct session_pool *p, int fd, const struct sockaddr *peer,
 		  const char *listener_source, const char *refusal);
+/* Other terms (taken): for idle sessions at once, for the others with their next message.
+ * Which client rule a session's listener names stays as it was when it began. */
+void session_pool_terms(struct session_pool *p, struct terms *terms);
 
 /* inlet_hooks.on_answer: `owner` is a session. */
 void session_answer(void *owner, const char *reply);

@@ -12,7 +12,7 @@
 #define CHECKPOINT_US 1000000 /* records are durable, and events free, this much later */
 #define RETRY_US      2000000 /* after an error of a file or the log */
 #define TICK_US       1000000
-#define TURN_EVENTS   2000    /* then the loop gets a look at the channel */
+#define TURN_EVENTS   2000 /* then the loop gets a look at the channel */
 
 struct recorder {
 	struct proc *proc;
@@ -110,7 +110,8 @@ on_tick(void *arg)
 	if (r->stat == NULL)
 		return;
 	stat_put_totals(r->stat, &row);
-	stat_beat(r->stat, loop_boot_us(proc_loop(r->proc)), r->draining ? STAT_DRAINING : STAT_RUNNING);
+	stat_beat(r->stat, loop_boot_us(proc_loop(r->proc)),
+		  r->draining ? STAT_DRAINING : STAT_RUNNING);
 }
 
 static void
@@ -216,19 +217,13 @@ on_turn_end(void *arg)
 }
 
 static int
-open_all(struct recorder *r)
+open_files(struct recorder *r, const struct conf *conf)
 {
-	const struct conf *conf = proc_conf(r->proc);
 	const struct conf_acct_file *files;
 	size_t n = conf_acct_files(conf, &files);
-	const char *why = "";
-	int rc = spool_open(&r->spool, conf_global(conf)->spool, &why);
+	int rc;
 
-	if (rc != 0) {
-		log_error("spool=%s open=failed error=\"%s\" why=\"%s\"", conf_global(conf)->spool,
-			  err_text(rc), why);
-		return rc;
-	}
+	r->sync_each = false;
 	for (size_t i = 0; i < n; i++)
 		r->sync_each = r->sync_each || files[i].sync;
 	rc = follow_open(&r->follow, r->spool.events_fd, r->spool.cursors_fd, r->spool.instance,
@@ -238,10 +233,51 @@ open_all(struct recorder *r)
 	return rc;
 }
 
+/* As a restart would: what was read is recorded by the old configuration, what comes by the new
+ * one. */
+static void
+on_commit(void *arg, const struct conf *conf, const struct conf *old)
+{
+	struct recorder *r = arg;
+
+	(void)old;
+	/* If that fails, rows behind the cursor come off where the file is still served, and come
+	 * again. */
+	(void)checkpoint(r);
+	follow_close(&r->follow);
+	if (open_files(r, conf) != 0) {
+		proc_fail(r->proc); /* the next life tries again */
+		return;
+	}
+	if (r->stat != NULL)
+		stat_header(r->stat)->generation = proc_heritage(r->proc)->conf_generation;
+	timer_set(&r->work, 0);
+}
+
+static int
+open_all(struct recorder *r)
+{
+	const struct conf *conf = proc_conf(r->proc);
+	const char *why = "";
+	int rc = spool_open(&r->spool, conf_global(conf)->spool, &why);
+
+	if (rc != 0) {
+		log_error("spool=%s open=failed error=\"%s\" why=\"%s\"", conf_global(conf)->spool,
+			  err_text(rc), why);
+		return rc;
+	}
+	return open_files(r, conf);
+}
+
 int
 recorder_main(struct heritage *h)
 {
-	static const struct proc_hooks hooks = { on_channel, on_peer_gone, on_drain };
+	static const struct proc_hooks hooks = {
+		.on_channel = on_channel,
+		.on_peer_gone = on_peer_gone,
+		.on_drain = on_drain,
+		.on_commit = on_commit,
+	};
 	struct recorder r = { 0 };
 	int status = 1;
 

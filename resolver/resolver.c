@@ -44,6 +44,8 @@ struct resolver {
 	unsigned running;
 	struct answer_list answers;
 	struct stat_resolver stat;
+	struct dns *next_dns; /* of a configuration that is not in force yet */
+	struct own_addrs next_own;
 };
 
 /* Answers ----------------------------------------------------------------------------------------
@@ -280,6 +282,40 @@ resolver_open(struct resolver **out, struct loop *l, const struct resolver_optio
 	return rc;
 }
 
+int
+resolver_prepare(struct resolver *r, const struct resolver_options *o)
+{
+	resolver_unprepare(r);
+	r->next_own = (struct own_addrs){ o->own, o->n_own };
+	return dns_open(&r->next_dns, r->loop, o->name_server);
+}
+
+void
+resolver_unprepare(struct resolver *r)
+{
+	dns_close(&r->next_dns);
+}
+
+void
+resolver_switch(struct resolver *r)
+{
+	if (r->next_dns == NULL)
+		return;
+	/* Who waits goes on waiting: in line again, for the new servers. */
+	for (struct job *job = r->jobs; job != NULL; job = job->hh.next) {
+		if (job->lookup == NULL)
+			continue;
+		lookup_cancel(&job->lookup);
+		r->running--;
+		TAILQ_INSERT_TAIL(&r->in_line, job, link);
+	}
+	dns_close(&r->env.dns);
+	r->env.dns = r->next_dns;
+	r->env.own = r->next_own;
+	r->next_dns = NULL;
+	route_cache_empty(r->cache);
+}
+
 void
 resolver_close(struct resolver **rp)
 {
@@ -293,6 +329,7 @@ resolver_close(struct resolver **rp)
 		next = job->hh.next;
 		job_free(job);
 	}
+	resolver_unprepare(r);
 	dns_close(&r->env.dns);
 	route_cache_close(&r->cache);
 	mem_free(r);

@@ -32,6 +32,13 @@ void resolver_close(struct resolver **r);
 void resolver_channel(struct resolver *r, const struct channel_fds *fds);
 void resolver_channel_gone(struct resolver *r);
 
+/* Other name servers, other addresses of ours: a resolver for them is tried, or made ready (0), and
+ * takes over with resolver_switch(); the lookups under way begin again, nothing is known of before.
+ * -E_*: those servers cannot be used. Of `o` only name_server, own, n_own count. */
+int resolver_prepare(struct resolver *r, const struct resolver_options *o);
+void resolver_switch(struct resolver *r);
+void resolver_unprepare(struct resolver *r);
+
 /* At the end of each turn of the loop. */
 void resolver_turn(struct resolver *r);
 void resolver_stat(const struct resolver *r, struct stat_resolver *out);

@@ -1,6 +1,7 @@
 /* The resolver's process: a resolver on the skeleton of common/proc, with its stat object. */
 #include <ifaddrs.h>
 #include <netinet/in.h>
+#include <string.h>
 #include <sys/random.h>
 
 #include "common/base/err.h"
@@ -12,13 +13,19 @@
 
 #define BEAT_US 1000000u
 
+/* Addresses that we listen on. */
+struct own {
+	struct sockaddr_storage *list;
+	size_t n, cap;
+};
+
 struct process {
 	struct proc *proc;
 	struct resolver *resolver;
 	struct stat_object *stat;
 	struct timer beat;
-	struct sockaddr_storage *own;
-	size_t n_own, own_cap;
+	struct own own, next; /* of the configuration in force, of the one to come */
+	bool switching;       /* `next` is another one */
 	bool draining;
 };
 
@@ -26,14 +33,14 @@ struct process {
  * ---------------------------------------------------------------------------------- */
 
 static void
-add_own(struct process *p, const struct sockaddr *addr, in_port_t port)
+add_own(struct own *own, const struct sockaddr *addr, in_port_t port)
 {
-	void *own = p->own;
+	void *list = own->list;
 	struct sockaddr_storage *at;
 
-	mem_grow(&own, &p->own_cap, p->n_own + 1, sizeof *p->own);
-	p->own = own;
-	at = &p->own[p->n_own++];
+	mem_grow(&list, &own->cap, own->n + 1, sizeof *own->list);
+	own->list = list;
+	at = &own->list[own->n++];
 	memset(at, 0, sizeof *at);
 	if (addr->sa_family == AF_INET) {
 		memcpy(at, addr, sizeof(struct sockaddr_in));
@@ -60,12 +67,13 @@ is_any(const struct sockaddr_storage *addr, in_port_t *port)
 
 /* A listener on all addresses stands for each address of this host. */
 static void
-collect_own(struct process *p, const struct conf *conf)
+collect_own(struct own *own, const struct conf *conf)
 {
 	const struct conf_listener *listeners;
 	size_t n = conf_listeners(conf, &listeners);
 	struct ifaddrs *all = NULL;
 
+	own->n = 0;
 	if (getifaddrs(&all) != 0)
 		log_warn("cannot list the addresses of this host error=\"%s\"",
 			 err_text(err_errno()));
@@ -74,7 +82,7 @@ collect_own(struct process *p, const struct conf *conf)
 		in_port_t port;
 
 		if (!is_any(addr, &port)) {
-			add_own(p, (const struct sockaddr *)addr, port);
+			add_own(own, (const struct sockaddr *)addr, port);
 			continue;
 		}
 		for (const struct ifaddrs *one = all; one != NULL; one = one->ifa_next) {
@@ -82,7 +90,7 @@ collect_own(struct process *p, const struct conf *conf)
 				continue;
 			if (one->ifa_addr->sa_family == AF_INET ||
 			    (one->ifa_addr->sa_family == AF_INET6 && addr->ss_family == AF_INET6))
-				add_own(p, one->ifa_addr, port);
+				add_own(own, one->ifa_addr, port);
 		}
 	}
 	if (all != NULL)
@@ -127,6 +135,61 @@ on_drain(void *arg)
 	proc_done(p->proc);
 }
 
+/* Reload
+ * --------------------------------------------------------------------------------------------- */
+
+static bool
+same_servers(const struct conf *a, const struct conf *b)
+{
+	const char *x = conf_global(a)->name_server, *y = conf_global(b)->name_server;
+
+	return x == y || (x != NULL && y != NULL && strcmp(x, y) == 0);
+}
+
+static const char *
+on_prepare(void *arg, const struct conf *conf, uint64_t generation)
+{
+	struct process *p = arg;
+	struct resolver_options o = { .name_server = conf_global(conf)->name_server };
+	int rc;
+
+	(void)generation;
+	collect_own(&p->next, conf);
+	o.own = p->next.list;
+	o.n_own = p->next.n;
+	p->switching = !same_servers(conf, proc_conf(p->proc)) || p->own.n != p->next.n ||
+		       (p->own.n > 0 &&
+			memcmp(p->own.list, p->next.list, p->own.n * sizeof *p->own.list) != 0);
+	if (!p->switching)
+		return NULL; /* what is known stays known */
+	rc = resolver_prepare(p->resolver, &o);
+	return rc == 0 ? NULL : "the name servers cannot be used";
+}
+
+static void
+on_drop(void *arg)
+{
+	resolver_unprepare(((struct process *)arg)->resolver);
+}
+
+static void
+on_commit(void *arg, const struct conf *conf, const struct conf *old)
+{
+	struct process *p = arg;
+	struct own was = p->own;
+
+	(void)conf;
+	(void)old;
+	if (p->switching) {
+		resolver_switch(p->resolver);
+		p->own = p->next;
+		p->next = was; /* nobody borrows from it any more */
+	}
+	if (p->stat != NULL)
+		atomic_store(&stat_header(p->stat)->generation,
+			     proc_heritage(p->proc)->conf_generation);
+}
+
 static void
 on_beat(void *arg)
 {
@@ -161,9 +224,9 @@ start(struct process *p, const struct heritage *h)
 
 	if (getrandom(&o.seed, sizeof o.seed, 0) != sizeof o.seed)
 		o.seed = loop_boot_us(proc_loop(p->proc));
-	collect_own(p, conf);
-	o.own = p->own;
-	o.n_own = p->n_own;
+	collect_own(&p->own, conf);
+	o.own = p->own.list;
+	o.n_own = p->own.n;
 	rc = resolver_open(&p->resolver, proc_loop(p->proc), &o);
 	if (rc != 0)
 		return rc;
@@ -185,6 +248,9 @@ resolver_main(struct heritage *h)
 		.on_channel = on_channel,
 		.on_peer_gone = on_peer_gone,
 		.on_drain = on_drain,
+		.on_prepare = on_prepare,
+		.on_commit = on_commit,
+		.on_drop = on_drop,
 	};
 	struct process p = { 0 };
 	int status = 1, rc;
@@ -202,6 +268,7 @@ resolver_main(struct heritage *h)
 	timer_clear(&p.beat);
 	resolver_close(&p.resolver);
 	stat_close(&p.stat);
-	mem_free(p.own);
+	mem_free(p.own.list);
+	mem_free(p.next.list);
 	return status;
 }

@@ -133,15 +133,22 @@ route_cache_put(struct route_cache *c, struct slice key, uint64_t boot_us, struc
 }
 
 void
+route_cache_empty(struct route_cache *c)
+{
+	struct entry *e;
+
+	while ((e = TAILQ_FIRST(&c->by_use)) != NULL)
+		forget(c, e);
+}
+
+void
 route_cache_close(struct route_cache **cp)
 {
 	struct route_cache *c = *cp;
-	struct entry *e;
 
 	if (c == NULL)
 		return;
-	while ((e = TAILQ_FIRST(&c->by_use)) != NULL)
-		forget(c, e);
+	route_cache_empty(c);
 	route_object_unmap(&c->object);
 	mem_free(c);
 	*cp = NULL;

@@ -21,6 +21,8 @@ struct cached_route {
 /* Maps the object behind `routes_fd` (which stays the caller's). `starts`: the resolver's start
  * count, the high half of every generation. 0 or -E_*. */
 int route_cache_open(struct route_cache **out, int routes_fd, uint64_t starts);
+/* Nothing is known any more; the slots keep what they hold until they are needed. */
+void route_cache_empty(struct route_cache *c);
 void route_cache_close(struct route_cache **c);
 
 /* False when it is not there or has expired. */

@@ -56,6 +56,7 @@ static const struct command {
 	{ "schedule", NULL, control_schedule, true },
 	{ "list", NULL, control_list, false },
 	{ "delete", NULL, control_delete, true },
+	{ "reload", NULL, control_reload, true },
 	{ "stop", NULL, control_stop, true },
 };
 // clang-format on
@@ -212,7 +213,7 @@ envelope(struct request *r, struct buf *out)
 {
 	struct json j;
 
-	if (r->status != 0) {
+	if (r->status != 0 && !r->keep_data) {
 		buf_reset(&r->text);
 		buf_puts(&r->text, ENVELOPE_BEGIN);
 	}

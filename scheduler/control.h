@@ -21,6 +21,7 @@ struct request {
 	unsigned n_args;
 	struct buf text;    /* the JSON */
 	struct json json;
+	bool keep_data;     /* also when it fails */
 	int status;         /* exit status for the command, 0 done */
 	char message[256];  /* why, when status != 0; or a remark */
 	control_step *step; /* NULL: nothing is left to be done in slices */
@@ -54,5 +55,7 @@ control_fn control_show_status, control_show_queues, control_show_topqueues, con
 	control_show_vmtas, control_show_sources, control_show_workers, control_show_settings;
 /* control_act.c */
 control_fn control_pause, control_resume, control_schedule, control_stop;
+/* reload.c */
+control_fn control_reload;
 /* control_select.c */
 control_fn control_list, control_delete;

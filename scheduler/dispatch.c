@@ -101,6 +101,7 @@ op_open(void *ctx, const struct core_open *o)
 	m.u.open.source_ip = o->source_ip;
 	m.u.open.vmta = number < 0 ? 0 : (uint32_t)number;
 	m.u.open.queue = o->queue;
+	m.u.open.conf_generation = proc_heritage(s->proc)->conf_generation;
 	if (!send_to(&s->workers[o->worker], &m, name))
 		unsent_add(s, o->connection);
 }

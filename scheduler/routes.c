@@ -38,6 +38,13 @@ unasked_add(struct scheduler *s, uint32_t queue)
 	s->unasked[s->n_unasked++] = queue;
 }
 
+/* An answer to a question of before a reload may be about other hosts. */
+static uint64_t
+token_of(const struct scheduler *s, uint32_t queue)
+{
+	return (uint64_t)(uint32_t)proc_heritage(s->proc)->conf_generation << 32 | queue;
+}
+
 void
 routes_ask(struct scheduler *s, uint32_t queue, struct slice name)
 {
@@ -46,7 +53,7 @@ routes_ask(struct scheduler *s, uint32_t queue, struct slice name)
 	if (s->resolver.channel == NULL)
 		return; /* asked again when it is back */
 	make_key(s, queue, name, &s->payload);
-	m.u.ask.token = queue;
+	m.u.ask.token = token_of(s, queue);
 	if (s->payload.len > ASK_BYTES_MAX || channel_send(s->resolver.channel, &m, buf_slice(&s->payload)) != 0)
 		unasked_add(s, queue);
 }
@@ -117,7 +124,7 @@ on_route(struct scheduler *s, const struct message *m, struct slice payload)
 	const char *enhanced, *usual = route_status_text(m->u.route.status, &enhanced);
 	char text[600], whole[640];
 
-	if (m->u.route.token > UINT32_MAX || m->u.route.slot >= ROUTE_SLOTS ||
+	if (m->u.route.token != token_of(s, queue) || m->u.route.slot >= ROUTE_SLOTS ||
 	    m->u.route.n_targets > ROUTE_TARGETS_MAX || m->u.route.status > ROUTE_LOOP)
 		return;
 	str_copy(text, sizeof text, payload);

@@ -409,20 +409,19 @@ on_drain(void *arg)
 		proc_done(s->proc);
 }
 
-/* Life ----------------------------------------------------------------------------------------- */
-static bool
-reception_is_wanted(const struct conf *conf)
+static void
+on_commit(void *arg, const struct conf *conf, const struct conf *old)
 {
-	const struct conf_acct_file *files;
-	size_t n = conf_acct_files(conf, &files);
-
-	for (size_t i = 0; i < n; i++) {
-		if (files[i].r)
-			return true;
-	}
-	return false;
+	reload_commit(arg, conf, old);
 }
 
+static void
+on_reloaded(void *arg, const struct reload_answer *answer)
+{
+	reload_answered(arg, answer);
+}
+
+/* Life ----------------------------------------------------------------------------------------- */
 static int
 open_claims(struct scheduler *s)
 {
@@ -528,7 +527,7 @@ init(struct scheduler *s)
 	s->conns = mem_calloc(CORE_CONNECTIONS_MAX, sizeof *s->conns);
 	s->n_workers = conf_global(s->conf)->workers;
 	s->n_receivers = conf_global(s->conf)->receivers;
-	s->wants_reception = reception_is_wanted(s->conf);
+	s->wants_reception = reload_reception_is_wanted(s->conf);
 	for (unsigned i = 0; i < s->n_workers; i++)
 		s->workers[i] = (struct peer){ .s = s, .role = ROLE_WORKER, .slot = i };
 	for (unsigned i = 0; i < s->n_receivers; i++)
@@ -637,7 +636,13 @@ stop(struct scheduler *s)
 int
 scheduler_main(struct heritage *h)
 {
-	static const struct proc_hooks hooks = { on_channel, on_peer_gone, on_drain };
+	static const struct proc_hooks hooks = {
+		.on_channel = on_channel,
+		.on_peer_gone = on_peer_gone,
+		.on_drain = on_drain,
+		.on_commit = on_commit,
+		.on_reloaded = on_reloaded,
+	};
 	static struct scheduler state;
 	struct scheduler *s = &state;
 	int status;

@@ -134,6 +134,7 @@ struct scheduler {
 	struct stat_object *stat;
 	struct stat_rows *stat_rows;
 	struct control *control;
+	struct reload *reload; /* NULL: none was asked for yet */
 	uint64_t started_wall_us;
 	struct buf scratch;
 	struct buf scratch2;
@@ -248,7 +249,16 @@ void receptions_log_again(struct scheduler *s);
 int control_open(struct scheduler *s);
 void control_close(struct scheduler *s);
 
+/* reload */
+bool reload_reception_is_wanted(const struct conf *conf);
+/* `conf` is in force instead of `old`. */
+void reload_commit(struct scheduler *s, const struct conf *conf, const struct conf *old);
+/* To the operators who wait. */
+void reload_answered(struct scheduler *s, const struct reload_answer *a);
+
 /* stats */
+/* Source IPs have other numbers; there were n_old, there are n. */
+void stats_reconfigured(struct scheduler *s, size_t n_old, size_t n);
 int stats_open(struct scheduler *s);
 void stats_tick(struct scheduler *s);
 /* Recipients delivered (discarded ones too) and bounced since the start. */

@@ -197,6 +197,19 @@ stats_tick(struct scheduler *s)
 	}
 }
 
+void
+stats_reconfigured(struct scheduler *s, size_t n_old, size_t n)
+{
+	static const struct stat_source none;
+
+	if (s->stat == NULL)
+		return;
+	stat_header(s->stat)->generation = proc_heritage(s->proc)->conf_generation;
+	for (size_t i = n; i < n_old && i < STAT_SOURCE_ROWS; i++)
+		stat_put_source(s->stat, (unsigned)i, &none);
+	put_sources(s);
+}
+
 int
 stats_open(struct scheduler *s)
 {

@@ -1,5 +1,8 @@
 #include "common/conf/conf.h"
 
+#include <sys/mman.h>
+#include <sys/stat.h>
+
 #include "common/base/check.h"
 #include "common/base/err.h"
 #include "common/base/mem.h"
@@ -57,7 +60,10 @@ conf_parse(struct slice snapshot, struct conf **out, struct conf_report *r)
 	struct conf_msgs m = { 0 };
 	struct intake in = { .c = c, .m = &m };
 	struct conf_loader x = { .arena = &c->arena, .msgs = &m };
-	bool ok = conf_snapshot_each(snapshot, take_record, &in);
+	bool ok;
+
+	c->owners = 1;
+	ok = conf_snapshot_each(snapshot, take_record, &in);
 
 	*out = NULL;
 	keep_names(c, &in);
@@ -84,19 +90,55 @@ conf_parse(struct slice snapshot, struct conf **out, struct conf_report *r)
 	return 0;
 }
 
+int
+conf_parse_fd(int fd, struct conf **out, struct conf_report *r)
+{
+	struct stat st;
+	void *bytes;
+	int rc;
+
+	*out = NULL;
+	if (fstat(fd, &st) != 0)
+		return -err_errno();
+	if (st.st_size <= 0)
+		return -E_BAD;
+	bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+	if (bytes == MAP_FAILED)
+		return -err_errno();
+	rc = conf_parse(slice_of(bytes, (size_t)st.st_size), out, r);
+	if (rc != 0) {
+		munmap(bytes, (size_t)st.st_size);
+		return rc;
+	}
+	(*out)->map = bytes;
+	(*out)->map_bytes = (size_t)st.st_size;
+	return 0;
+}
+
+struct conf *
+conf_hold(const struct conf *c)
+{
+	struct conf *mine = (struct conf *)(uintptr_t)c;
+
+	mine->owners++;
+	return mine;
+}
+
 void
 conf_free(struct conf **pc)
 {
 	struct conf *c = *pc;
 
-	if (c == NULL)
+	*pc = NULL;
+	if (c == NULL || --c->owners > 0)
 		return;
+	if (c->map != NULL)
+		munmap(c->map, c->map_bytes);
 	conf_domain_clear(c);
 	conf_names_clear(c);
 	mem_free(c->source_ips);
 	conf_arena_clear(&c->arena);
 	mem_free(c);
-	*pc = NULL;
 }
 
 const struct conf_global *

@@ -47,6 +47,10 @@ struct conf; /* opaque, immutable after conf_parse() */
 
 /* Parses and checks all of it. 0 with *out owned by the caller, or -E_BAD with r->n_errors > 0. */
 int conf_parse(struct slice snapshot, struct conf **out, struct conf_report *r);
+/* The same of the snapshot in a sealed memfd, which stays mapped as long as the conf lives. 0 or -E_*. */
+int conf_parse_fd(int fd, struct conf **out, struct conf_report *r);
+/* A further owner: what is borrowed from it stays until each has called conf_free(). One thread. */
+struct conf *conf_hold(const struct conf *c);
 void conf_free(struct conf **c);
 
 /* Global settings; strings borrowed from the conf. -------------------------------------------- */
@@ -67,12 +71,26 @@ struct conf_global {
 };
 const struct conf_global *conf_global(const struct conf *c);
 
+/* A reload cannot change some global settings: those of the running instance (borrowed for good) take the
+ * place of what the files say now. Each one that differs from it is told: name, where it stands (NULL, 0: the
+ * default), what is in force and what the files want. */
+struct conf_kept {
+	const char *name;
+	const char *file;
+	unsigned line;
+	char running[128], configured[128];
+};
+void conf_keep(struct conf *c, const struct conf_global *running,
+	       void (*told)(void *arg, const struct conf_kept *kept), void *arg);
+
 /* smtp-listeners; 0.0.0.0:25 when the configuration has none. */
 struct conf_listener {
 	struct sockaddr_storage addr;
 	socklen_t addr_len;
 	const char *text;   /* as written */
 	const char *source; /* named client rule or NULL */
+	const char *file;   /* NULL: the default */
+	unsigned line;
 };
 size_t conf_listeners(const struct conf *c, const struct conf_listener **out);
 

@@ -135,6 +135,8 @@ build_listeners(struct conf *c)
 		l->text = b->key;
 		CHECK(conf_net_ip_port(slice_str(b->key), ':', &l->addr, &l->addr_len));
 		l->source = source ? source->v.string : NULL;
+		l->file = c->files[b->file];
+		l->line = b->line;
 		l++;
 	}
 	if (c->n_listeners == 0) {

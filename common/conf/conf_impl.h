@@ -5,6 +5,7 @@
 #include "common/conf/conf_arena.h"
 #include "common/conf/conf_load.h"
 #include "common/conf/conf_net.h"
+#include "common/conf/conf_schema.h"
 #include "common/conf/conf_tree.h"
 
 /* A client rule: by address, or by name. */
@@ -22,6 +23,9 @@ struct conf_rows {
 
 struct conf {
 	struct conf_arena arena;
+	unsigned owners;
+	void *map; /* of the snapshot, NULL: none of ours */
+	size_t map_bytes;
 	struct conf_block *root;
 	const char **files; /* names */
 	size_t n_files;

@@ -5,7 +5,7 @@
 #define CONF_GLOBAL_TABLE(B, R, C, N) \
 	C("include", INCLUDE, "", NULL, "[ \"conf.d/*.conf\" ]", "further files, relative to this one, patterns in sorted order") \
 	C("host-name", HOSTS, "", NULL, "mta.example.com", "our name in greeting and HELO; the machine's own unless given") \
-	C("user", NAME, "", NULL, "sluice", "account to run as when started as root") \
+	R(user, "user", NAME, "", NULL, "sluice", "account to run as when started as root") \
 	R(spool, "spool", PATH, "", "/var/spool/sluice", NULL, "directory of queue, segments, event log and claim tables") \
 	R(run, "run", PATH, "", "/run/sluice", NULL, "directory of control socket, pid file and shared memory") \
 	B(log_file, "log-file", LOG, "", "/var/log/sluice/sluice.log", NULL, "where the log goes: a file, \"stderr\" or \"syslog\"") \

@@ -105,6 +105,7 @@ struct message {
 		} held;
 		struct {
 			uint64_t route_generation, deadline_boot_us;
+			uint64_t conf_generation; /* by which source_ip and vmta are numbers */
 			uint32_t connection, source_ip, vmta, queue;
 			uint32_t route_slot;
 			uint16_t target;

@@ -9,15 +9,16 @@
 #include "common/base/check.h"
 #include "common/base/err.h"
 
-#define FDS 3 /* of a channel */
+#define FDS 3 /* of a channel: the most that a message brings */
 
 /* Room for everything that a slow child may be told before it reads: it may be in its recovery. */
 #define SEND_BUFFER_BYTES (1 << 20)
 
 static const struct {
 	const char *name;
-	bool by_master, with_fds;
-} rows[] = { [CONTROL_NONE] = { "none", false, false },
+	bool by_master;
+	unsigned fds;
+} rows[] = { [CONTROL_NONE] = { "none", false, 0 },
 #define X(name, by_master, fds) [CONTROL_##name] = { #name, by_master, fds },
 	     CONTROLS(X)
 #undef X
@@ -56,19 +57,19 @@ control_send(int fd, const struct control_message *m, const struct channel_fds *
 	ssize_t n;
 
 	CHECK(m->kind > CONTROL_NONE && m->kind < CONTROL_KIND_COUNT);
-	CHECK(rows[m->kind].with_fds == (fds != NULL));
+	CHECK((rows[m->kind].fds > 0) == (fds != NULL));
 	if (fds != NULL) {
 		const int list[FDS] = { fds->memfd, fds->wake_scheduler, fds->wake_other };
 		struct cmsghdr *c;
 
 		memset(&space, 0, sizeof space);
 		msg.msg_control = space.bytes;
-		msg.msg_controllen = sizeof space.bytes;
+		msg.msg_controllen = CMSG_SPACE(sizeof(int) * rows[m->kind].fds);
 		c = CMSG_FIRSTHDR(&msg);
 		c->cmsg_level = SOL_SOCKET;
 		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof list);
-		memcpy(CMSG_DATA(c), list, sizeof list);
+		c->cmsg_len = CMSG_LEN(sizeof(int) * rows[m->kind].fds);
+		memcpy(CMSG_DATA(c), list, sizeof(int) * rows[m->kind].fds);
 	}
 	do {
 		n = sendmsg(fd, &msg, MSG_NOSIGNAL);
@@ -111,7 +112,7 @@ acceptable(const struct control_message *m, ssize_t bytes, bool from_master, uns
 	if (bytes != (ssize_t)sizeof *m || m->kind == CONTROL_NONE || m->kind >= CONTROL_KIND_COUNT)
 		return false;
 	return rows[m->kind].by_master == from_master && m->role <= ROLE_MASTER &&
-	       n_fds == (rows[m->kind].with_fds ? FDS : 0u);
+	       n_fds == rows[m->kind].fds && memchr(m->text, '\0', sizeof m->text) != NULL;
 }
 
 int
@@ -144,5 +145,7 @@ control_recv(int fd, bool from_master, struct control_message *m, struct channel
 	}
 	if (n_fds == FDS)
 		*fds = (struct channel_fds){ list[0], list[1], list[2] };
+	else if (n_fds == 1)
+		fds->memfd = list[0];
 	return 1;
 }

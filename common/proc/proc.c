@@ -6,10 +6,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,18 +21,25 @@
 #include "common/proc/fault.h"
 #include "common/proc/user.h"
 
-/* After the end of the control line. Long enough for a dot that is out to be answered, or a message to be
- * committed and its 250 said; the next master waits for the spool as long. */
+/* After the end of the control line. Long enough for a dot that is out to be answered, or a message
+ * to be committed and its 250 said; the next master waits for the spool as long. */
 #define ORPHAN_MS 250
 
 #define KEPT_MAX (LISTENERS_MAX + 16)
+
+/* One configuration: before, in force, or to come. */
+struct edition {
+	struct conf *conf; /* NULL: none */
+	uint64_t generation;
+};
 
 struct proc {
 	struct heritage *h;
 	struct proc_hooks hooks;
 	void *arg;
 	struct loop *loop;
-	struct conf *conf;
+	struct edition last, now, next;
+	int next_listeners[LISTENERS_MAX]; /* of `next`, -1 where none came */
 	struct watch control;
 	char name[16]; /* as the kernel has it: 15 letters */
 	bool draining, orphaned, ended;
@@ -96,7 +102,7 @@ close_foreign(const struct heritage *h, const char *who)
 static void
 set_signals(void)
 {
-	static const int ignored[] = { SIGTERM, SIGINT, SIGHUP, SIGPIPE };
+	static const int ignored[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGPIPE };
 	sigset_t none;
 
 	/* The master decides: ^C of a terminal goes to all of us. */
@@ -119,23 +125,15 @@ raise_limits(void)
 }
 
 static int
-load_conf(struct proc *p)
+load_conf(struct proc *p, int fd, uint64_t generation, struct edition *out)
 {
 	struct conf_report report = { 0 };
-	struct stat st;
-	void *bytes;
-	int rc;
+	int rc = conf_parse_fd(fd, &out->conf, &report);
 
-	if (fstat(p->h->snapshot_fd, &st) != 0)
-		return -err_errno();
-	if (st.st_size == 0)
-		return -E_BAD;
-	/* Stays mapped: the configuration may borrow from it. */
-	bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, p->h->snapshot_fd, 0);
-	if (bytes == MAP_FAILED)
-		return -err_errno();
-	rc = conf_parse(slice_of(bytes, (size_t)st.st_size), &p->conf, &report);
 	conf_report_clear(&report);
+	out->generation = generation;
+	if (rc == 0 && p->h->fixed != NULL)
+		conf_keep(out->conf, p->h->fixed, NULL, NULL);
 	return rc;
 }
 
@@ -190,6 +188,171 @@ start_watcher(struct proc *p)
 }
 
 static void
+send_control(struct proc *p, const struct control_message *m)
+{
+	int rc = control_send(p->h->control_fd, m, NULL);
+
+	if (rc != 0 && rc != -E_CLOSED)
+		log_error("cannot tell the master what=%s error=\"%s\"", control_name(m->kind),
+			  err_text(rc));
+}
+
+static void
+tell(struct proc *p, enum control_kind kind)
+{
+	struct control_message m = { .kind = kind, .role = p->h->role, .slot = p->h->slot };
+
+	send_control(p, &m);
+}
+
+/* Reload ------------------------------------------------------------------------------------------
+ */
+
+static void
+answer(struct proc *p, enum control_kind kind, uint64_t generation, const char *text)
+{
+	struct control_message m = {
+		.kind = kind, .role = p->h->role, .slot = p->h->slot, .number = generation
+	};
+
+	str_copy(m.text, sizeof m.text, slice_str(text));
+	send_control(p, &m);
+}
+
+static void
+close_listeners(struct proc *p)
+{
+	for (unsigned i = 0; i < LISTENERS_MAX; i++) {
+		if (p->next_listeners[i] >= 0)
+			close(p->next_listeners[i]);
+		p->next_listeners[i] = -1;
+	}
+}
+
+static void
+drop_next(struct proc *p)
+{
+	close_listeners(p);
+	if (p->next.conf == NULL)
+		return;
+	if (p->hooks.on_drop != NULL)
+		p->hooks.on_drop(p->arg);
+	conf_free(&p->next.conf);
+}
+
+static void
+take_listener(struct proc *p, unsigned i, int fd)
+{
+	if (i >= LISTENERS_MAX || p->next_listeners[i] >= 0)
+		close(fd);
+	else
+		p->next_listeners[i] = fd;
+}
+
+static const char *
+try_next(struct proc *p)
+{
+	const struct conf_listener *l;
+
+	for (size_t i = 0; p->h->role == ROLE_RECEIVER && i < conf_listeners(p->next.conf, &l);
+	     i++) {
+		if (i >= LISTENERS_MAX || p->next_listeners[i] < 0)
+			return "a listener is missing";
+	}
+	return p->hooks.on_prepare != NULL
+		       ? p->hooks.on_prepare(p->arg, p->next.conf, p->next.generation)
+		       : NULL;
+}
+
+static void
+prepare(struct proc *p, uint64_t generation, int fd)
+{
+	const char *why;
+	int rc;
+
+	if (p->next.conf != NULL) { /* was never decided */
+		conf_free(&p->next.conf);
+		if (p->hooks.on_drop != NULL)
+			p->hooks.on_drop(p->arg);
+	}
+	rc = load_conf(p, fd, generation, &p->next);
+	close(fd);
+	why = rc != 0 ? err_text(rc) : try_next(p);
+	if (why != NULL) {
+		log_warn("configuration=%llu prepare=refused why=\"%s\"",
+			 (unsigned long long)generation, why);
+		answer(p, CONTROL_REFUSED, generation, why);
+		conf_free(&p->next.conf);
+		close_listeners(p);
+		return;
+	}
+	answer(p, CONTROL_PREPARED, generation, "");
+}
+
+/* The old listeners' descriptors are the process's; those of the heritage are what it gets now. */
+static void
+pass_listeners(struct proc *p)
+{
+	const struct conf_listener *l;
+
+	if (p->h->role != ROLE_RECEIVER)
+		return;
+	p->h->n_listeners = (unsigned)conf_listeners(p->now.conf, &l);
+	memcpy(p->h->listener_fds, p->next_listeners, sizeof p->h->listener_fds);
+	for (unsigned i = 0; i < LISTENERS_MAX; i++)
+		p->next_listeners[i] = -1;
+}
+
+static void
+open_log(struct proc *p)
+{
+	const char *where = conf_global(p->now.conf)->log_file;
+	int rc = log_open(p->h->background && strcmp(where, "stderr") == 0 ? "syslog" : where,
+			  p->name + 3);
+
+	if (rc != 0)
+		log_error("log=%s open=failed error=\"%s\" the old one is written on", where,
+			  err_text(rc));
+}
+
+static void
+commit(struct proc *p, uint64_t generation)
+{
+	if (p->next.conf == NULL || p->next.generation != generation) {
+		/* Cannot be, and must not go unnoticed: the next life begins with it. */
+		log_error("configuration=%llu commit=unknown", (unsigned long long)generation);
+		proc_fail(p);
+		return;
+	}
+	conf_free(&p->last.conf);
+	p->last = p->now;
+	p->now = p->next;
+	p->next.conf = NULL;
+	p->h->conf_generation = generation;
+	pass_listeners(p);
+	open_log(p);
+	if (p->hooks.on_commit != NULL)
+		p->hooks.on_commit(p->arg, p->now.conf, p->last.conf);
+	log_info("configuration=%llu", (unsigned long long)generation);
+	answer(p, CONTROL_COMMITTED, generation, "");
+}
+
+static void
+reloaded(struct proc *p, int fd)
+{
+	struct reload_answer a;
+	struct buf text = { 0 };
+	int rc = reload_answer_read(&a, fd, &text);
+
+	close(fd);
+	if (rc != 0)
+		a = (struct reload_answer){ 1, slice_str(err_text(rc)), SLICE_NONE };
+	if (p->hooks.on_reloaded != NULL)
+		p->hooks.on_reloaded(p->arg, &a);
+	buf_clear(&text);
+}
+
+static void
 drain(struct proc *p)
 {
 	if (p->draining)
@@ -207,6 +370,24 @@ take(struct proc *p, const struct control_message *m, struct channel_fds *fds)
 	enum role role = (enum role)m->role;
 
 	switch (m->kind) {
+	case CONTROL_LISTENER:
+		take_listener(p, m->slot, fds->memfd);
+		break;
+	case CONTROL_PREPARE:
+		prepare(p, m->number, fds->memfd);
+		break;
+	case CONTROL_COMMIT:
+		commit(p, m->number);
+		break;
+	case CONTROL_DROP:
+		drop_next(p);
+		break;
+	case CONTROL_RELOADED:
+		reloaded(p, fds->memfd);
+		break;
+	case CONTROL_REOPEN_LOG:
+		open_log(p);
+		break;
 	case CONTROL_CHANNEL:
 		if (p->hooks.on_channel != NULL)
 			p->hooks.on_channel(p->arg, role, m->slot, m->generation, fds);
@@ -246,24 +427,6 @@ on_control(void *arg, short what)
 	}
 }
 
-static void
-send_control(struct proc *p, const struct control_message *m)
-{
-	int rc = control_send(p->h->control_fd, m, NULL);
-
-	if (rc != 0 && rc != -E_CLOSED)
-		log_error("cannot tell the master what=%s error=\"%s\"", control_name(m->kind),
-			  err_text(rc));
-}
-
-static void
-tell(struct proc *p, enum control_kind kind)
-{
-	struct control_message m = { .kind = kind, .role = p->h->role, .slot = p->h->slot };
-
-	send_control(p, &m);
-}
-
 /* Life --------------------------------------------------------------------------------------------
  */
 
@@ -288,22 +451,25 @@ proc_begin(struct heritage *h, const struct proc_hooks *hooks, void *arg)
 	p->h = h;
 	p->hooks = *hooks;
 	p->arg = arg;
+	for (unsigned i = 0; i < LISTENERS_MAX; i++)
+		p->next_listeners[i] = -1;
 	name_process(p);
 	close_foreign(h, p->name + 3);
 	set_signals();
 	fault_init();
 	raise_limits();
-	rc = load_conf(p);
+	rc = load_conf(p, h->snapshot_fd, h->conf_generation, &p->now);
 	if (rc != 0) {
 		log_error("cannot start step=configuration error=\"%s\"", err_text(rc));
 		goto fail;
 	}
-	rc = drop_root(p->conf);
+	rc = drop_root(p->now.conf);
 	if (rc != 0) {
-		log_error("cannot start step=user user=%s error=\"%s\"", conf_global(p->conf)->user,
-			  err_text(rc));
+		log_error("cannot start step=user user=%s error=\"%s\"",
+			  conf_global(p->now.conf)->user, err_text(rc));
 		goto fail;
 	}
+	user_drop_capabilities();
 	user_no_new_privileges();
 	rc = start_watcher(p);
 	if (rc != 0) {
@@ -315,7 +481,7 @@ proc_begin(struct heritage *h, const struct proc_hooks *hooks, void *arg)
 	watch_set(&p->control, EV_READ);
 	return p;
 fail:
-	conf_free(&p->conf);
+	conf_free(&p->now.conf);
 	mem_free(p);
 	return NULL;
 }
@@ -364,6 +530,12 @@ proc_ask_stop(struct proc *p)
 }
 
 void
+proc_ask_reload(struct proc *p)
+{
+	tell(p, CONTROL_ASK_RELOAD);
+}
+
+void
 proc_ask_kill(struct proc *p, enum role peer, unsigned slot, uint32_t generation)
 {
 	struct control_message m = {
@@ -388,7 +560,19 @@ proc_loop(struct proc *p)
 const struct conf *
 proc_conf(struct proc *p)
 {
-	return p->conf;
+	return p->now.conf;
+}
+
+const struct conf *
+proc_conf_of(struct proc *p, uint64_t generation)
+{
+	const struct edition *const all[] = { &p->now, &p->next, &p->last };
+
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+		if (all[i]->conf != NULL && all[i]->generation == generation)
+			return all[i]->conf;
+	}
+	return NULL;
 }
 
 struct heritage *

@@ -33,7 +33,9 @@ struct heritage {
 	uint32_t generation; /* its life: how often this slot was started, from 1; never repeats while the master lives */
 	int control_fd;      /* SEQPACKET to the master (control.h); its end means: leave at once */
 	int snapshot_fd;     /* sealed memfd: the configuration */
-	uint64_t conf_generation;
+	uint64_t conf_generation; /* counts the reloads that succeeded, from 1 */
+	const struct conf_global *fixed; /* of the master's start: what a reload cannot change; NULL: nothing is */
+	bool background;     /* no stderr: a log that should go there goes to syslog */
 	int routes_fd;       /* memfd of the routes: read-write for the resolver, read-only for others */
 	int listener_fds[LISTENERS_MAX]; /* receivers only, in the order of conf_listeners() */
 	unsigned n_listeners;

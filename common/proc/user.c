@@ -1,8 +1,10 @@
 #include "common/proc/user.h"
 
 #include <grp.h>
+#include <linux/capability.h>
 #include <pwd.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "common/base/check.h"
@@ -35,6 +37,38 @@ user_drop(const struct user *u)
 		return -E_SYSTEM; /* the way back is open: refuse to go on */
 	(void)prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
 	return 0;
+}
+
+/* Exactly these capabilities, effective and permitted. */
+static int
+set_capabilities(uint32_t mask)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = { { .effective = mask, .permitted = mask } };
+
+	return syscall(SYS_capset, &head, data) == 0 ? 0 : -err_errno();
+}
+
+int
+user_drop_but_ports(const struct user *u)
+{
+	int rc;
+
+	if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) != 0)
+		return -err_errno();
+	rc = user_drop(u);
+	(void)prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);
+	if (rc != 0 || u->uid == 0)
+		return rc;
+	/* Where root itself lacks it (a container), there is none to keep. */
+	return set_capabilities(1u << CAP_NET_BIND_SERVICE) == 0 ? 0 : set_capabilities(0);
+}
+
+void
+user_drop_capabilities(void)
+{
+	if (geteuid() != 0)
+		(void)set_capabilities(0); /* less is always allowed */
 }
 
 void

@@ -17,5 +17,10 @@ int user_find(const char *name, struct user *out);
  * ours. 0 or -E_*: then the process must not go on. */
 int user_drop(const struct user *u);
 
+/* The same, but ports below 1024 can still be bound: the master opens the listeners of a reload. */
+int user_drop_but_ports(const struct user *u);
+/* Gives up every capability that is left. */
+void user_drop_capabilities(void);
+
 /* No new privileges by exec, ever. */
 void user_no_new_privileges(void);

@@ -128,6 +128,26 @@ core_free(struct core **core)
 	*core = NULL;
 }
 
+/* Connections of a source IP that the virtual MTA does not have any more end with their message. */
+static void
+retire_strangers(struct core *c, const struct core_world *w)
+{
+	struct map has = { 0 };
+
+	for (size_t v = 0; v < w->n_vmtas; v++) {
+		for (unsigned k = 0; k < w->vmtas[v].n_sources; k++)
+			map_put(&has, (uint64_t)v << 32 | w->vmtas[v].sources[k].source_ip, 1);
+	}
+	for (uint32_t i = 0; i < c->n_conns_made; i++) {
+		struct conn *cn = &c->conns[i];
+		int32_t vmta = cn->state == CONN_FREE ? -1 : c->queues[cn->queue].vmta;
+
+		if (vmta >= 0 && map_get(&has, (uint64_t)vmta << 32 | cn->source) == MAP_NONE)
+			cn->retired = 1;
+	}
+	map_clear(&has);
+}
+
 void
 core_reconfigure_in(struct core *c, const struct core_now *now, const struct core_world *w,
 		    const uint32_t *source_map)
@@ -144,7 +164,18 @@ core_reconfigure_in(struct core *c, const struct core_now *now, const struct cor
 
 		q->vmta = sources_vmta(c, slice_of(q->name, q->name_len));
 	}
+	retire_strangers(c, w);
 	core_settings_changed(c, now);
+}
+
+void
+core_routes_void(struct core *c, const struct core_now *now)
+{
+	core_clock(c, now);
+	for (uint32_t i = 0; i < c->n_queues; i++) {
+		if (c->queues[i].active)
+			c->queues[i].active->route_expires = c->now.boot_us;
+	}
 }
 
 /* Running ------------------------------------------------------------------------------------ */

@@ -290,9 +290,13 @@ const uint8_t *core_claim_bits(const struct core *c, uint32_t entry);
 /* At start: what was attempted before and still counts, in order of the stamps (of this boot). */
 void core_charge(struct core *c, const struct core_now *now, uint32_t queue, uint64_t stamp_boot_us,
 		 uint32_t rcpts, uint32_t connects);
+/* What is known of routes is old (another name server): each is asked for anew before the next connection. */
+void core_routes_void(struct core *c, const struct core_now *now);
 /* Another configuration in place of `old` (the workers stay as many): settings, virtual MTAs, source IPs. What source IPs
  * are called by number changes; connections on those that are gone, or that now live elsewhere, end with their message. */
 void core_reconfigure(struct core *c, const struct core_now *now, const struct conf *old, const struct conf *conf);
+/* What the source IPs of `old` are called in `conf`: by old number the new one, or CORE_NONE. The caller frees. */
+uint32_t *core_source_map(const struct conf *old, const struct conf *conf);
 /* The same; source_map[old number] is the new number or CORE_NONE. */
 void core_reconfigure_in(struct core *c, const struct core_now *now, const struct core_world *w,
 			 const uint32_t *source_map);

@@ -25,14 +25,12 @@ core_new(const struct core_ops *ops, void *ctx, const struct conf *conf, uint64_
 	return core_new_in(ops, ctx, &w, next_lease);
 }
 
-void
-core_reconfigure(struct core *c, const struct core_now *now, const struct conf *old,
-		 const struct conf *conf)
+uint32_t *
+core_source_map(const struct conf *old, const struct conf *conf)
 {
 	const struct conf_source_ip *was, *is;
 	size_t n_was = conf_source_ips(old, &was), n_is = conf_source_ips(conf, &is);
 	uint32_t *map = mem_calloc(n_was, sizeof(*map));
-	struct core_world w = world_of(conf);
 
 	for (size_t i = 1; i < n_was; i++) {
 		map[i] = CORE_NONE;
@@ -41,6 +39,16 @@ core_reconfigure(struct core *c, const struct core_now *now, const struct conf *
 				map[i] = k;
 		}
 	}
+	return map;
+}
+
+void
+core_reconfigure(struct core *c, const struct core_now *now, const struct conf *old,
+		 const struct conf *conf)
+{
+	uint32_t *map = core_source_map(old, conf);
+	struct core_world w = world_of(conf);
+
 	core_reconfigure_in(c, now, &w, map);
 	mem_free(map);
 }

@@ -66,6 +66,31 @@ set_rate(struct rate **r, const struct conf_rate *limit, uint64_t now)
 		rate_change(r, limit->n, limit->window_us < 1000 ? 1000 : limit->window_us, now);
 }
 
+/* Never 0. */
+static uint64_t
+route_key(const struct conf_queue *s)
+{
+	uint64_t h = 14695981039346656037ull ^ s->default_smtp_port;
+
+	for (const char *p = s->smtp_hosts; p && *p; p++)
+		h = (h ^ (unsigned char)*p) * 1099511628211ull;
+	h = (h ^ (s->smtp_hosts ? 1u : 0u)) * 1099511628211ull;
+	return h ? h : 1;
+}
+
+/* Other hosts than before a reload: the route is void, and with it the connections. */
+static void
+note_route_key(struct active *a)
+{
+	uint64_t key = route_key(a->settings);
+
+	if (a->route_key && a->route_key != key) {
+		targets_forget(a);
+		a->dead_until = 0;
+	}
+	a->route_key = key;
+}
+
 const struct conf_queue *
 pump_settings(struct core *c, uint32_t qi)
 {
@@ -76,6 +101,7 @@ pump_settings(struct core *c, uint32_t qi)
 		return a->settings;
 	a->settings = c->ops.settings(c->ctx, q->number, slice_of(q->name, q->name_len));
 	CHECK(a->settings);
+	note_route_key(a);
 	set_rate(&a->msg, &a->settings->max_msg_rate, c->now.boot_us);
 	set_rate(&a->connect, &a->settings->max_connect_rate, c->now.boot_us);
 	return a->settings;

@@ -177,6 +177,7 @@ struct active {
 	uint32_t route_slot;
 	uint64_t route_generation; /* 0: none */
 	uint64_t route_expires;
+	uint64_t route_key;  /* what smtp-hosts and port the route is for, as a hash; 0: not known yet */
 	uint64_t asked_at;   /* 0: no lookup under way */
 	uint64_t dead_until; /* the domain cannot get mail: so said the DNS, and for so long */
 	struct core_target *targets;
@@ -213,7 +214,7 @@ struct conn {
 	uint16_t target;
 	uint8_t worker;
 	uint8_t state : 7;
-	uint8_t retired : 1; /* its source IP is not to be used there any more */
+	uint8_t retired : 1; /* its source IP is not to be used there any more, or not for its queue */
 };
 
 struct claim {

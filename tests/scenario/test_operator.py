@@ -357,7 +357,7 @@ def test_life_of_a_daemon(folder):
         second = run(SLUICED, "-c", "sluice.conf", cwd=folder)
         assert second.returncode == 1 and "in use by another sluiced" in second.stderr
         os.kill(pid, signal.SIGHUP)
-        harness.wait_for(lambda: "reload is not supported yet" in log_of(folder), 5)
+        harness.wait_for(lambda: "reload=done generation=2" in log_of(folder), 10)
         assert run(*sluice, "show", "status", cwd=folder).returncode == 0
         # An error in the file does not keep the operator out, as long as `run` can be read.
         with open(os.path.join(folder, "sluice.conf")) as f:

@@ -37,7 +37,11 @@ close_pair(int fds[2])
 static void
 test_messages(void **state)
 {
-	struct control_message m = { CONTROL_PEER_GONE, ROLE_WORKER, 3, 9 }, got;
+	struct control_message m = { .kind = CONTROL_PEER_GONE,
+				     .role = ROLE_WORKER,
+				     .slot = 3,
+				     .generation = 9 },
+			       got;
 	struct control_message ready = { .kind = CONTROL_READY };
 	struct channel_fds fds;
 	int line[2];
@@ -65,7 +69,11 @@ test_messages(void **state)
 static void
 test_descriptors(void **state)
 {
-	struct control_message m = { CONTROL_CHANNEL, ROLE_SCHEDULER, 0, 1 }, got;
+	struct control_message m = { .kind = CONTROL_CHANNEL,
+				     .role = ROLE_SCHEDULER,
+				     .slot = 0,
+				     .generation = 1 },
+			       got;
 	struct channel_fds fds, theirs;
 	unsigned before = open_fds();
 	int line[2];
@@ -156,7 +164,9 @@ test_refused(void **state)
 static void
 test_full(void **state)
 {
-	struct control_message m = { CONTROL_PEER_GONE, ROLE_WORKER, 0, 1 };
+	struct control_message m = {
+		.kind = CONTROL_PEER_GONE, .role = ROLE_WORKER, .slot = 0, .generation = 1
+	};
 	unsigned sent = 0;
 	int line[2], rc;
 

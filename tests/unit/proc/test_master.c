@@ -43,6 +43,10 @@ enum conduct {
 	HANGS_IN_DRAIN,  /* and turns its loop no more */
 	ASKS_TO_STOP,    /* 200 ms after it was ready */
 	SILENT,          /* no heartbeat after the first */
+	REFUSES,         /* every other configuration */
+	SLOW_TO_PREPARE, /* longer than the master waits */
+	DIES_PREPARING,  /* the first time */
+	DIES_COMMITTING, /* the first time */
 };
 
 struct seat {
@@ -52,6 +56,7 @@ struct seat {
 	_Atomic unsigned last_generation; /* of the peer of the last channel */
 	_Atomic uint64_t started_us[8];
 	_Atomic unsigned bad;
+	_Atomic unsigned prepares, commits, drops, works_by; /* generation that is in force there */
 };
 
 static struct board {
@@ -155,6 +160,38 @@ on_drain(void *arg)
 		proc_done(self.p);
 }
 
+static const char *
+on_prepare(void *arg, const struct conf *conf, uint64_t generation)
+{
+	(void)arg;
+	if (conf_global(conf)->workers != 2 || generation <= self.seat->works_by)
+		self.seat->bad++;
+	if (self.seat->prepares++ == 0 && self.seat->conduct == DIES_PREPARING)
+		_exit(8);
+	if (self.seat->conduct == SLOW_TO_PREPARE)
+		usleep(700000);
+	return self.seat->conduct == REFUSES ? "not to my taste" : NULL;
+}
+
+static void
+on_commit(void *arg, const struct conf *conf, const struct conf *old)
+{
+	(void)arg;
+	if (self.seat->commits++ == 0 && self.seat->conduct == DIES_COMMITTING)
+		_exit(9);
+	if (conf != proc_conf(self.p) || old == conf ||
+	    proc_conf_of(self.p, self.seat->works_by) != old)
+		self.seat->bad++;
+	self.seat->works_by = (unsigned)self.h->conf_generation;
+}
+
+static void
+on_drop(void *arg)
+{
+	(void)arg;
+	self.seat->drops++;
+}
+
 static void
 on_timer(void *arg)
 {
@@ -192,7 +229,14 @@ check_heritage(const struct heritage *h)
 static int
 stand_in(struct heritage *h)
 {
-	static const struct proc_hooks hooks = { on_channel, on_peer_gone, on_drain };
+	static const struct proc_hooks hooks = {
+		.on_channel = on_channel,
+		.on_peer_gone = on_peer_gone,
+		.on_drain = on_drain,
+		.on_prepare = on_prepare,
+		.on_commit = on_commit,
+		.on_drop = on_drop,
+	};
 	struct seat *seat = &board->seats[h->role][h->slot];
 	struct stat_object *stat = NULL;
 	unsigned n = seat->starts;
@@ -210,6 +254,7 @@ stand_in(struct heritage *h)
 	if (self.p == NULL)
 		return 1;
 	check_heritage(h);
+	seat->works_by = (unsigned)h->conf_generation;
 	if (seat->conduct == SILENT) {
 		if (stat_create(&stat, conf_global(proc_conf(self.p))->run, STAT_WORKER, h->slot) !=
 		    0)
@@ -248,6 +293,8 @@ static struct master_times short_times = {
 	.all_ms = 2000,
 	.heartbeat_ms = 600,
 	.check_ms = 100,
+	.prepare_ms = 400,
+	.commit_ms = 400,
 	.quick_ms = 500,
 	.pause_ms = 500,
 };
@@ -511,12 +558,13 @@ test_starts_and_stops(void **state)
 	assert_true(exists("run/sluiced.pid"));
 	assert_true(exists("run/shm"));
 	kill(pid, SIGHUP);
+	await(&seat(ROLE_RECEIVER, 0)->works_by, 2, 5000, "reload");
 	fd = tcp(port, true);
 	assert_true(fd >= 0);
 	close(fd);
 	stop_well(pid);
 	assert_int_equal(tcp(port, true), -1);
-	assert_true(file_says("log", "reload is not supported yet"));
+	assert_true(file_says("log", "reload=done generation=2"));
 	/* Who brings mail stops first, who records it last. */
 	assert_true(seat(ROLE_RECEIVER, 0)->drained_as == 1);
 	assert_true(seat(ROLE_WORKER, 0)->drained_as < seat(ROLE_SCHEDULER, 0)->drained_as);
@@ -855,6 +903,163 @@ test_user(void **state)
 	assert_false(exists("run/sluiced.pid"));
 }
 
+/* Reload
+ * --------------------------------------------------------------------------------------------- */
+
+static void
+await_log(const char *what)
+{
+	uint64_t until = clock_boot_us() + 5000000;
+
+	while (!file_says("log", what)) {
+		if (clock_boot_us() > until)
+			fail_msg("not in the log: %s", what);
+		nap_ms(10);
+	}
+}
+
+static void
+await_all_work_by(unsigned generation)
+{
+	for (unsigned role = 0; role < ROLE_COUNT; role++)
+		await(&seat(role, 0)->works_by, generation, 5000, role_name(role));
+	await(&seat(ROLE_WORKER, 1)->works_by, generation, 5000, "worker 1");
+}
+
+static void
+test_reload(void **state)
+{
+	unsigned first = port;
+	pid_t pid;
+	int fd;
+
+	(void)state;
+	write_conf("a.conf", "spool");
+	pid = launch("a.conf", "-f");
+	await_all_ready();
+	/* Another port; `workers` stays what it is, and that is told. */
+	port = free_port();
+	extra = "workers2 = 1;";
+	write_conf("a.conf", "spool");
+	kill(pid, SIGHUP);
+	await_log("a.conf:9: unknown directive workers2");
+	await_log("reload=refused generation=1");
+	assert_int_equal(tcp(port, true), -1);
+	assert_int_equal(seat(ROLE_SCHEDULER, 0)->prepares, 0);
+	extra = "total-max-smtp-out = 7;";
+	write_conf("a.conf", "elsewhere");
+	kill(pid, SIGHUP);
+	await_all_work_by(2);
+	await_log("reload=done generation=2");
+	assert_true(file_says("log", "a.conf:2: warning: spool: "));
+	fd = tcp(port, true);
+	assert_true(fd >= 0);
+	close(fd);
+	/* The stand-in keeps the old socket open and lets nobody in; its SYNs go nowhere. */
+	kill(seat(ROLE_RECEIVER, 0)->pid, SIGKILL);
+	await(&seat(ROLE_RECEIVER, 0)->starts, 2, 5000, "receiver again");
+	assert_int_equal(tcp(first, true), -1);
+	await(&seat(ROLE_RECEIVER, 0)->readies, 2, 5000, "receiver ready");
+	assert_int_equal(seat(ROLE_RECEIVER, 0)->works_by, 2);
+	fd = tcp(port, true);
+	assert_true(fd >= 0);
+	close(fd);
+	assert_nothing_bad();
+	stop_well(pid);
+}
+
+/* Whoever it is: nobody works by what one refuses, and the next one is everybody's. */
+static void
+refused_by(enum role role, unsigned slot, enum conduct conduct, const char *says)
+{
+	pid_t pid;
+
+	write_conf("a.conf", "spool");
+	seat(role, slot)->conduct = conduct;
+	pid = launch("a.conf", "-f");
+	await_all_ready();
+	kill(pid, SIGHUP);
+	await_log(says);
+	await_log("reload=refused generation=1");
+	for (unsigned r = 0; r < ROLE_COUNT; r++)
+		assert_int_equal(seat(r, 0)->commits, 0);
+	seat(role, slot)->conduct = WELL;
+	nap_ms(500); /* the slow one comes to its senses */
+	kill(pid, SIGHUP);
+	await_all_work_by(3);
+	assert_int_equal(seat(ROLE_RESOLVER, 0)->drops, 1);
+	assert_int_equal(seat(role, slot)->starts, 1);
+	assert_nothing_bad();
+	stop_well(pid);
+}
+
+static void
+test_refused(void **state)
+{
+	(void)state;
+	refused_by(ROLE_RECEIVER, 0, REFUSES, "receiver 0: not to my taste");
+}
+
+static void
+test_too_late(void **state)
+{
+	(void)state;
+	refused_by(ROLE_WORKER, 1, SLOW_TO_PREPARE, "did not answer in time");
+}
+
+/* Who dies in the middle comes back with what the others work by. */
+static void
+dies_in_reload(enum role role, enum conduct conduct)
+{
+	pid_t pid;
+
+	write_conf("a.conf", "spool");
+	seat(role, 0)->conduct = conduct;
+	pid = launch("a.conf", "-f");
+	await_all_ready();
+	kill(pid, SIGHUP);
+	await(&seat(role, 0)->starts, 2, 5000, "second life");
+	await_all_work_by(2);
+	await_log("reload=done generation=2");
+	assert_nothing_bad();
+	stop_well(pid);
+}
+
+static void
+test_death_preparing(void **state)
+{
+	(void)state;
+	dies_in_reload(ROLE_WORKER, DIES_PREPARING);
+}
+
+static void
+test_death_committing(void **state)
+{
+	(void)state;
+	dies_in_reload(ROLE_SCHEDULER, DIES_COMMITTING);
+}
+
+static void
+test_log_is_reopened(void **state)
+{
+	char from[128], to[128];
+	pid_t pid;
+
+	(void)state;
+	write_conf("a.conf", "spool");
+	pid = launch("a.conf", "-f");
+	await_all_ready();
+	snprintf(from, sizeof from, "%s/log", dir);
+	snprintf(to, sizeof to, "%s/log.1", dir);
+	assert_int_equal(rename(from, to), 0);
+	kill(pid, SIGUSR1);
+	await_log("log=reopened");
+	stop_well(pid);
+	assert_true(file_says("log", "stopped took_ms"));
+	assert_true(file_says("log", "draining")); /* a child's line */
+	assert_false(file_says("log.1", "draining"));
+}
+
 int
 main(void)
 {
@@ -874,6 +1079,12 @@ main(void)
 		TEST(test_hung_worker),
 		TEST(test_notify),
 		TEST(test_user),
+		TEST(test_reload),
+		TEST(test_refused),
+		TEST(test_too_late),
+		TEST(test_death_preparing),
+		TEST(test_death_committing),
+		TEST(test_log_is_reopened),
 	};
 
 	board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,

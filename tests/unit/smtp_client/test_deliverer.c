@@ -231,7 +231,9 @@ static void
 attach(void)
 {
 	struct channel_fds fds, mine;
-	struct control_message m = { CONTROL_CHANNEL, ROLE_SCHEDULER, 0, 1 };
+	struct control_message m = {
+		.kind = CONTROL_CHANNEL, .role = ROLE_SCHEDULER, .slot = 0, .generation = 1
+	};
 
 	assert_int_equal(channel_create(&fds), 0);
 	mine = (struct channel_fds){ dup(fds.memfd), dup(fds.wake_scheduler), dup(fds.wake_other) };
@@ -820,7 +822,9 @@ test_damaged(void **state)
 static void
 test_scheduler_restart(void **state)
 {
-	struct control_message gone = { CONTROL_PEER_GONE, ROLE_SCHEDULER, 0, 1 };
+	struct control_message gone = {
+		.kind = CONTROL_PEER_GONE, .role = ROLE_SCHEDULER, .slot = 0, .generation = 1
+	};
 	uint64_t at = put_record(SLICE_LIT("x\r\n"), 0, 11);
 	const struct told *told;
 	uint64_t lease;
@@ -877,7 +881,9 @@ test_scheduler_restart(void **state)
 static void
 test_drain(void **state)
 {
-	struct control_message drain = { CONTROL_DRAIN, ROLE_MASTER, 0, 0 };
+	struct control_message drain = {
+		.kind = CONTROL_DRAIN, .role = ROLE_MASTER, .slot = 0, .generation = 0
+	};
 	uint64_t at = put_record(SLICE_LIT("x\r\n"), 0, 11);
 	int status = 0;
 
