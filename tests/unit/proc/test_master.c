@@ -822,6 +822,8 @@ test_notify(void **state)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	char text[256] = "", name[64];
+	unsigned long long said_us;
+	struct timespec now;
 	ssize_t n;
 	pid_t pid;
 	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -841,6 +843,16 @@ test_notify(void **state)
 	n = recv(fd, text, sizeof text - 1, 0);
 	assert_true(n > 0 && strstr(text, "READY=1\n") == text);
 	assert_int_equal(atoi(strstr(text, "MAINPID=") + 8), pid);
+	kill(pid, SIGHUP);
+	n = recv(fd, text, sizeof text - 1, 0);
+	assert_true(n > 0);
+	text[n] = '\0';
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	assert_int_equal(sscanf(text, "RELOADING=1\nMONOTONIC_USEC=%llu", &said_us), 1);
+	assert_in_range(now.tv_sec * 1000000ll + now.tv_nsec / 1000 - (long long)said_us, 0,
+			5000000);
+	n = recv(fd, text, sizeof text - 1, 0);
+	assert_true(n > 0 && strstr(text, "READY=1\n") == text);
 	stop_well(pid);
 	n = recv(fd, text, sizeof text - 1, 0);
 	assert_true(n > 0);
