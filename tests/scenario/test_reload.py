@@ -27,7 +27,7 @@ def test_fifty_reloads(folder, seed):
     passed(report)
     assert sum(report["reloads"].values()) == 50
     assert set(report["reloads"]) == {"broken_" + k for k in reloads.BROKEN} | {"acct", "listener", "max_smtp_out", "pool", "retry",
-                                                                              "route", "rule", "vmta"}
+                                                                              "route", "rule", "source", "vmta"}
 
 
 def test_five_graceful_restarts(folder, seed):

@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -22,7 +23,7 @@ import crash  # noqa: E402
 import harness  # noqa: E402
 import ledger  # noqa: E402
 
-SCRIPT = """providers = ( { name = "provider"; listen = [ "127.0.0.1:%d" ];
+SCRIPT = """providers = ( { name = "provider"; listen = [ "%(ip)s:%(a)d" ];
   features = [ "PIPELINING", "8BITMIME", "SIZE 52428800" ]; delay-ms = { dot = 3; };
   rules = ( { stage = "rcpt"; percent = 1.0; sticky = true; reply = "550 5.1.1 no such user"; },
             { stage = "rcpt"; percent = 2.0; first-attempts = 1; reply = "450 4.2.1 try later"; } ); } );
@@ -35,9 +36,13 @@ class Scene:
     def __init__(self, folder, seed, sessions=60, variant="release", script=SCRIPT, ports=None, load=("--reconnect", "--insist"), **more):
         self.folder, self.seed, self.sessions, self.variant = folder, seed, sessions, variant
         self.vmtas = more.get("vmtas", "")
-        self.sink_port = ports["a"] if ports else harness.free_port()
-        self.sink = harness.Sink(folder, script=script % (ports or self.sink_port), variant=variant)
-        self.sluice = harness.Sluice(folder, **{"sink_port": self.sink_port, "workers": 2, "receivers": 2, "variant": variant, **more})
+        # An address of its own: a port of 127.0.0.1 may have been another test's a moment ago, whose mail still comes there.
+        ip = f"127.{os.getpid() % 200 + 20}.{os.getpid() // 200 % 250}.{random.randint(1, 250)}"
+        self.ports = {**(ports or {"a": harness.free_port(ip)}), "ip": ip}
+        self.sink = harness.Sink(folder, script=script % self.ports, variant=variant)
+        hosts = (f'domains = ( {{ name = "*"; smtp-hosts = "[{ip}]:{self.ports["a"]}"; retry-after = "1s,2s"; '
+                 'retry-recipients-after = "1s"; } );')
+        self.sluice = harness.Sluice(folder, **{"domains": hosts, "workers": 2, "receivers": 2, "variant": variant, **more})
         self.load_args, self.load = load, None
 
     def __enter__(self):
@@ -164,14 +169,49 @@ class Session:
         self.socket.close()
 
 
-TWO_SINKS = """providers = ( { name = "a"; listen = [ "127.0.0.1:%(a)d" ]; delay-ms = { dot = 2; }; },
-  { name = "b"; listen = [ "127.0.0.1:%(b)d" ]; },
-  { name = "slow"; listen = [ "127.0.0.1:%(slow)d" ]; delay-ms = { dot = 60; }; } );
+TWO_SINKS = """providers = ( { name = "a"; listen = [ "%(ip)s:%(a)d" ]; delay-ms = { dot = 2; }; },
+  { name = "b"; listen = [ "%(ip)s:%(b)d" ]; },
+  { name = "slow"; listen = [ "%(ip)s:%(slow)d" ]; delay-ms = { dot = 60; }; } );
 """
 LOAD_VMTAS = {"m1": "127.0.1.1", "m2": "127.0.1.2", "m3": "127.0.1.3"}
 GENERATION_AT = 72  # in struct stat_header
 BROKEN = ("unknown", "syntax", "listener", "reference", "include", "rate", "log", "type", "range", "twice")
 RETRIES = (400, 900, 1700, 2600, 3500)
+
+
+class Knocker:
+    """Connects to a port again and again; each that the kernel calls connected has to be greeted."""
+
+    def __init__(self, port):
+        self.port, self.greeted, self.failed, self.refused = port, 0, [], threading.Event()
+        self.threads = [threading.Thread(target=self.knock, daemon=True) for _ in range(4)]
+        for t in self.threads:
+            t.start()
+
+    def knock(self):
+        while not self.refused.is_set():
+            try:
+                s = socket.create_connection(("127.0.0.1", self.port), 5)
+            except ConnectionRefusedError:
+                self.refused.set()
+                return
+            except OSError:
+                continue  # a SYN that went nowhere
+            with s:
+                try:
+                    s.settimeout(10)
+                    if s.recv(4) == b"220 ":
+                        self.greeted += 1
+                        continue
+                    self.failed.append("closed")
+                except OSError as e:
+                    self.failed.append(repr(e))
+
+    def check(self):
+        assert self.refused.wait(20), "the removed listener does not refuse"
+        for t in self.threads:
+            t.join(20)
+        assert self.greeted > 0 and not self.failed, (self.greeted, self.failed)
 
 
 class Settings:
@@ -181,7 +221,7 @@ class Settings:
         self.rng, self.folder, self.ports, self.base = rng, folder, ports, base
         self.extra_path = os.path.join(folder, "extra.conf")
         self.listener = None
-        self.vmtas = dict(LOAD_VMTAS)
+        self.vmtas = {**LOAD_VMTAS, "keep1": "127.0.3.1", "keep2": "127.0.3.2", "moves": "127.0.3.1"}
         self.pool = ["m1", "m2"]
         self.out, self.retry, self.route, self.relay, self.acct, self.made = 3, 400, "a", True, None, 0
 
@@ -203,10 +243,10 @@ class Settings:
     def extra(self):
         return "\n".join([
             'domains = (',
-            f'  {{ name = "narrow.example"; smtp-hosts = "[127.0.0.1]:{self.ports["slow"]}";',
+            f'  {{ name = "narrow.example"; smtp-hosts = "[{self.ports["ip"]}]:{self.ports["slow"]}";',
             f'    max-smtp-out = {self.out}; }},',
-            f'  {{ name = "route.example"; smtp-hosts = "[127.0.0.1]:{self.ports[self.route]}"; }},',
-            f'  {{ name = "dead.example"; smtp-hosts = "[127.0.0.1]:{self.ports["dead"]}";',
+            f'  {{ name = "route.example"; smtp-hosts = "[{self.ports["ip"]}]:{self.ports[self.route]}"; }},',
+            f'  {{ name = "dead.example"; smtp-hosts = "[{self.ports["ip"]}]:{self.ports["dead"]}";',
             f'    retry-after = "{self.retry}s"; }} );', ''])
 
 
@@ -275,18 +315,10 @@ class Reloads:
         port, s.listener = s.listener, None
         assert self.old.begin(self.rcpt("d2.example")).startswith("250")
 
-        def refused():
-            "the removed listener refuses"
-            try:
-                socket.create_connection(("127.0.0.1", port), 5).close()
-                return False
-            except ConnectionRefusedError:
-                return True
-            except OSError:
-                return False
+        knocker = Knocker(port)
 
         def check_gone():
-            harness.wait_for(refused, 20, 0.2)
+            knocker.check()
             assert self.old.end().startswith("250")  # begun before, ended after
             self.old.send(self.rcpt("d3.example"))
             self.old.close()
@@ -304,6 +336,20 @@ class Reloads:
             rcpt = self.rcpt("d4.example")
             self.idle.send(rcpt, name)
             assert self.taken(rcpt).client.startswith(ip + ":"), (self.taken(rcpt), ip)
+        return check
+
+    def change_source(self):
+        """Both addresses stay in use, but this virtual MTA has the other one now, and its idle connection the old one."""
+        s = self.settings
+        rcpt = self.rcpt("d9.example")
+        self.idle.send(rcpt, "moves")
+        assert self.taken(rcpt).client.startswith(s.vmtas["moves"] + ":")
+        s.vmtas["moves"] = "127.0.3.2" if s.vmtas["moves"] == "127.0.3.1" else "127.0.3.1"
+
+        def check():
+            rcpt = self.rcpt("d9.example")
+            self.idle.send(rcpt, "moves")
+            assert self.taken(rcpt).client.startswith(s.vmtas["moves"] + ":")
         return check
 
     def change_pool(self):
@@ -367,9 +413,15 @@ class Reloads:
 
     def change_rule(self):
         s = self.settings
+        begun = s.relay
+        if begun:
+            assert self.ruled.begin(self.rcpt("d6.example")).startswith("250")
         s.relay = not s.relay
 
         def check():
+            if begun:  # what was begun under the old rules ends under them
+                assert self.ruled.say(f"RCPT TO:<{self.rcpt('d6.example')}>").startswith("250")
+                assert self.ruled.end().startswith("250")
             reply = self.ruled.begin(self.rcpt("d6.example"))
             assert reply.startswith("250" if s.relay else "550 5.7.1"), reply
             assert self.ruled.say("RSET").startswith("250")
@@ -414,7 +466,7 @@ class Reloads:
         if kind == "reference":
             extra += 'virtual-mta-pools = ( { name = "other"; virtual-mtas = [ "nowhere" ]; } );\n'
             return text, extra, s.extra_path, line, "nowhere"
-        extra += f'smtp-listeners = ( {{ address = "127.0.0.1:{self.ports["a"]}"; }} );\n'
+        extra += f'smtp-listeners = ( {{ address = "{self.ports["ip"]}:{self.ports["a"]}"; }} );\n'
         return text, extra, s.extra_path, line, "cannot listen"
 
     def bad(self, kind):
@@ -435,6 +487,7 @@ class Reloads:
         self.counts["broken_" + kind] = self.counts.get("broken_" + kind, 0) + 1
 
     def run(self, n):
+        before = {pid: descriptors(pid) for pid in [self.sluice.master_pid(), *self.sluice.pids()]}
         self.idle = Session(self.sluice.port)
         self.ruled = Session(self.sluice.port, "127.0.0.77")
         changes = [x[len("change_"):] for x in dir(self) if x.startswith("change_")]
@@ -452,6 +505,20 @@ class Reloads:
         self.ruled.close()
         if self.old is not None and self.settings.listener is not None:
             self.old.close()
+
+        def kept():
+            "no process holds on to descriptors"
+            return all(descriptors(pid) <= n + 12 for pid, n in before.items() if comm_is(pid, "receiver") or comm_is(pid, "worker")) and \
+                all(descriptors(pid) <= n + 3 for pid, n in before.items() if not comm_is(pid, "receiver") and not comm_is(pid, "worker"))
+        harness.wait_for(kept, 10, 0.2)
+
+
+def descriptors(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def comm_is(pid, word):
+    return word in harness.comm_of(pid)
 
 
 def sources_kept(sluice, vmtas):
@@ -475,7 +542,7 @@ def reloads(seed, n, folder, out=print, sessions=40, variant="release", rate=400
                    f'{{ name = "{v}"; smtp-source-hosts = ( {{ ip = "{ip}"; }} ); }}' for v, ip in LOAD_VMTAS.items())) as s:
         s.sluice.text = s.sluice.text.replace(s.vmtas, "")
         s.begin()
-        r = Reloads(s, rng, ports)
+        r = Reloads(s, rng, s.ports)
         r.run(n)
         s.more()
         s.sluice.sluice("delete", "--queue=dead.example/{default}")
