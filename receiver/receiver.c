@@ -12,7 +12,7 @@
 #include "shm/stat.h"
 
 #define SWEEP_US      1000000u
-#define DRAIN_US      5000000u /* running transactions have this long, then they hear 421 */
+#define DRAIN_US      4000000u /* running transactions have this long, then they hear 421 */
 #define DRAIN_LAST_US 2000000u /* and messages on their way to the disk this much longer */
 #define FDS_KEPT      64       /* for everything that is not a client */
 

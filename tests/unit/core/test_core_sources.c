@@ -414,6 +414,65 @@ reload(void **state)
 	assert_int_equal(opens_from(5, 0, -1), 0);
 }
 
+/* IP 2 goes from "even" to "one": it is still there, its connections of "even" are of no more use.
+ */
+static void
+source_leaves_vmta(void **state)
+{
+	static const struct conf_vmta_source one[] = { { 1, "n", 1 } }, two[] = { { 2, "n", 1 } };
+	static const struct conf_vmta vmtas[] = { { "{default}", 1, fx_default },
+						  { "even", 1, one },
+						  { "one", 1, two } };
+	struct core_world w = { 2, 7, 3, 3, vmtas };
+	static const uint32_t map[] = { 0, 1, 2 };
+
+	(void)state;
+	fx_begin();
+	fx.settings[1].connection_idle_timeout_us = HOUR;
+	connected(1, 2, 1);
+	settle(0, EVENT_DELIVERED);
+	settle(1, EVENT_DELIVERED);
+	run();
+	assert_int_equal(fx.n_closes, 0);
+	core_reconfigure_in(fx.core, &fx.now, &w, map);
+	run();
+	core_check(fx.core);
+	assert_int_equal(fx.n_closes, 1);
+	for (size_t i = 0; i < fx.n_opens; i++)
+		assert_true((fx.opens[i].connection == fx.closes[0]) ==
+			    (fx.opens[i].source_ip == 2));
+}
+
+/* Other smtp-hosts: the route is void, the idle connection goes, what comes is for the new route.
+ */
+static void
+other_hosts(void **state)
+{
+	unsigned asks;
+
+	(void)state;
+	fx_begin();
+	fx.settings[0].connection_idle_timeout_us = HOUR;
+	fx.settings[0].smtp_hosts = "a.example";
+	connected(0, 1, 1);
+	settle(0, EVENT_DELIVERED);
+	run();
+	core_settings_changed(fx.core, &fx.now); /* to the same values */
+	run();
+	assert_int_equal(fx.n_closes, 0);
+	asks = fx.n_asks;
+	fx.settings[0].smtp_hosts = "b.example";
+	core_settings_changed(fx.core, &fx.now);
+	mails(0, 1);
+	run();
+	core_check(fx.core);
+	assert_int_equal(fx.n_closes, 1);
+	assert_int_equal(fx.n_asks, asks + 1);
+	assert_int_equal(fx.n_opens, 1);
+	route(0, 1);
+	assert_int_equal(fx.n_opens, 2);
+}
+
 int
 main(void)
 {
@@ -433,6 +492,8 @@ main(void)
 		cmocka_unit_test(leases_of_the_dead),
 		cmocka_unit_test(adoption),
 		cmocka_unit_test(reload),
+		cmocka_unit_test(source_leaves_vmta),
+		cmocka_unit_test(other_hosts),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, fx_end);
