@@ -14,6 +14,35 @@
 
 #define NUMBERS_MAX 1000000 /* files of one day */
 
+/* The configuration has changed since the file was begun: other columns, or lines of another
+ * format. */
+static bool
+has_other_layout(const struct acct_file *f)
+{
+	struct buf ours = { 0 }, theirs = { 0 };
+	int fd = f->bytes > 0 ? open(f->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
+	bool other = false;
+	size_t most;
+	ssize_t n;
+
+	if (fd < 0)
+		return false;
+	if (f->layout.json)
+		buf_putc(&ours, '{');
+	else
+		acct_put_header(&ours, &f->layout);
+	most = f->bytes < ours.len ? (size_t)f->bytes : ours.len;
+	n = pread(fd, buf_room(&theirs, most), most, 0);
+	if (n > 0) {
+		buf_added(&theirs, (size_t)n);
+		other = !slice_eq(buf_slice(&ours), buf_slice(&theirs));
+	}
+	close(fd);
+	buf_clear(&ours);
+	buf_clear(&theirs);
+	return other;
+}
+
 void
 acct_file_init(struct acct_file *f, const struct conf_acct_file *conf,
 	       const unsigned char instance[16], const struct cursor_file *was)
@@ -31,6 +60,7 @@ acct_file_init(struct acct_file *f, const struct conf_acct_file *conf,
 	str_copy(f->finished, sizeof f->finished, slice_str(was->finished));
 	f->bytes = was->bytes;
 	f->opened_wall_us = was->opened_wall_us;
+	f->other_layout = has_other_layout(f);
 }
 
 void
@@ -61,7 +91,8 @@ acct_file_wants_next(struct acct_file *f, bool rotate, uint64_t wall_us)
 
 	if (f->unnamed)
 		return false;
-	if (f->path[0] == '\0' || f->bytes >= f->conf->max_size_bytes || (rotate && has_rows))
+	if (f->path[0] == '\0' || f->other_layout || f->bytes >= f->conf->max_size_bytes ||
+	    (rotate && has_rows))
 		return true;
 	if (f->conf->move_to != NULL && has_rows &&
 	    wall_us >= f->opened_wall_us + f->conf->move_interval_us)
@@ -123,6 +154,7 @@ acct_file_next(struct acct_file *f, uint64_t wall_us)
 		f->bytes = 0;
 		f->opened_wall_us = wall_us;
 		f->dirty = false;
+		f->other_layout = false;
 		f->unnamed = true;
 		return 0;
 	}

@@ -28,6 +28,7 @@ struct acct_file {
 	uint64_t opened_wall_us;
 	struct buf pending; /* rows not written yet */
 	bool dirty;         /* written since the last sync */
+	bool other_layout;  /* it was begun with other columns: nothing more goes into it */
 	bool unnamed;       /* path was chosen since the last cursor: not to be made yet */
 };
 
@@ -36,8 +37,8 @@ void acct_file_init(struct acct_file *f, const struct conf_acct_file *conf,
 		    const unsigned char instance[16], const struct cursor_file *was);
 void acct_file_close(struct acct_file *f);
 
-/* Needs a next file: none yet, full, too old, taken away by others, or `rotate` and it holds
- * records. */
+/* Needs a next file: none yet, of another layout, full, too old, taken away by others, or `rotate`
+ * and it holds records. */
 bool acct_file_wants_next(struct acct_file *f, bool rotate, uint64_t wall_us);
 /* Chooses the name of the next file, in the directory of this one's path. 0 or -E_*. */
 int acct_file_next(struct acct_file *f, uint64_t wall_us);

@@ -419,6 +419,7 @@ control_show_status(struct request *r)
 	json_key_time(j, "startTime", s->started_wall_us);
 	json_key_u64(j, "uptimeSeconds", (now - s->started_wall_us) / 1000000u);
 	json_key_bool(j, "draining", s->draining);
+	json_key_u64(j, "configurationGeneration", proc_heritage(s->proc)->conf_generation);
 	json_key_u64(j, "queues", t.queues_with_mail);
 	json_key_u64(j, "totalRcp", t.queued_rcpts);
 	json_key_u64(j, "totalKb", t.queued_kbytes);

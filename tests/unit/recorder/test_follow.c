@@ -417,6 +417,32 @@ damaged_cursor(void **state)
 	follow_close(&f);
 }
 
+/* Receptions are wanted, too: they bring columns, and these a file of their own. */
+static void
+other_columns(void **state)
+{
+	struct fixture *x = *state;
+
+	open_follow(x);
+	log_events(x, 10);
+	run_all(x, WALL);
+	assert_int_equal(follow_checkpoint(x->f, WALL), 0);
+	open_follow(x); /* the same: it goes on */
+	log_events(x, 10);
+	run_all(x, WALL);
+	assert_int_equal(follow_checkpoint(x->f, WALL), 0);
+	assert_int_equal(check_all(x), 1);
+	x->files[0].r = true;
+	open_follow(x);
+	log_events(x, 10);
+	run_all(x, WALL);
+	assert_int_equal(check_all(x), 2);
+	open_follow(x); /* as after a crash */
+	run_all(x, WALL);
+	assert_int_equal(follow_checkpoint(x->f, WALL), 0);
+	assert_int_equal(check_all(x), 2);
+}
+
 int
 main(void)
 {
@@ -425,6 +451,7 @@ main(void)
 		TEST(all_of_it_once), TEST(killed),         TEST(no_room),
 		TEST(no_directory),   TEST(taken_away),     TEST(asked_to_rotate),
 		TEST(names_in_use),   TEST(damaged_cursor),
+		TEST(other_columns),
 	};
 
 	log_threshold(0);
