@@ -597,6 +597,20 @@ children_unprepared(const struct children *c, unsigned roles, uint64_t generatio
 	return n;
 }
 
+bool
+children_find_unprepared(const struct children *c, uint64_t generation, enum role *role,
+			 unsigned *slot)
+{
+	for (unsigned i = 0; i < c->n; i++) {
+		if (!lives(&c->list[i]) || c->list[i].prepared >= generation)
+			continue;
+		*role = c->list[i].role;
+		*slot = c->list[i].slot;
+		return true;
+	}
+	return false;
+}
+
 unsigned
 children_uncommitted(const struct children *c, unsigned roles, uint64_t generation)
 {

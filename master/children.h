@@ -56,6 +56,9 @@ void children_prepare(struct children *c, const struct instance_next *next);
 /* How many of the roles in the mask live and have not said that they are prepared for, or work by,
  * `generation`. */
 unsigned children_unprepared(const struct children *c, unsigned roles, uint64_t generation);
+/* One of those that are not prepared; false: there is none. */
+bool children_find_unprepared(const struct children *c, uint64_t generation, enum role *role,
+			      unsigned *slot);
 unsigned children_uncommitted(const struct children *c, unsigned roles, uint64_t generation);
 /* After instance_commit(): it is in force. */
 void children_commit(struct children *c, unsigned roles, uint64_t generation);

@@ -76,9 +76,10 @@ begin_stop(struct master *m, const char *because)
 static void
 on_ready(void *arg)
 {
+	struct master *m = arg;
 	char text[64];
 
-	(void)arg;
+	m->reload.started = true;
 	log_info("ready");
 	snprintf(text, sizeof text, "READY=1\nMAINPID=%d", (int)getpid());
 	notify_send(text);

@@ -84,16 +84,20 @@ static void
 finish(struct reload *r, bool good, const char *message)
 {
 	unsigned took_ms = (unsigned)((clock_boot_us() - r->began_boot_us) / 1000);
-	char status[300];
+	char status[300], escaped[1000];
 
 	r->state = RELOAD_IDLE;
 	timer_stop(&r->timer);
 	log_report(r, good);
-	log_line(good ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR,
-		 "reload=%s generation=%llu took_ms=%u %s%s%s", good ? "done" : "refused",
-		 (unsigned long long)r->in->conf_generation, took_ms, good ? "" : "because=\"",
-		 good ? "" : message, good ? "" : "\"");
-	if (!r->closed) {
+	if (good)
+		log_info("reload=done generation=%llu took_ms=%u",
+			 (unsigned long long)r->in->conf_generation, took_ms);
+	else
+		log_error("reload=refused generation=%llu took_ms=%u because=\"%s\"",
+			  (unsigned long long)r->in->conf_generation, took_ms,
+			  str_escape(escaped, sizeof escaped, slice_str(message)));
+	if (r->told) {
+		r->told = false;
 		snprintf(status, sizeof status, "READY=1\nSTATUS=%s %.200s",
 			 good ? "running;" : "running; reload refused:",
 			 good ? "reloaded" : message);
@@ -171,10 +175,16 @@ static void
 on_late(void *arg)
 {
 	struct reload *r = arg;
+	char text[80] = "a process did not answer in time";
+	enum role role;
+	unsigned slot;
 
 	switch (r->state) {
 	case RELOAD_PREPARING:
-		drop(r, "a process did not answer in time; the log says which");
+		if (children_find_unprepared(r->children, r->next.generation, &role, &slot))
+			snprintf(text, sizeof text, "%s %u did not answer in time", role_name(role),
+				 slot);
+		drop(r, text);
 		return;
 	case RELOAD_FIRST:
 		log_warn("reload late=scheduler the others go on");
@@ -229,20 +239,31 @@ prepare(struct reload *r, int snapshot_fd)
 	advance(r);
 }
 
+/* Not while the service manager still waits for the start. */
 static void
-begin(struct reload *r, bool asked)
+tell_manager(struct reload *r)
 {
 	char text[80];
 	struct timespec now;
-	int rc;
 
-	r->asked = asked;
-	r->began_boot_us = clock_boot_us();
+	if (!r->started)
+		return;
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	snprintf(text, sizeof text, "RELOADING=1\nMONOTONIC_USEC=%llu",
 		 (unsigned long long)now.tv_sec * 1000000ull +
 			 (unsigned long long)now.tv_nsec / 1000);
 	notify_send(text);
+	r->told = true;
+}
+
+static void
+begin(struct reload *r, bool asked)
+{
+	int rc;
+
+	r->asked = asked;
+	r->began_boot_us = clock_boot_us();
+	tell_manager(r);
 	log_info("reload=begun file=%s", r->path);
 	rc = checker_begin(&r->checker, r->path);
 	if (rc != 0) {
@@ -295,7 +316,7 @@ void
 reload_close(struct reload *r)
 {
 	r->closed = true;
-	r->again = false;
+	r->again = r->told = false;
 	switch (r->state) {
 	case RELOAD_CHECKING:
 		kill(r->checker.pid, SIGKILL);

@@ -32,6 +32,8 @@ struct reload {
 	bool asked;          /* by the scheduler, who waits for the answer */
 	bool again;          /* asked for while one was under way; */
 	bool again_asked;    /* by the scheduler */
+	bool started;        /* the instance was ready once: set by the owner */
+	bool told;           /* the service manager, that one is under way */
 	bool closed;         /* the instance stops */
 	struct buf report;   /* lines */
 	struct buf restarts; /* JSON objects of what needs a restart, commas between */

@@ -47,3 +47,37 @@ def test_deaths_in_reloads(folder, seed):
     report = reloads.deaths_in_reloads(seed, 5, folder)
     passed(report)
     assert sum(report["reloads"].values()) == 5
+
+
+def test_what_needs_a_restart(folder):
+    """It is told, with its place, and stays what it was, also for a process that is born afterwards."""
+    sink = reloads.harness.Sink(folder, listen=["127.0.0.1:0"])
+    sluice = reloads.harness.Sluice(folder, sink_port=int(sink.listening[0].rpartition(":")[2]), workers=2, receivers=1)
+    try:
+        with sluice:
+            other = os.path.join(folder, "other-spool")
+            sluice.text = sluice.text.replace("workers = 2", "workers = 3").replace(f'"{sluice.spool}"', f'"{other}"')
+            with open(sluice.conf_path, "w") as f:
+                f.write(sluice.text)
+            line = {name: 1 + sluice.text[:sluice.text.index(name + " = ")].count("\n") for name in ("workers", "spool")}
+            data = sluice.ask("reload")
+            assert data["generation"] == 2
+            assert sorted((r["name"], r["running"], r["configured"], r["file"], r["line"]) for r in data["restart"]) == [
+                ("spool", sluice.spool, other, sluice.conf_path, line["spool"]), ("workers", "2", "3", sluice.conf_path, line["workers"])]
+            text = sluice.sluice("reload")
+            assert text.returncode == 0
+            assert f'{sluice.conf_path}:{line["workers"]}: warning: workers: "3" needs a restart, "2" stays in force\n' in text.stdout
+            os.kill(sluice.pids("scheduler")[0], 9)
+            os.kill(sluice.pids("worker")[1], 9)
+            reloads.harness.wait_for(lambda: len(sluice.pids()) == 6, 10)
+            sluice.wait_ready()
+            load = reloads.harness.Load(folder, sluice.target, "-s", 4, "-m", 200, "--reconnect", "--insist")
+            assert load.wait(60)["acknowledged"] == 200
+            sluice.wait_drained()
+            assert len(sluice.ask("show", "workers")["worker"]) == 2 and not os.path.exists(other)
+            assert sluice.ask("show", "status")["configurationGeneration"] == 3
+            assert sluice.stop() == 0
+            sluice.start()
+            assert len(sluice.pids("worker")) == 3 and os.path.isdir(other)
+    finally:
+        sink.stop()

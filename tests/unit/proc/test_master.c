@@ -1062,7 +1062,7 @@ static void
 test_too_late(void **state)
 {
 	(void)state;
-	refused_by(ROLE_WORKER, 1, SLOW_TO_PREPARE, "did not answer in time");
+	refused_by(ROLE_WORKER, 1, SLOW_TO_PREPARE, "worker 1 did not answer in time");
 }
 
 /* Who dies in the middle comes back with what the others work by. */
