@@ -493,6 +493,9 @@ class Reloads:
         changes = [x[len("change_"):] for x in dir(self) if x.startswith("change_")]
         plan = [("bad", BROKEN[i // 2 % len(BROKEN)]) if i % 2 else ("good", changes[i // 2 % len(changes)]) for i in range(n)]
         self.rng.shuffle(plan)
+        self.write()  # its own first configuration
+        assert self.reload().returncode == 0
+        self.generation += 1
         for step, kind in plan:
             half = Session(self.sluice.port)  # begun before the reload, ended after it
             assert half.begin(self.rcpt("d8.example")).startswith("250")
