@@ -247,7 +247,7 @@ install: all
 	@mkdir -p $(B)/share
 	$(B)/bin/sluiced --print-sample > $(B)/share/sluice.conf.sample
 	$(B)/bin/sluiced --print-manual > $(B)/share/sluice.conf.5
-	sed 's,/usr/local/,$(prefix)/,' etc/sluice.service > $(B)/share/sluice.service
+	sed 's,/usr/local/,$(prefix)/,g' etc/sluice.service > $(B)/share/sluice.service
 	install -m 644 $(B)/share/sluice.conf.5 $(DESTDIR)$(prefix)/share/man/man5/
 	install -m 644 etc/sluice.conf $(B)/share/sluice.conf.sample $(B)/share/sluice.service $(DESTDIR)$(prefix)/share/sluice/
 	install -m 644 README.md INSTALL LICENSE doc/manual.md $(DESTDIR)$(prefix)/share/doc/sluice/

@@ -102,7 +102,7 @@ conf_print_sample(struct buf *out)
 	buf_puts(out,
 		 "# Sluice configuration. Every setting is described in sluice.conf(5).\n"
 		 "# A commented setting shows its default, or an example where there is none.\n"
-		 "# `sluiced -t -c FILE` checks a file; a restart takes it over.\n\n");
+		 "# `sluiced -t -c FILE` checks a file; `sluice reload` takes it over.\n\n");
 	put_rows(out, CONF_SCOPE_GLOBAL, NULL, "");
 	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
 		put_part(out, &parts[i]);
