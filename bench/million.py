@@ -151,8 +151,9 @@ class Million:
         return rate
 
     @contextlib.contextmanager
-    def watched(self, what):
-        """Meanwhile mail to another domain goes on, 20 a second: how long it takes from 250 to 250."""
+    def watched(self, what, rivals=False):
+        """Meanwhile mail to another domain goes on, 20 a second: how long it takes from 250 to 250.
+        With `rivals` all other queues want a connection as well: that wait is total-max-smtp-out's."""
         target, path, options = self.load_args(duration=3600, rate=20, sessions=4, domains="alive.example")
         options["from"] = "watch@%s.example" % what.split()[0]
         load = subprocess.Popen(rig.load_args(target, path, **options), stdout=subprocess.DEVNULL)
@@ -170,8 +171,11 @@ class Million:
         ms = sorted((taken[r][0].time_us - s.time_us) / 1e3 for r, s in sent.items() if r in taken)
         if not ms:
             raise Failure("nothing was delivered during: " + what)
-        self.report.figure("  mail meanwhile, median of %d" % len(ms), statistics.median(ms), "ms", 50)
-        self.report.figure("  mail meanwhile, slowest", ms[-1], "ms", 200)
+        if rivals:
+            self.report.line("  mail meanwhile, %d" % len(ms), "%.4g ms, slowest %.4g" % (statistics.median(ms), ms[-1]))
+        else:
+            self.report.figure("  mail meanwhile, median of %d" % len(ms), statistics.median(ms), "ms", 50)
+            self.report.figure("  mail meanwhile, slowest", ms[-1], "ms", 200)
         self.report.figure("  longest turn of the scheduler", max(turns) / 1e3, "ms", 50)
 
     def wait_probes(self, path):
@@ -246,7 +250,7 @@ class Million:
 
     def release(self):
         """All of them due at once."""
-        with self.watched("release"):
+        with self.watched("release", rivals=True):
             began = time.monotonic()
             matched = self.sluice("schedule", "*/*", "--retry-recipients")["matched"]
             self.report.line("schedule */* --retry-recipients", "%.2f s" % (time.monotonic() - began), "%d queues" % matched)
@@ -272,7 +276,7 @@ class Million:
         began = time.monotonic()
         self.start(expire="1s")
         self.report.line("stop and start", "%.2f s" % (time.monotonic() - began))
-        with self.watched("expiry"):
+        with self.watched("expiry", rivals=True):
             self.wait_queued_below(self.n - gone)
         self.report.line("expiry of %d" % gone, "%.2f s" % (time.monotonic() - began))
         self.n -= gone

@@ -17,7 +17,7 @@
 
 /* A batch is full at so many operations. Each may lie on a page of its own, which LMDB copies and keeps the
  * memory of; and what comes next waits for the commit: many times more would not be faster. */
-#define BATCH_OPS 2000
+#define BATCH_OPS 1000
 /* Buffers that a batch leaves larger than this are given back. */
 #define BATCH_KEPT_BYTES (256u << 10)
 

@@ -101,9 +101,15 @@ int
 store_put_reply(struct store_txn *t, struct entry_key key, struct slice reply)
 {
 	unsigned char k[STORE_KEY_BYTES];
+	MDB_val kv = { sizeof k, k }, v;
+	struct slice rest;
 
 	store_key_encode(k, key);
 	reply = at_most(reply, REPLY_KEPT_MAX);
+	/* Mostly it is the same as last time: then its page is not written again. */
+	if (t->failed == 0 && mdb_get(t->txn, t->store->replies, &kv, &v) == 0 && store_value_check(kv, v, &rest) &&
+	    slice_eq(rest, reply))
+		return 0;
 	return store_put(t, t->store->replies, (MDB_val){ sizeof k, k }, reply.p, reply.n);
 }
 
