@@ -136,7 +136,11 @@ class Million:
 
     def inject(self, messages, **options):
         target, path, options = self.load_args(messages=messages, sessions=20, insist=True, **options)
-        summary = rig.load(target, path, **options)
+        load = subprocess.Popen(rig.load_args(target, path, **options), stdout=subprocess.PIPE, text=True)
+        try:
+            summary = json.loads(load.communicate()[0].splitlines()[-1])
+        finally:
+            load.terminate()
         if summary["acknowledged"] != messages:
             raise Failure("acknowledged %d of %d" % (summary["acknowledged"], messages))
         return messages * 1000 / summary["elapsed_ms"]
@@ -349,6 +353,7 @@ def main():
     p.add_argument("--settle", type=float, default=2, help="seconds of watched mail before and after a stage")
     p.add_argument("--keep", action="store_true", help="leave the files for a look")
     o = p.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what runs below ends with us
     work = rig.work_dir("million")
     run = Million(work, o)
     print("million: %d messages in %d queues, below %s" % (o.messages, o.queues, work), flush=True)

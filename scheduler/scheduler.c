@@ -22,6 +22,7 @@
 
 #define DECISIONS_A_TURN 2048
 #define NAMES_A_TURN     1024
+#define OUTCOMES_MAX     8192 /* that wait for their records */
 #define TICK_US          200000u
 #define TICKS_A_QUOTA    5
 #define QUOTA_EVERY_US   100000u
@@ -141,9 +142,11 @@ turn_end(void *arg)
 		return;
 	}
 	if (s->run_again && !s->draining) {
+		size_t outcomes = records_waiting(s);
 		uint64_t next;
 
 		s->run_again = false;
+		core_give_up_room(s->core, &now, outcomes < OUTCOMES_MAX ? (uint32_t)(OUTCOMES_MAX - outcomes) : 0);
 		next = core_run(s->core, &now, DECISIONS_A_TURN);
 		if (next <= now.boot_us) {
 			s->run_again = true;

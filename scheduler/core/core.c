@@ -88,7 +88,8 @@ core_new_in(const struct core_ops *ops, void *ctx, const struct core_world *w, u
 	c->next_lease = next_lease ? next_lease : 1;
 	c->total_max = w->total_max_smtp_out;
 	c->free_claim = c->free_tag = c->spare_chunk = CORE_NONE;
-	c->run = c->total_line = c->asks_line = c->free_conns = c->resting =
+	c->give_up_room = UINT32_MAX;
+	c->doomed = c->run = c->total_line = c->asks_line = c->free_conns = c->resting =
 		(struct list){ CORE_NONE, CORE_NONE };
 	c->timers.pos = heap_position;
 	c->timers.arg = c;
@@ -191,6 +192,14 @@ next_queue(struct core *c, enum line *turn)
 		return c->asks_line.head;
 	*turn = LINE_NONE;
 	return run_pop(c);
+}
+
+void
+core_give_up_room(struct core *c, const struct core_now *now, uint32_t room)
+{
+	core_clock(c, now);
+	c->give_up_room = room;
+	run_wake_doomed(c);
 }
 
 uint64_t

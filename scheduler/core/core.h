@@ -202,6 +202,10 @@ void core_pause(struct core *c, const struct core_now *now, uint32_t queue, bool
 /* Deliver now: clears the queue's retry (and with `rcpts` the hold of deferred recipients). */
 void core_schedule(struct core *c, const struct core_now *now, uint32_t queue, bool rcpts);
 
+/* So many entries may be given up until this is called again (a few more may be): each is work for the driver, and a
+ * million may expire together. Without a call: any number. */
+void core_give_up_room(struct core *c, const struct core_now *now, uint32_t room);
+
 /* Makes every decision that can be made now; call once per turn after the facts. Returns the boot µs of
  * the next timer, UINT64_MAX when there is none. `most`: bound on decisions of one call (0: none);
  * when it is reached the return value is `now`. */

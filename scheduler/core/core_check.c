@@ -136,8 +136,8 @@ check_progress(struct core *c, uint32_t qi)
 	CHECK(q->line == LINE_NONE || q->wait == CORE_WAIT_CONNECTIONS ||
 	      q->wait == CORE_WAIT_SOURCES || q->wait == CORE_WAIT_DNS);
 	CHECK(timer <= earliest_change(c, q));
-	CHECK(q->doom_left == 0);
-	if (q->n[PLACE_READY] == 0 || q->paused)
+	CHECK(q->doom_left == 0 || q->in_doomed);
+	if (q->n[PLACE_READY] == 0 || q->paused || q->doom_left > 0)
 		return;
 	CHECK(q->wait != CORE_WAIT_EMPTY);
 	switch ((enum core_wait)q->wait) {

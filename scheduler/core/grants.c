@@ -84,6 +84,8 @@ grants_give_up(struct core *c, uint32_t e, enum core_give_up why, const char *te
 	*(why == CORE_DISCARDED ? &a->delivered : &a->bounced) += rcpts;
 	c->totals.bounced += rcpts; /* the driver takes off what was discarded or has expired */
 	entries_move(c, e, PLACE_LEAVING);
+	if (c->give_up_room != UINT32_MAX && c->give_up_room > 0)
+		c->give_up_room--;
 	c->ops.give_up(c->ctx, e, why, text ? text : "");
 }
 

@@ -186,6 +186,10 @@ expire(struct core *c, struct visit *v)
 			  ? CORE_SECONDS_BASE
 			  : (uint32_t)((after + SECOND_US - 1) / SECOND_US);
 	if (v->q->scan_stage > 0 || (v->q->scan_at <= now && v->q->oldest <= now_s - after_s)) {
+		if (c->give_up_room == 0) {
+			run_join_doomed(c, v->qi);
+			return;
+		}
 		if (!entries_scan(c, v->q, now_s - after_s, SCAN_SLICE, give_up_expired)) {
 			v->again = true;
 			return;
@@ -206,6 +210,10 @@ doom(struct core *c, struct visit *v)
 
 		if (e == CORE_NONE) {
 			v->q->doom_left = 0;
+			return;
+		}
+		if (c->give_up_room == 0) {
+			run_join_doomed(c, v->qi);
 			return;
 		}
 		if (i == DOOM_SLICE) {

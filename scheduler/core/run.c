@@ -104,6 +104,37 @@ run_wake_line(struct core *c, const struct list *line)
 }
 
 void
+run_join_doomed(struct core *c, uint32_t qi)
+{
+	struct queue *q = &c->queues[qi];
+
+	if (q->in_doomed)
+		return;
+	q->in_doomed = true;
+	q->doomed_next = CORE_NONE;
+	if (c->doomed.tail == CORE_NONE)
+		c->doomed.head = qi;
+	else
+		c->queues[c->doomed.tail].doomed_next = qi;
+	c->doomed.tail = qi;
+}
+
+void
+run_wake_doomed(struct core *c)
+{
+	/* No more than can find room: each has at least one. */
+	for (uint32_t n = c->give_up_room; n > 0 && c->doomed.head != CORE_NONE; n--) {
+		uint32_t qi = c->doomed.head;
+
+		c->doomed.head = c->queues[qi].doomed_next;
+		if (c->doomed.head == CORE_NONE)
+			c->doomed.tail = CORE_NONE;
+		c->queues[qi].in_doomed = false;
+		run_push(c, qi);
+	}
+}
+
+void
 run_wake_room(struct core *c, unsigned worker)
 {
 	uint32_t qi = c->workers[worker].line.head;

@@ -14,4 +14,7 @@ void run_line_leave(struct core *c, uint32_t qi);
 /* All in the line are looked at. They leave it themselves. */
 void run_wake_line(struct core *c, const struct list *line);
 /* The first in the line of a worker's room has its turn. */
+/* It has entries to give up and there is no room: woken, in turn, when there is. */
+void run_join_doomed(struct core *c, uint32_t qi);
+void run_wake_doomed(struct core *c);
 void run_wake_room(struct core *c, unsigned worker);

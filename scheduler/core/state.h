@@ -135,6 +135,7 @@ struct queue {
 	uint32_t heap_pos;
 	uint32_t run_next;
 	uint32_t line_next, line_prev;
+	uint32_t doomed_next; /* in the line for core_give_up_room() */
 	uint32_t n[PLACES]; /* entries by place */
 	uint32_t n_rcpts;            /* unfinished ones */
 	struct list ready;
@@ -154,6 +155,7 @@ struct queue {
 	uint8_t doom_why;
 	uint8_t scan_stage; /* 0: not scanning; 1 ready, 2, 3 lanes */
 	bool in_run : 1;
+	bool in_doomed : 1;
 	bool paused : 1;
 	bool retry_is_dns : 1;
 	bool retry_is_wall : 1;
@@ -288,6 +290,8 @@ struct core {
 	size_t n_numbers;
 	struct list run; /* by run_next */
 	struct list total_line, asks_line;
+	struct list doomed; /* by doomed_next: queues with entries to give up, for want of room */
+	uint32_t give_up_room;
 	uint32_t n_asks;
 	struct timers timers;
 

@@ -699,6 +699,47 @@ expired_at_the_grant(void **state)
 	assert_int_equal(fx.works[0].key.message, 3);
 }
 
+/* However many expire together, or lose their domain: no more are given up than there is room for, and all are in
+ * the end. */
+static void
+room_to_give_up(void **state)
+{
+	size_t before;
+
+	(void)state;
+	fx_begin();
+	for (uint32_t q = 0; q < 4; q++) {
+		core_pause(fx.core, &fx.now, q, true);
+		fx.settings[q].bounce_after_us = HOUR;
+		mails(q, 100);
+	}
+	core_give_up_room(fx.core, &fx.now, 0);
+	pass(2 * HOUR);
+	assert_int_equal(fx.n_gives, 0);
+	for (unsigned turn = 0; turn < 8 && fx.n_gives < 300; turn++) {
+		before = fx.n_gives;
+		core_give_up_room(fx.core, &fx.now, 1);
+		run();
+		/* A search is not cut short: it gives up what it finds in one go. */
+		assert_in_range(fx.n_gives, before, before + 100);
+	}
+	assert_int_equal(fx.n_gives, 300);
+	core_give_up_room(fx.core, &fx.now, UINT32_MAX);
+	run();
+	assert_int_equal(fx.n_gives, 400);
+	/* The same for a domain that cannot get mail; one by one there. */
+	core_pause(fx.core, &fx.now, 0, false);
+	mails(0, 50);
+	core_give_up_room(fx.core, &fx.now, 20);
+	run();
+	answer(0, CORE_ROUTE_NULL_MX, HOUR, "5.1.10 null MX");
+	run();
+	assert_int_equal(fx.n_gives, 420);
+	core_give_up_room(fx.core, &fx.now, 100);
+	run();
+	assert_int_equal(fx.n_gives, 450);
+}
+
 /* Entries that leave while a search in slices stands on them. */
 static void
 withdrawn_in_search(void **state)
@@ -943,6 +984,7 @@ main(void)
 		cmocka_unit_test(expiry),
 		cmocka_unit_test(expiry_of_some),
 		cmocka_unit_test(expired_at_the_grant),
+		cmocka_unit_test(room_to_give_up),
 		cmocka_unit_test(withdrawn_in_search),
 		cmocka_unit_test(wall_steps),
 		cmocka_unit_test(as_loaded),
