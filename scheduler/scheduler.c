@@ -20,7 +20,7 @@
 #include "scheduler/quarantine.h"
 #include "scheduler/state.h"
 
-#define DECISIONS_A_TURN 2048
+#define DECISIONS_A_TURN 512
 #define NAMES_A_TURN     1024
 #define OUTCOMES_MAX     8192 /* that wait for their records */
 #define TICK_US          200000u

@@ -7,7 +7,9 @@
 #include "scheduler/quarantine.h"
 #include "scheduler/state.h"
 
-#define QUEUES_A_TICK  4096
+/* Rows are written in slices; with many queues a round takes several, this far apart. */
+#define QUEUES_A_SLICE 512
+#define SLICE_US       20000u
 #define TURN_WINDOW_US 10000000u
 
 struct stat_rows {
@@ -17,6 +19,8 @@ struct stat_rows {
 	size_t n_unused, cap_unused;
 	uint32_t used;
 	uint32_t cursor;
+	struct timer slice;
+	bool in_round;
 	uint64_t untold, untold_next;
 	uint64_t turn_us, turn_us_before; /* longest turn in this window and in the one before */
 	uint64_t window_at;
@@ -180,6 +184,22 @@ put_totals(struct scheduler *s)
 	stat_put_totals(s->stat, &t);
 }
 
+static void
+put_some_rows(void *arg)
+{
+	struct scheduler *s = arg;
+	struct stat_rows *r = s->stat_rows;
+
+	r->in_round = core_each_queue(s->core, &r->cursor, QUEUES_A_SLICE, on_queue, s);
+	if (r->in_round) {
+		timer_set(&r->slice, SLICE_US);
+		return;
+	}
+	r->cursor = 0;
+	r->untold = r->untold_next;
+	r->untold_next = 0;
+}
+
 void
 stats_tick(struct scheduler *s)
 {
@@ -190,11 +210,8 @@ stats_tick(struct scheduler *s)
 	stat_beat(s->stat, loop_boot_us(s->loop), s->draining ? STAT_DRAINING : STAT_RUNNING);
 	put_totals(s);
 	put_sources(s);
-	if (!core_each_queue(s->core, &r->cursor, QUEUES_A_TICK, on_queue, s)) {
-		r->cursor = 0;
-		r->untold = r->untold_next;
-		r->untold_next = 0;
-	}
+	if (!r->in_round)
+		put_some_rows(s);
 }
 
 void
@@ -218,6 +235,7 @@ stats_open(struct scheduler *s)
 	if (rc != 0)
 		return rc;
 	s->stat_rows = mem_zalloc(sizeof *s->stat_rows);
+	timer_init(&s->stat_rows->slice, s->loop, put_some_rows, s);
 	stat_header(s->stat)->generation = proc_heritage(s->proc)->conf_generation;
 	return 0;
 }
@@ -227,6 +245,7 @@ stats_close(struct scheduler *s)
 {
 	stat_close(&s->stat);
 	if (s->stat_rows != NULL) {
+		timer_clear(&s->stat_rows->slice);
 		mem_free(s->stat_rows->row_of);
 		mem_free(s->stat_rows->unused);
 		mem_free(s->stat_rows);
