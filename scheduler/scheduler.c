@@ -29,6 +29,7 @@
 #define TRY_AGAIN_US     500000u  /* between two tries to open the queue */
 #define TRIES_A_LINE     20
 #define LIFE_LEAST_US    2300000u /* longer than what the master takes for a quick death and makes wait */
+#define ENTRIES_TO_TRIM  10000
 
 struct core_now
 scheduler_now(const struct scheduler *s)
@@ -191,6 +192,18 @@ check_quota(struct scheduler *s)
 	segments_tight(s->segments, s->quota != QUOTA_FREE);
 }
 
+/* After a peak has gone. */
+static void
+return_memory(struct scheduler *s, uint64_t entries)
+{
+	if (entries > s->peak_entries)
+		s->peak_entries = entries;
+	if (entries * 4 > s->peak_entries || s->peak_entries < ENTRIES_TO_TRIM)
+		return;
+	s->peak_entries = entries;
+	mem_trim();
+}
+
 static void
 keep_segments(struct scheduler *s)
 {
@@ -222,6 +235,7 @@ on_tick(void *arg)
 	stats_tick(s);
 	tell_recorder(s);
 	core_totals(s->core, &t);
+	return_memory(s, t.queued_entries);
 	/* Leases are unique over lives: keep the durable mark well ahead of what is given. */
 	if (t.next_lease + (1u << 19) > committer_meta_view(s->committer)->next_lease)
 		committer_meta(s->committer)->next_lease = t.next_lease + (1u << 20);

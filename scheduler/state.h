@@ -131,6 +131,7 @@ struct scheduler {
 	struct stat_totals totals;
 	uint64_t discarded; /* recipients */
 	uint64_t kept_back; /* recipients that the core gave up, and that stay */
+	uint64_t peak_entries; /* queued at once, since memory was given back */
 	struct stat_object *stat;
 	struct stat_rows *stat_rows;
 	struct control *control;

@@ -74,6 +74,12 @@ mem_tune(void)
 }
 
 void
+mem_trim(void)
+{
+	malloc_trim(0);
+}
+
+void
 mem_release(void *p, size_t bytes)
 {
 	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);

@@ -12,6 +12,8 @@ char *mem_memdup0(const void *p, size_t n); /* a copy with a NUL behind it */
 /* Once, at the start of a process that holds much: large blocks come from the system and go back to it, and
  * threads share their memory. */
 void mem_tune(void);
+/* What was freed in small pieces goes back to the system as well, where whole pages are free. Takes some ms. */
+void mem_trim(void);
 /* The bytes read as zero from now on; whole pages of them go back to the system until they are written again. */
 void mem_release(void *p, size_t bytes);
 void mem_free(void *p);                    /* NULL is fine */
