@@ -29,6 +29,9 @@ CFLAGS_torture  := $(CFLAGS_release) -DKILL_POINTS
 # A build with one planted bug for each fuzz target, which the fuzzers must find.
 CFLAGS_planted  := $(CFLAGS_fuzz) -DPLANTED_BUGS
 
+# The simulator's: small bounds, and faults that can be switched on (tests/sim).
+CFLAGS_sim := -O2 -g -include tests/sim/small.h -DSIM_PLANTED
+
 CC_fuzz    := clang
 CC_planted := clang
 CC := $(or $(CC_$(VARIANT)),gcc)
@@ -57,7 +60,7 @@ TOOL_SRC := $(wildcard tests/tools/*.c)
 TOOLS    := $(TOOL_SRC:tests/tools/%.c=$(B)/tools/%)
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps check-deps check-build-deps unit replay fuzz-build layout check asan fuzz fuzz-all sim scenario lint format \
+.PHONY: all help deps check-deps check-build-deps unit replay fuzz-build layout check asan fuzz fuzz-all sim sim-core scenario lint format \
 	sizes install demo run bench million stranger witness crash clean man tools
 
 all: check-build-deps
@@ -107,6 +110,22 @@ $(B)/tools/%: $(B)/obj/tests/tools/%.o $(TEST_LIB_OBJ) $(LIB)
 	$(call say,LD)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
+# The simulator: the scheduler's sources, with stand-ins for what lies between it and the machine.
+SIM_DIRS := common/base common/mail common/conf common/queue common/event_log common/ipc scheduler scheduler/core
+SIM_OUT  := common/base/check.c common/base/log.c common/ipc/channel.c common/ipc/ring.c $(wildcard scheduler/control*.c) \
+	scheduler/stats.c $(wildcard common/ipc/operator*.c)
+SIM_SRC  := $(filter-out $(SIM_OUT),$(foreach d,$(SIM_DIRS),$(wildcard $(d)/*.c))) common/proc/route.c \
+	$(wildcard common/net/addr.c) $(wildcard tests/sim/*.c)
+SIM_WRAP := open openat close closedir pwrite pwritev writev write read fsync fdatasync ftruncate posix_fallocate fallocate \
+	renameat unlinkat mmap munmap eventfd getrandom _exit malloc calloc realloc free strdup posix_memalign \
+	pthread_create pthread_join pthread_mutex_init pthread_mutex_destroy pthread_mutex_lock pthread_mutex_unlock \
+	pthread_mutex_consistent pthread_cond_init pthread_cond_destroy pthread_cond_wait pthread_cond_signal \
+	pthread_cond_broadcast pthread_key_create pthread_key_delete pthread_getspecific pthread_setspecific \
+	clock_boot_us clock_wall_us clock_boot_id store_probe
+build/sim/sim: $(SIM_SRC:%.c=build/sim/obj/%.o)
+	$(call say,LD)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(SIM_WRAP:%=-Wl,--wrap=%) -o $@ $^ -l:liblmdb.a -lconfig -lpthread
+
 # A fuzz target is LLVMFuzzerTestOneInput(); libFuzzer drives it, or replay.c over its corpus.
 $(B)/fuzz/%: $(B)/obj/tests/fuzz/%.o $(LIB)
 	@mkdir -p $(@D)
@@ -140,6 +159,7 @@ tools: $(TOOLS)
 check: check-deps
 	@$(MAKE) --no-print-directory bins unit replay tools
 	@$(MAKE) --no-print-directory torture-builds
+	@$(MAKE) --no-print-directory VARIANT=sim build/sim/sim
 	@tests/run $(if $(DATA),--data $(DATA))
 
 ## make layout       floors, pure, headers
@@ -162,9 +182,15 @@ fuzz-all: check-deps
 	@$(MAKE) --no-print-directory VARIANT=planted $(FUZZ_SRC:tests/fuzz/%.c=build/planted/fuzz/%)
 	@tests/fuzz/run --seconds $(T) --planted all
 
-## make sim EPISODES=20000   random worlds around the scheduler's core; SEED=n replays
-EPISODES ?= 20000
+## make sim SECONDS=120   the scheduler on a simulated disk, clock and world; `build/sim/sim -s SEED` replays
+SECONDS ?= 60
 sim: check-deps
+	@$(MAKE) --no-print-directory VARIANT=sim build/sim/sim
+	@build/sim/sim -t $(SECONDS)
+
+## make sim-core EPISODES=20000   random worlds around the scheduler's core alone; SEED=n replays
+EPISODES ?= 20000
+sim-core: check-deps
 	@$(MAKE) --no-print-directory tools
 	@$(B)/tools/sim $(if $(SEED),-s $(SEED)) -n $(EPISODES)
 

@@ -13,6 +13,7 @@
 #include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/base/planted.h"
 #include "common/base/wire.h"
 
 /* A batch is full at so many operations. Each may lie on a page of its own, which LMDB copies and keeps the
@@ -154,8 +155,11 @@ committer_reception(struct committer *c, const struct event *e)
 void
 committer_put_row(struct committer *c, enum commit_lane lane, struct entry_key key, const struct store_row *row)
 {
-	struct op *op = add_op(c, lane, OP_PUT_ROW);
+	struct op *op;
 
+	if (PLANTED(row_first))
+		lane = COMMIT_NOW;
+	op = add_op(c, lane, OP_PUT_ROW);
 	op->key = key;
 	op->u.row = *row;
 	op_bytes(c, lane, op, row->done);
@@ -164,7 +168,7 @@ committer_put_row(struct committer *c, enum commit_lane lane, struct entry_key k
 void
 committer_del_row(struct committer *c, enum commit_lane lane, struct entry_key key)
 {
-	add_op(c, lane, OP_DEL_ROW)->key = key;
+	add_op(c, PLANTED(row_first) ? COMMIT_NOW : lane, OP_DEL_ROW)->key = key;
 }
 
 void

@@ -3,6 +3,7 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/base/planted.h"
 #include "common/ipc/new_message.h"
 #include "scheduler/state.h"
 
@@ -206,6 +207,10 @@ on_new(struct peer *p, const struct message *m, struct slice payload)
 	segments_committed_to(s->segments, m->u.new_message.segment,
 			      m->u.new_message.offset + m->u.new_message.bytes);
 	s->totals.received++;
+	if (PLANTED(ack_early)) {
+		answer(s, slot_generation(p), m->u.new_message.id, 0);
+		return;
+	}
 #ifdef NEGATIVE_EARLY_ACKNOWLEDGE
 	answer(s, slot_generation(p), m->u.new_message.id, 0);
 #else

@@ -6,6 +6,7 @@
 #include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/base/planted.h"
 #include "scheduler/quarantine.h"
 #include "scheduler/state.h"
 
@@ -36,7 +37,8 @@ entry_is_gone(void *ctx, uint64_t entry, uint64_t segment, uint64_t kbytes)
 	struct core_now now = scheduler_now(s);
 
 	core_entry_gone(s->core, &now, (uint32_t)entry);
-	segments_live(s->segments, (uint32_t)segment, -1, (uint32_t)kbytes);
+	if (!PLANTED(recycle_early))
+		segments_live(s->segments, (uint32_t)segment, -1, (uint32_t)kbytes);
 }
 
 /* Events --------------------------------------------------------------------------------------- */
@@ -121,6 +123,8 @@ static void
 forget_entry(struct scheduler *s, uint32_t entry, const struct core_entry_facts *f)
 {
 	committer_del_row(s->committer, COMMIT_SETTLE, f->key);
+	if (PLANTED(recycle_early))
+		segments_live(s->segments, f->segment, -1, f->kbytes);
 	committer_then(s->committer, COMMIT_SETTLE, entry_is_gone, s, entry, f->segment, f->kbytes);
 }
 
@@ -219,7 +223,10 @@ settle_results(struct scheduler *s, const struct settle_source *from, const stru
 	}
 	if (r->flags & RESULT_MAYBE_DUP)
 		s->totals.maybe_dup++;
-	committer_then(s->committer, COMMIT_NOW, slot_is_free, s, from->worker, from->claim_slot, 0);
+	if (PLANTED(slot_early))
+		slot_is_free(s, from->worker, from->claim_slot, 0);
+	else
+		committer_then(s->committer, COMMIT_NOW, slot_is_free, s, from->worker, from->claim_slot, 0);
 	return true;
 }
 
