@@ -185,11 +185,15 @@ first_claim(const struct scheduler *s, struct entry_key key)
 	return lo;
 }
 
-/* Opens the claims of an entry that its row does not cover yet: how many. */
+/* Opens the claims of an entry that its row does not cover yet: how many. *known: the attempts that were settled
+ * before the first of them was granted. The row may know of fewer: the power went before their events were
+ * synced. Their numbers are not given again, and what this one becomes covers it. */
 static unsigned
-open_claims(struct scheduler *s, struct entry_key key, unsigned attempts)
+open_claims(struct scheduler *s, struct entry_key key, unsigned attempts, uint16_t *known)
 {
 	unsigned n = 0;
+
+	*known = (uint16_t)attempts;
 
 	for (size_t i = first_claim(s, key); i < s->n_old_claims && same_entry(&s->old_claims[i], key); i++) {
 		struct old_claim *o = &s->old_claims[i];
@@ -197,7 +201,8 @@ open_claims(struct scheduler *s, struct entry_key key, unsigned attempts)
 		o->open = !o->believable || o->grant.attempt > attempts;
 		if (!o->believable)
 			o->grant.attempt = attempts + 1;
-		n += o->open;
+		if (o->open && n++ == 0 && o->grant.attempt - 1 < UINT16_MAX)
+			*known = (uint16_t)(o->grant.attempt - 1);
 	}
 	return n;
 }
@@ -252,6 +257,7 @@ load_row(void *arg, struct entry_key key, const struct store_row *row)
 	struct core_entry_facts f;
 	uint32_t entry;
 	unsigned claims;
+	uint16_t attempts;
 
 	names_reserve(s->names, row->job);
 	names_reserve(s->names, row->sender_domain);
@@ -261,7 +267,7 @@ load_row(void *arg, struct entry_key key, const struct store_row *row)
 		return;
 	}
 	KILL_POINT("during-load");
-	claims = open_claims(s, key, row->attempts);
+	claims = open_claims(s, key, row->attempts, &attempts);
 	f = (struct core_entry_facts){
 		.key = key,
 		.queue = row->queue,
@@ -272,7 +278,7 @@ load_row(void *arg, struct entry_key key, const struct store_row *row)
 		.due_s = row->due_s,
 		.first_rcpt = row->first_rcpt,
 		.n_rcpts = row->n_rcpts,
-		.attempts = row->attempts,
+		.attempts = attempts,
 		.kbytes = row->kbytes,
 		.job = row->job,
 		.sender_domain = row->sender_domain,
