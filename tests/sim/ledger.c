@@ -368,6 +368,12 @@ ledger_event(const struct event *e)
 
 	if (!is_new(e) || (e->kind != EVENT_RESULT && e->kind != EVENT_OUTCOME))
 		return;
+	sim_tell("event %llu: kind %u of %llx.%u lease %llu attempt %llu attempts %llu rcpts %zu "
+		 "action %u dup %llu",
+		 (unsigned long long)e->lsn, e->kind, (unsigned long long)e->message,
+		 (unsigned)e->ordinal, (unsigned long long)e->lease, (unsigned long long)e->attempt,
+		 (unsigned long long)e->attempts, e->n_rcpts,
+		 e->n_rcpts > 0 ? e->rcpts[0].action : 0, (unsigned long long)e->maybe_dup);
 	m = find_message(e->message);
 	HOLDS(m != NULL && e->ordinal < m->r.n_entries, "event %llu: message %llx is not known",
 	      (unsigned long long)e->lsn, (unsigned long long)e->message);

@@ -23,11 +23,13 @@ static const char *const planted_names[] = { "none",
 };
 enum planted_fault planted_fault;
 
-bool sim_loud, sim_calm;
+bool sim_loud, sim_calm, sim_no_room;
 const char *sim_root;
 struct sim_clock sim_clock;
 
 _Noreturn void __real__exit(int status);
+static bool sim_each;       /* a line for each episode */
+static uint64_t digest = 1; /* of all that was decided: the same seeds give the same */
 static uint64_t rng, seed, step, steps, episode_steps = 20000;
 static struct {
 	uint64_t episodes, starts, kills, cuts, deaths, failures, checks;
@@ -204,6 +206,8 @@ fault_step(void)
 		disk_write_back();
 	if (sim_calm)
 		return;
+	if (chance(sim_no_room ? 50 : 10))
+		sim_no_room = !sim_no_room;
 	if (chance(kill_rate) && process_lives()) {
 		sim_tell("scheduler is killed");
 		done.kills++;
@@ -279,7 +283,7 @@ begin(void)
 	for (int i = 0; i < 8; i++)
 		sim_random();
 	step = 0;
-	sim_calm = false;
+	sim_calm = sim_no_room = false;
 	sim_clock = (struct sim_clock){ 1000 * SIM_SECOND, 1800000000 * SIM_SECOND, 1 };
 	kill_rate = rates[sim_below(5)];
 	cut_rate = rates[sim_below(5)];
@@ -346,6 +350,7 @@ come_to_rest(void)
 	uint64_t limit = step + 400000;
 
 	sim_calm = true;
+	sim_no_room = false;
 	while (!rests()) {
 		if (step >= limit)
 			restless();
@@ -367,6 +372,10 @@ episode(void)
 	disk_end();
 	steps += step;
 	done.episodes++;
+	digest = (digest ^ rng ^ step) * 0x100000001b3ull;
+	if (sim_each)
+		printf("seed=%llu steps=%llu end=%016llx\n", (unsigned long long)seed,
+		       (unsigned long long)step, (unsigned long long)rng);
 }
 
 static double
@@ -398,8 +407,8 @@ report(uint64_t first)
 	       (unsigned long long)c->expired, (unsigned long long)c->deferred,
 	       (unsigned long long)c->dups, (unsigned long long)c->leases,
 	       (unsigned long long)c->events);
-	printf("steps=%llu cpu_s=%.1f steps_a_cpu_minute=%.0f violations=0\n",
-	       (unsigned long long)steps, s, (double)steps / s * 60);
+	printf("steps=%llu cpu_s=%.1f steps_a_cpu_minute=%.0f digest=%016llx violations=0\n",
+	       (unsigned long long)steps, s, (double)steps / s * 60, (unsigned long long)digest);
 }
 
 int
@@ -410,7 +419,7 @@ main(int argc, char **argv)
 	uint64_t first = 1, most = UINT64_MAX;
 	int opt;
 
-	while ((opt = getopt(argc, argv, "t:s:n:l:p:vL")) != -1) {
+	while ((opt = getopt(argc, argv, "t:s:n:l:p:evL")) != -1) {
 		switch (opt) {
 		case 't':
 			seconds = atof(optarg);
@@ -430,6 +439,9 @@ main(int argc, char **argv)
 				if (strcmp(planted_names[i], optarg) == 0)
 					planted_fault = (enum planted_fault)i;
 			}
+			break;
+		case 'e':
+			sim_each = true;
 			break;
 		case 'v':
 			sim_loud = true;

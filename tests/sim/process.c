@@ -691,6 +691,7 @@ process_asks_kill(enum role *role, unsigned *slot)
 uint64_t __wrap_clock_boot_us(void);
 uint64_t __wrap_clock_wall_us(void);
 void __wrap_clock_boot_id(unsigned char id[16]);
+bool __wrap_quota_is_reached_at(int fd, unsigned map_percent);
 int __wrap_store_probe(const char *path, int dir, uint64_t map_bytes);
 
 uint64_t
@@ -719,6 +720,15 @@ __wrap_store_probe(const char *path, int dir, uint64_t map_bytes)
 	(void)dir;
 	(void)map_bytes;
 	return 0;
+}
+
+/* A disk that fills and is cleared again, as far as the quota goes. */
+bool
+__wrap_quota_is_reached_at(int fd, unsigned map_percent)
+{
+	(void)fd;
+	(void)map_percent;
+	return sim_no_room;
 }
 
 const char *

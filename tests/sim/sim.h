@@ -37,6 +37,7 @@ _Noreturn void sim_broken(const char *fmt, ...) __attribute__((format(printf, 1,
 void sim_tell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 extern bool sim_loud;
 extern bool sim_calm;        /* no more faults: everything must come to its end */
+extern bool sim_no_room;     /* the quota is reached */
 extern const char *sim_root; /* the folder of the spool */
 
 struct sim_clock {
