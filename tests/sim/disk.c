@@ -559,13 +559,14 @@ __wrap_posix_fallocate(int fd, off_t at, off_t n)
 	return __real_ftruncate(fd, at + n); /* the same, and only what is used takes memory */
 }
 
-/* Only holes are punched, over a whole file. */
+/* Room is reserved, or holes are punched over a whole file. */
 int
 __wrap_fallocate(int fd, int mode, off_t at, off_t n)
 {
 	static const char zeros[65536];
 
-	(void)mode;
+	if (mode == 0)
+		return __wrap_posix_fallocate(fd, at, n);
 	while (n > 0) {
 		size_t part = (size_t)n < sizeof zeros ? (size_t)n : sizeof zeros;
 

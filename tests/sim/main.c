@@ -246,11 +246,11 @@ static struct conf *
 make_conf(void)
 {
 	static const char *const texts[] = {
-		"run = \"/run/sim\"; log-file = \"stderr\"; workers = 3; receivers = 2; "
+		"run = \"/run/sim\"; log-file = \"stderr\"; workers = 3; receivers = 2; compact-after = \"2s\"; "
 		"host-name = \"mta.example\"; domains = ( { name = \"*\"; max-smtp-out = 3; "
 		"retry-after = \"5s,20s\"; "
 		"retry-recipients-after = \"3s\"; bounce-after = \"30m\"; } );",
-		"run = \"/run/sim\"; log-file = \"stderr\"; workers = 3; receivers = 2; "
+		"run = \"/run/sim\"; log-file = \"stderr\"; workers = 3; receivers = 2; compact-after = \"2s\"; "
 		"host-name = \"mta.example\"; domains = ( { name = \"*\"; max-smtp-out = 5; "
 		"retry-after = \"1s\"; "
 		"retry-recipients-after = \"1s\"; bounce-after = \"8s\"; max-rcpt-per-transaction "
@@ -399,14 +399,12 @@ report(uint64_t first)
 	       (unsigned long long)seed, (unsigned long long)done.starts,
 	       (unsigned long long)done.kills, (unsigned long long)done.cuts,
 	       (unsigned long long)done.deaths, (unsigned long long)done.failures);
-	printf("messages=%llu acknowledged=%llu delivered=%llu bounced=%llu expired=%llu "
-	       "deferred=%llu "
-	       "twice=%llu leases=%llu events=%llu\n",
-	       (unsigned long long)c->written, (unsigned long long)c->acked,
-	       (unsigned long long)c->delivered, (unsigned long long)c->bounced,
-	       (unsigned long long)c->expired, (unsigned long long)c->deferred,
-	       (unsigned long long)c->dups, (unsigned long long)c->leases,
-	       (unsigned long long)c->events);
+	printf("messages=%llu acknowledged=%llu refused=%llu delivered=%llu bounced=%llu expired=%llu deferred=%llu "
+	       "twice=%llu leases=%llu from_moved_records=%llu events=%llu\n",
+	       (unsigned long long)c->written, (unsigned long long)c->acked, (unsigned long long)c->refused,
+	       (unsigned long long)c->delivered, (unsigned long long)c->bounced, (unsigned long long)c->expired,
+	       (unsigned long long)c->deferred, (unsigned long long)c->dups, (unsigned long long)c->leases,
+	       (unsigned long long)c->moved, (unsigned long long)c->events);
 	printf("steps=%llu cpu_s=%.1f steps_a_cpu_minute=%.0f digest=%016llx violations=0\n",
 	       (unsigned long long)steps, s, (double)steps / s * 60, (unsigned long long)digest);
 }

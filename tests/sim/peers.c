@@ -16,6 +16,7 @@
 
 #define PARCELS 48
 #define SEALS   8
+#define LINE    (PARCELS + 3 * SEALS) /* with notices */
 #define CONNS   32
 #define OUTS    96
 #define ASKS    64
@@ -33,9 +34,9 @@ static const struct spool *spool;
 
 /* Receivers ------------------------------------------------------------------------------------ */
 struct parcel {
-	bool is_seal, synced;
+	bool is_notice, synced;
 	struct sim_record r;
-	struct message seal;
+	struct message notice; /* a segment is sealed, or held */
 	char news[768];
 	size_t n_news;
 };
@@ -44,7 +45,7 @@ struct receiver {
 	bool resumed, ids_asked, segment_asked, open;
 	uint64_t next_id, ids_end;
 	struct segment_writer w;
-	struct parcel line[PARCELS + SEALS]; /* the first n_sent are told and wait for an answer */
+	struct parcel line[LINE]; /* the first n_sent are told and wait for an answer */
 	unsigned n, n_sent;
 	struct message seals[SEALS];
 	unsigned n_seals;
@@ -62,7 +63,7 @@ add_parcel(struct receiver *v)
 {
 	struct parcel *p = &v->line[v->n++];
 
-	HOLDS(v->n <= PARCELS + SEALS, "a receiver has too much in hand");
+	HOLDS(v->n <= LINE, "a receiver has too much in hand");
 	memset(p, 0, sizeof *p);
 	return p;
 }
@@ -97,11 +98,11 @@ seal(struct receiver *v)
 
 	receiver_sync(v); /* what was written last goes with the old segment */
 	p = add_parcel(v);
-	p->is_seal = p->synced = true;
-	p->seal.kind = MESSAGE_SEG_SEAL;
-	p->seal.u.seg_seal.number = v->w.info.number;
-	p->seal.u.seg_seal.epoch = v->w.info.epoch;
-	p->seal.u.seg_seal.end = v->w.end;
+	p->is_notice = p->synced = true;
+	p->notice.kind = MESSAGE_SEG_SEAL;
+	p->notice.u.seg_seal.number = v->w.info.number;
+	p->notice.u.seg_seal.epoch = v->w.info.epoch;
+	p->notice.u.seg_seal.end = v->w.end;
 	segment_writer_close(&v->w);
 	v->open = false;
 }
@@ -191,10 +192,11 @@ receiver_tell(struct receiver *v)
 
 	if (v->n_sent == v->n || !p->synced)
 		return false;
-	if (p->is_seal) {
-		if (!say(&v->b, &p->seal, SLICE_NONE))
+	if (p->is_notice) {
+		if (!say(&v->b, &p->notice, SLICE_NONE))
 			return false;
-		v->seals[v->n_seals++ % SEALS] = p->seal;
+		if (p->notice.kind == MESSAGE_SEG_SEAL)
+			v->seals[v->n_seals++ % SEALS] = p->notice;
 		take_parcel(v, v->n_sent);
 		return true;
 	}
@@ -216,7 +218,7 @@ receiver_answered(struct receiver *v, const struct message *m)
 	for (unsigned i = 0; i < v->n_sent; i++) {
 		struct parcel *p = &v->line[i];
 
-		if (p->is_seal || p->r.id != m->u.ack.id)
+		if (p->is_notice || p->r.id != m->u.ack.id)
 			continue;
 		if (m->kind == MESSAGE_ACK)
 			ledger_acknowledged(p->r.id);
@@ -248,7 +250,7 @@ receiver_hears(struct receiver *v)
 	struct message m;
 	struct slice payload;
 
-	if (v->b.l == NULL || !link_alive(v->b.l) || !link_get(v->b.l, &m, &payload))
+	if (v->b.l == NULL || !link_get(v->b.l, &m, &payload))
 		return false;
 	switch (m.kind) {
 	case MESSAGE_ID_BLOCK:
@@ -308,6 +310,17 @@ receiver_step(struct receiver *v)
 }
 
 static void
+tell_held(struct receiver *v, uint32_t number, uint64_t epoch)
+{
+	struct parcel *p = add_parcel(v);
+
+	p->is_notice = p->synced = true;
+	p->notice.kind = MESSAGE_SEG_HELD;
+	p->notice.u.seg_held.number = number;
+	p->notice.u.seg_held.epoch = epoch;
+}
+
+static void
 receiver_connect(struct receiver *v)
 {
 	struct message m = { .kind = MESSAGE_RECEIVER_HELLO };
@@ -318,17 +331,24 @@ receiver_connect(struct receiver *v)
 		unsigned kept = v->n_seals < SEALS ? v->n_seals : SEALS;
 
 		/* What was told is told again, then the seals, then the rest. */
-		HOLDS(v->n + kept <= PARCELS + SEALS, "too much to tell again");
+		HOLDS(v->n + kept <= LINE, "too much to tell again");
 		memmove(&v->line[v->n_sent + kept], &v->line[v->n_sent],
 			(v->n - v->n_sent) * sizeof *v->line);
 		for (unsigned i = 0; i < kept; i++) {
 			struct parcel *p = &v->line[v->n_sent + i];
 
 			memset(p, 0, sizeof *p);
-			p->is_seal = p->synced = true;
-			p->seal = v->seals[(v->n_seals - kept + i) % SEALS];
+			p->is_notice = p->synced = true;
+			p->notice = v->seals[(v->n_seals - kept + i) % SEALS];
 		}
 		v->n += kept;
+		for (unsigned i = v->n; i-- > 0;) {
+			if (v->line[i].is_notice && v->line[i].notice.kind == MESSAGE_SEG_HELD)
+				take_parcel(v, i);
+		}
+		if (v->open)
+			tell_held(v, v->w.info.number, v->w.info.epoch);
+		tell_held(v, 0, 0);
 	}
 	v->n_seals = 0;
 	v->n_sent = 0;
@@ -974,6 +994,9 @@ peers_lost_scheduler(void)
 	for (unsigned i = 0; i < PEERS; i++) {
 		struct peer_base *b = base_of(i);
 
+		/* What a dead scheduler still managed to say was durable before. */
+		while (b->role == ROLE_RECEIVER && b->lives && receiver_hears(&receivers[b->slot]))
+			;
 		if (b->l != NULL)
 			link_leave(b->l);
 		b->l = NULL;

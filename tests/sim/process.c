@@ -11,6 +11,7 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "scheduler/control.h"
 #include "tests/sim/sim.h"
 
 #define TIMERS   64
@@ -780,6 +781,13 @@ void
 control_close(struct scheduler *s)
 {
 	(void)s;
+}
+
+bool
+control_turn(struct scheduler *s)
+{
+	(void)s;
+	return false;
 }
 
 int

@@ -47,7 +47,7 @@ struct sim_clock {
 extern struct sim_clock sim_clock;
 
 /* threads */
-enum { SIM_THREADS = 8 };
+enum { SIM_THREADS = 12 };
 bool threads_inside(void); /* the scheduler runs, not the world around it */
 void threads_begin(void);  /* of an episode */
 void threads_start(void (*fn)(void *arg), void *arg);
@@ -128,6 +128,6 @@ void ledger_at_end(struct scheduler *s);
 void ledger_tell_open(void);
 unsigned ledger_open(void); /* acknowledged recipients without an end */
 struct sim_counts {
-	uint64_t written, acked, delivered, bounced, expired, deferred, dups, events, leases;
+	uint64_t written, acked, delivered, bounced, expired, deferred, dups, events, leases, refused, moved;
 };
 extern struct sim_counts sim_counts;
