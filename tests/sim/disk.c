@@ -30,6 +30,7 @@ struct sector {
 	uint32_t number;
 	uint32_t at; /* in the file's list */
 	bool has_between;
+	bool lost; /* a sync of it failed: the next ones say nothing of it, until it is written again */
 	unsigned char synced[SECTOR], between[SECTOR];
 };
 
@@ -76,6 +77,8 @@ static struct {
 	uint64_t count;
 } eventfds[64];
 static const char *root;
+static unsigned error_rate; /* in 20000 calls */
+static uint64_t n_errors;
 
 int __real_open(const char *path, int flags, ...);
 int __real_openat(int dir, const char *path, int flags, ...);
@@ -189,6 +192,26 @@ clean_all(struct file *f)
 		clean(f->list[f->n_list - 1]);
 }
 
+/* A sync reaches all that no earlier one has failed for. */
+static void
+clean_synced(struct file *f)
+{
+	for (size_t i = f->n_list; i-- > 0;) {
+		if (!f->list[i]->lost)
+			clean(f->list[i]);
+	}
+}
+
+static bool
+disk_fails(void)
+{
+	if (!threads_inside() || sim_calm || sim_below(20000) >= error_rate)
+		return false;
+	n_errors++;
+	errno = sim_percent(50) ? EIO : ENOSPC;
+	return true;
+}
+
 static struct sector *
 new_sector(void)
 {
@@ -212,7 +235,7 @@ add_sector(struct file *f, uint32_t number, const unsigned char *was)
 	s->file = f;
 	s->number = number;
 	s->at = (uint32_t)f->n_list;
-	s->has_between = false;
+	s->has_between = s->lost = false;
 	memcpy(s->synced, was, SECTOR);
 	f->list[f->n_list++] = s;
 	f->map[number] = s;
@@ -244,6 +267,8 @@ keep(struct file *f, uint64_t at, uint64_t n)
 
 		if (f->map[i] == NULL) {
 			add_sector(f, i, p);
+		} else if (f->map[i]->lost) {
+			f->map[i]->lost = false;
 		} else if (sim_percent(50)) {
 			f->map[i]->has_between = true;
 			memcpy(f->map[i]->between, p, SECTOR);
@@ -405,6 +430,8 @@ __wrap_pwrite(int fd, const void *p, size_t n, off_t at)
 	if (f == NULL || n == 0)
 		return __real_pwrite(fd, p, n, at);
 	threads_pause(fds[fd].sync_writes ? 50 : 15);
+	if (disk_fails())
+		return -1;
 	if (threads_inside() && n > SECTOR && sim_percent(5)) { /* cut short by what comes now */
 		size_t half = n / 2 / SECTOR * SECTOR;
 
@@ -510,8 +537,13 @@ sync_any(int fd)
 	struct file *f = fd_file(fd);
 
 	threads_pause(60);
+	if (disk_fails()) {
+		for (size_t i = 0; f != NULL && i < f->n_list; i++)
+			f->list[i]->lost = true;
+		return -1;
+	}
 	if (f != NULL) {
-		clean_all(f);
+		clean_synced(f);
 		f->synced_size = f->size;
 	} else if (fd >= 0 && fd < FDS_MAX && fds[fd].folder != NULL) {
 		for (unsigned i = 0; i < n_changes;) {
@@ -861,10 +893,17 @@ disk_unsynced(void)
 	return n_unsynced;
 }
 
+uint64_t
+disk_errors(void)
+{
+	return n_errors;
+}
+
 void
-disk_begin(const char *path)
+disk_begin(const char *path, unsigned rate)
 {
 	root = path;
+	error_rate = rate;
 	n_changes = 0;
 	next_trash = 0;
 }

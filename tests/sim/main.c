@@ -275,6 +275,7 @@ make_conf(void)
 static void
 begin(void)
 {
+	static const unsigned errors[] = { 0, 0, 0, 4, 40 };
 	static const unsigned rates[] = { 0, 5, 20, 100, 400 };
 	char trash[600];
 	const char *why;
@@ -291,7 +292,7 @@ begin(void)
 	remove_root();
 	snprintf(trash, sizeof trash, "%s.trash", sim_root);
 	HOLDS(mkdir(sim_root, 0700) == 0 && mkdir(trash, 0700) == 0, "%s cannot be made", sim_root);
-	disk_begin(sim_root);
+	disk_begin(sim_root, errors[sim_below(5)]);
 	threads_begin();
 	ledger_begin();
 	HOLDS(spool_open(&spool, sim_root, &why) == 0, "the spool cannot be made: %s", why);
@@ -394,11 +395,11 @@ report(uint64_t first)
 	const struct sim_counts *c = &sim_counts;
 
 	printf("episodes=%llu seeds=%llu..%llu starts=%llu kills=%llu cuts=%llu deaths=%llu "
-	       "failures=%llu\n",
+	       "errors=%llu failures=%llu\n",
 	       (unsigned long long)done.episodes, (unsigned long long)first,
 	       (unsigned long long)seed, (unsigned long long)done.starts,
 	       (unsigned long long)done.kills, (unsigned long long)done.cuts,
-	       (unsigned long long)done.deaths, (unsigned long long)done.failures);
+	       (unsigned long long)done.deaths, (unsigned long long)disk_errors(), (unsigned long long)done.failures);
 	printf("messages=%llu acknowledged=%llu refused=%llu delivered=%llu bounced=%llu expired=%llu deferred=%llu "
 	       "twice=%llu leases=%llu from_moved_records=%llu events=%llu\n",
 	       (unsigned long long)c->written, (unsigned long long)c->acked, (unsigned long long)c->refused,

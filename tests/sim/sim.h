@@ -61,7 +61,8 @@ bool threads_main_waits(void); /* the first thread is at the top of its loop */
 void threads_kill(void);
 
 /* disk */
-void disk_begin(const char *root);
+void disk_begin(const char *root, unsigned error_rate); /* of 20000 writes and syncs of the scheduler */
+uint64_t disk_errors(void);
 void disk_end(void);
 void disk_kill(void);       /* the scheduler's descriptors and maps go, nothing else */
 void disk_power_cut(void);  /* of what is not synced, anything may be lost */
