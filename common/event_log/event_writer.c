@@ -228,7 +228,10 @@ event_writer_open_sized(struct event_writer **out, int events_fd, const unsigned
 	w->seed = event_frame_seed(instance);
 	clock_boot_id(w->boot_id);
 	pthread_mutex_init(&w->lock, NULL);
-	rc = find_end(w, from, next_lsn);
+	/* A file that was renamed by one killed right then: its events are only as durable as its name. */
+	rc = fsync(events_fd) == 0 ? 0 : -err_errno();
+	if (rc == 0)
+		rc = find_end(w, from, next_lsn);
 	if (rc == 0)
 		rc = open_tail(w);
 	if (rc != 0) {

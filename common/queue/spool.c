@@ -173,15 +173,12 @@ open_folders(struct spool *s)
 static int
 make_folders(struct spool *s)
 {
-	bool made = false;
-
 	for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
-		if (mkdirat(s->fd, folders[i], 0750) == 0)
-			made = true;
-		else if (errno != EEXIST)
+		if (mkdirat(s->fd, folders[i], 0750) != 0 && errno != EEXIST)
 			return -err_errno();
 	}
-	if (made && fsync(s->fd) != 0)
+	/* Also when all are there: a start that was killed may have left names that are not synced. */
+	if (fsync(s->fd) != 0)
 		return -err_errno();
 	return open_folders(s);
 }

@@ -106,12 +106,15 @@ check_made(const char *path, int dir, bool *made)
 	return -E_FORMAT;
 }
 
+/* At each start: one that was killed in here has left names that no sync covers yet. */
 static int
 write_made(int dir)
 {
-	int fd = openat(dir, MADE_FILE, O_WRONLY | O_CREAT | O_CLOEXEC, 0640);
-	int rc = 0;
+	int rc = fsync(dir) != 0 ? -err_errno() : 0; /* the data's name first */
+	int fd = rc != 0 ? -1 : openat(dir, MADE_FILE, O_WRONLY | O_CREAT | O_CLOEXEC, 0640);
 
+	if (rc != 0)
+		return rc;
 	if (fd < 0)
 		return -err_errno();
 	if (fsync(fd) != 0 || fsync(dir) != 0)
@@ -213,7 +216,7 @@ open_all(struct store *s, const char *path, const unsigned char instance[16], ui
 	}
 	if (txn != NULL)
 		mdb_txn_abort(txn);
-	if (rc == 0 && !made)
+	if (rc == 0)
 		rc = write_made(dir);
 	close(dir);
 	return rc;
