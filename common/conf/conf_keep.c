@@ -8,13 +8,25 @@
 static void
 field_text(char *dst, size_t bytes, const struct conf_directive *d, const void *at)
 {
-	if (d->type == CONF_TYPE_COUNT) {
-		CHECK(d->size == sizeof(unsigned));
-		snprintf(dst, bytes, "%u", *(const unsigned *)at);
-	} else {
-		const char *text = *(const char *const *)at;
+	const char *text;
 
+	switch (d->type) {
+	case CONF_TYPE_BOOL:
+		snprintf(dst, bytes, "%s", *(const bool *)at ? "true" : "false");
+		return;
+	case CONF_TYPE_COUNT:
+	case CONF_TYPE_COUNT_U:
+	case CONF_TYPE_INTERVAL:
+	case CONF_TYPE_INTERVAL_N:
+	case CONF_TYPE_SIZE:
+	case CONF_TYPE_SIZE_U: /* in bytes and microseconds: shown only where they differ */
+		snprintf(dst, bytes, "%llu",
+			 d->size == sizeof(uint64_t) ? (unsigned long long)*(const uint64_t *)at
+						     : (unsigned long long)*(const uint32_t *)at);
+		return;
+	default:
 		CHECK(d->size == sizeof(char *));
+		text = *(const char *const *)at;
 		str_copy(dst, bytes, slice_str(text != NULL ? text : "(none)"));
 	}
 }
