@@ -42,8 +42,7 @@ class World:
         self.script, self.sink, self.sinks = script % self.port, None, []
         if sink:
             self.sink_up()
-        self.env = dict(env or {})
-        self.sluice = harness.Sluice(out.folder, sink_port=self.port, variant=VARIANT, **{"workers": 2, "receivers": 1, **options})
+        self.sluice = harness.Sluice(out.folder, sink_port=self.port, variant=VARIANT, environment=env, **{"workers": 2, "receivers": 1, **options})
         self.loads, self.tracers = [], []
 
     def __enter__(self):
@@ -70,13 +69,7 @@ class World:
         return sum(sink.taken() for sink in self.sinks)
 
     def start(self, wait=True):
-        before = {k: os.environ.get(k) for k in self.env}
-        os.environ.update(self.env)
-        try:
-            self.sluice.start(wait)
-        finally:
-            for key, value in before.items():
-                os.environ.pop(key) if value is None else os.environ.update({key: value})
+        self.sluice.start(wait)
         return self
 
     def load(self, *more):
