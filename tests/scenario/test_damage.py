@@ -1,6 +1,7 @@
 """Damaged and foreign files: told, kept and never sent; or refused with nothing written. Never a crash, never a loss unsaid."""
 import glob
 import hashlib
+import json
 import os
 import shutil
 import smtplib
@@ -192,6 +193,51 @@ def test_segment_cut_while_mapped(folder):
         assert sluice.ask("list")["message"] == [] and sluice.pids("worker") == workers
         assert "record=unreadable" in sluice.log() and "record=damaged" in sluice.log()
         no_death(sluice)
+    sink.stop()
+
+
+# queue-check ---------------------------------------------------------------------------------------------------------------------
+
+QUICK = """providers = ( { name = "p"; listen = [ "127.0.0.1:%d" ]; features = [ "PIPELINING", "8BITMIME" ]; delay-ms = { dot = 5; };
+  rules = ( { stage = "rcpt"; percent = 30.0; first-attempts = 2; reply = "450 4.2.1 later"; } ); } );"""
+
+
+def wrong(sluice, *options):
+    done = sluice.sluice("queue-check", "--json", *options)
+    data = json.loads(done.stdout)["data"]
+    assert done.returncode in (0, 1) and (done.returncode == 1) == (data["wrong"] > 0), (done.returncode, done.stdout, done.stderr)
+    return data["rows"], {c["name"]: c["found"] for c in data["check"] if c["wrong"]}
+
+
+def test_queue_check_beside_load_and_after_kills(folder):
+    """It finds nothing where nothing is wrong, however busy the queue or sudden its end; and then finds what is."""
+    port = harness.free_port()
+    sink = harness.Sink(folder, script=QUICK % port)
+    sluice = harness.Sluice(folder, sink_port=port, workers=2, receivers=2)
+    sluice.start()
+    assert sluice.sluice("queue-check").returncode == 3  # it runs
+    load = harness.Load(folder, sluice.target, "-s", 30, "--duration", 100, "--size", "1k", "--domain-count", 20, "--reconnect",
+                        "--insist")
+    most = 0
+    for _ in range(3):
+        acknowledged = load.acknowledged()
+        harness.wait_for(lambda: load.acknowledged() > acknowledged + 200, 30)
+        for _ in range(3):
+            rows, found = wrong(sluice, "--live")
+            assert found == {}, found
+            most = max(most, rows)
+        sluice.kill()
+        assert wrong(sluice)[1] == {}
+        sluice.start()
+    assert most > 0
+    load.stop()
+    load.wait()
+    sluice.kill()
+    rows, found = wrong(sluice)
+    assert rows > 0 and found == {}, found
+    for path in patterns(sluice.spool, "segments"):
+        os.truncate(path, 4096 + 1000)
+    assert set(wrong(sluice)[1]) >= {"segments", "records"}
     sink.stop()
 
 

@@ -317,7 +317,7 @@ row_of_a_file_that_is_gone(struct made *m)
 {
 	store_put_segment(
 		m->txn, 2,
-		&(struct store_segment){ .epoch = 3, .bytes = 1 << 20, .committed = 4096 });
+		&(struct store_segment){ .epoch = 3, .bytes = 1 << 20, .committed = 4096, .state = STORE_SEGMENT_SEALED });
 }
 
 /* Changes of the files. */
