@@ -57,18 +57,19 @@ def megabytes(kb):
 
 
 class Report:
-    def __init__(self):
-        self.bad = []
+    def __init__(self, counts):
+        self.bad, self.counts = [], counts
 
     def line(self, what, value, goal="", ok=True):
         print("%-46s %-28s %-30s %s" % (what, value, goal, "" if ok else "FAILED"), flush=True)
         if not ok:
             self.bad.append(what)
 
-    def figure(self, what, value, unit, goal, least=False):
-        """A time or rate against its goal; fails only when it is SLACK times off."""
+    def figure(self, what, value, unit, goal, least=False, always=False):
+        """A time or rate against its goal; fails only when it is SLACK times off, and not with --counts."""
         good = value >= goal if least else value <= goal
         ok = value * SLACK >= goal if least else value <= goal * SLACK
+        ok = ok or (self.counts and not always)
         self.line(what, "%.4g %s" % (value, unit),
                   "goal %s %g%s" % (">=" if least else "<=", goal, "" if good else " (missed)"), ok)
 
@@ -78,7 +79,7 @@ class Report:
 
 class Million:
     def __init__(self, work, options):
-        self.work, self.o, self.report = work, options, Report()
+        self.work, self.o, self.report = work, options, Report(options.counts)
         self.n, self.queues = options.messages, options.queues
         self.listen, self.port = rig.free_port(), rig.free_port()
         self.sink, self.daemon = None, None
@@ -165,7 +166,7 @@ class Million:
         time.sleep(self.o.settle)
         try:
             yield turns
-            turns.append(self.totals().get("loop_turn_us_max", 0))
+            turns.append(self.turn())
             time.sleep(self.o.settle)
         finally:
             load.terminate()
@@ -180,7 +181,12 @@ class Million:
         else:
             self.report.figure("  mail meanwhile, median of %d" % len(ms), statistics.median(ms), "ms", 50)
             self.report.figure("  mail meanwhile, slowest", ms[-1], "ms", 200)
-        self.report.figure("  longest turn of the scheduler", max(turns) / 1e3, "ms", 50)
+        self.report.figure("  longest turn of the scheduler", max(t[0] for t in turns) / 1e3, "ms", 50)
+        self.report.figure("  the same in CPU time", max(t[1] for t in turns) / 1e3, "ms", 50, always=True)
+
+    def turn(self):
+        t = self.totals()
+        return t.get("loop_turn_us_max", 0), t.get("loop_cpu_us_max", 0)
 
     def wait_probes(self, path):
         """The last of them is at the sink."""
@@ -272,7 +278,7 @@ class Million:
             deleted = self.sluice("delete", "--jobId=first")["matched"]
             took = time.monotonic() - began
             queued = self.totals()
-            turns.append(queued["loop_turn_us_max"])
+            turns.append((queued["loop_turn_us_max"], queued["loop_cpu_us_max"]))
         self.report.line("delete --jobId=, %d" % deleted, "%.2f s" % took, "%.0f/s" % (deleted / took))
         self.report.must("  as many as it should be", deleted == self.n // 2, deleted)
         t = self.totals()["queued_rcpt"]
@@ -356,6 +362,7 @@ def main():
     p.add_argument("--probes", type=int, default=3)
     p.add_argument("--retry", default="5m", help="after which deferred mail is tried again")
     p.add_argument("--settle", type=float, default=2, help="seconds of watched mail before and after a stage")
+    p.add_argument("--counts", action="store_true", help="do not judge times by the clock: others use the machine")
     p.add_argument("--keep", action="store_true", help="leave the files for a look")
     o = p.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what runs below ends with us

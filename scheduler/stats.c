@@ -22,7 +22,7 @@ struct stat_rows {
 	struct timer slice;
 	bool in_round;
 	uint64_t untold, untold_next;
-	uint64_t turn_us, turn_us_before; /* longest turn in this window and in the one before */
+	struct loop_turn longest, before; /* turn in this window, and in the one before */
 	uint64_t window_at;
 };
 
@@ -128,20 +128,24 @@ stats_outcomes(const struct scheduler *s, uint64_t *delivered, uint64_t *bounced
 	*bounced = t.bounced - s->discarded - s->totals.expired - s->kept_back;
 }
 
-static uint64_t
-longest_turn(struct scheduler *s)
+static void
+put_longest_turn(struct scheduler *s, struct stat_totals *t)
 {
 	struct stat_rows *r = s->stat_rows;
-	uint64_t now = loop_boot_us(s->loop), us = loop_longest_us(s->loop);
+	uint64_t now = loop_boot_us(s->loop);
+	struct loop_turn turn = loop_longest(s->loop);
 
 	if (now - r->window_at >= TURN_WINDOW_US) {
-		r->turn_us_before = r->turn_us;
-		r->turn_us = 0;
+		r->before = r->longest;
+		r->longest = (struct loop_turn){ 0, 0 };
 		r->window_at = now;
 	}
-	if (us > r->turn_us)
-		r->turn_us = us;
-	return r->turn_us > r->turn_us_before ? r->turn_us : r->turn_us_before;
+	if (turn.us > r->longest.us)
+		r->longest.us = turn.us;
+	if (turn.cpu_us > r->longest.cpu_us)
+		r->longest.cpu_us = turn.cpu_us;
+	t->loop_turn_us_max = r->longest.us > r->before.us ? r->longest.us : r->before.us;
+	t->loop_cpu_us_max = r->longest.cpu_us > r->before.cpu_us ? r->longest.cpu_us : r->before.cpu_us;
 }
 
 static void
@@ -172,7 +176,7 @@ put_totals(struct scheduler *s)
 	t.events = c.events;
 	t.store_fill = store_fill_percent(s->store);
 	t.names = names_count(s->names);
-	t.loop_turn_us_max = longest_turn(s);
+	put_longest_turn(s, &t);
 	segments_counts(s->segments, &g);
 	t.segments = g.files;
 	t.segments_free = g.unused;

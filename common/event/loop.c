@@ -1,6 +1,7 @@
 #include "common/event/loop.h"
 
 #include <string.h>
+#include <time.h>
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
@@ -19,7 +20,9 @@ struct loop {
 	uint64_t boot_us;
 	uint64_t wall_us;
 	bool clocks_read; /* in this turn */
-	uint64_t longest_us;
+	struct loop_turn longest;
+	bool measures_cpu;
+	uint64_t cpu_us; /* of this thread, at the end of the last turn */
 	bool stopped;
 	void (*turn_end)(void *arg);
 	void *turn_arg;
@@ -44,16 +47,31 @@ with_clocks(const struct loop *l)
 	return l;
 }
 
+static uint64_t
+thread_cpu_us(void)
+{
+	struct timespec ts;
+
+	CHECK(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts) == 0);
+	return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
+}
+
 static void
 note_turn(struct loop *l)
 {
-	uint64_t now;
+	uint64_t us;
 
-	if (!l->clocks_read)
-		return;
-	now = clock_boot_us();
-	if (now - l->boot_us > l->longest_us)
-		l->longest_us = now - l->boot_us;
+	if (l->measures_cpu) {
+		uint64_t cpu = thread_cpu_us(); /* the wait between turns takes next to none */
+
+		us = cpu - l->cpu_us;
+		l->cpu_us = cpu;
+		if (us > l->longest.cpu_us)
+			l->longest.cpu_us = us;
+	}
+	us = l->clocks_read ? clock_boot_us() - l->boot_us : 0;
+	if (us > l->longest.us)
+		l->longest.us = us;
 }
 
 struct loop *
@@ -125,13 +143,17 @@ loop_wall_us(const struct loop *l)
 	return with_clocks(l)->wall_us;
 }
 
-uint64_t
-loop_longest_us(struct loop *l)
+struct loop_turn
+loop_longest(struct loop *l)
 {
-	uint64_t us = l->longest_us;
+	struct loop_turn longest = l->longest;
 
-	l->longest_us = 0;
-	return us;
+	if (!l->measures_cpu) {
+		l->measures_cpu = true;
+		l->cpu_us = thread_cpu_us();
+	}
+	l->longest = (struct loop_turn){ 0, 0 };
+	return longest;
 }
 
 struct event_base *

@@ -22,8 +22,12 @@ void loop_set_turn_end(struct loop *l, void (*fn)(void *arg), void *arg);
 uint64_t loop_boot_us(const struct loop *l);
 uint64_t loop_wall_us(const struct loop *l);
 
-/* The longest turn so far, µs: from its first event to the end of turn_end; then it counts from zero again. */
-uint64_t loop_longest_us(struct loop *l);
+/* The longest turn since the last call, from its first event to the end of turn_end: by the clock, and in CPU time,
+ * which others on the machine have no part in (measured from the first call on). */
+struct loop_turn {
+	uint64_t us, cpu_us;
+};
+struct loop_turn loop_longest(struct loop *l);
 
 struct event_base *loop_base(struct loop *l); /* borrowed, for libunbound */
 
