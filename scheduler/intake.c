@@ -8,6 +8,7 @@
 #include "scheduler/state.h"
 
 #define ID_BLOCK_COUNT 65536
+#define STAMP_TRUST_US (600 * 1000000ull)
 #define SEG_REQ_MAX    (2ull * (MESSAGE_BYTES_MAX + ENVELOPE_BYTES_MAX))
 
 static struct peer *
@@ -112,6 +113,17 @@ log_reception(struct scheduler *s, const struct new_message *n)
 	committer_reception(s->committer, &e);
 }
 
+/* A message comes at most INLET_SENT_US after its stamp. One that is older, or of the future, was stamped
+ * before a step of the clock: by it the message would expire at its first deferral, or never. */
+static uint32_t
+received_s(const struct scheduler *s, uint64_t stamp_wall_us)
+{
+	uint64_t now = loop_wall_us(s->loop);
+	uint64_t away = now > stamp_wall_us ? now - stamp_wall_us : stamp_wall_us - now;
+
+	return (uint32_t)((away < STAMP_TRUST_US ? stamp_wall_us : now) / 1000000u);
+}
+
 static void
 queue_entry(struct peer *p, const struct message *m, const struct new_message *n, uint16_t ordinal)
 {
@@ -124,7 +136,7 @@ queue_entry(struct peer *p, const struct message *m, const struct new_message *n
 		.segment = m->u.new_message.segment,
 		.offset16 = (uint32_t)(m->u.new_message.offset / RECORD_ALIGN),
 		.epoch = m->u.new_message.epoch,
-		.received_s = (uint32_t)(n->received_wall_us / 1000000u),
+		.received_s = received_s(s, n->received_wall_us),
 		.first_rcpt = re->first,
 		.n_rcpts = (uint16_t)re->count,
 		.kbytes = (uint32_t)((m->u.new_message.bytes + 1023) / 1024),
