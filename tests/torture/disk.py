@@ -3,6 +3,7 @@ import contextlib
 import mmap
 import os
 import shutil
+import socket
 import struct
 import subprocess
 import time
@@ -66,13 +67,22 @@ class Disk:
             self.server = subprocess.Popen(["nbdkit", "-f", "-U", self.socket, "python", os.path.join(HERE, "cut_disk.py"),
                                             "image=" + self.image, "switch=" + self.switch_path, f"keep={keep}", f"seed={seed}"],
                                            stdin=subprocess.DEVNULL, stderr=errors)
-            harness.wait_for(lambda: os.path.exists(self.socket) or self._dead(self.server), 10, 0.01)
+            harness.wait_for(lambda: self._listens() or self._dead(self.server), 20, 0.01)
             file = os.path.join(self.fuse, "disk")
             self.bridge = subprocess.Popen(["nbdfuse", file, "--unix", self.socket], stdin=subprocess.DEVNULL, stderr=errors)
-        harness.wait_for(lambda: os.path.exists(file) or self._dead(self.bridge), 10, 0.01)
+        harness.wait_for(lambda: os.path.exists(file) or self._dead(self.bridge), 20, 0.01)
         self.loop = run("losetup", "--show", "-f", file)
         run("mount", "-t", self.filesystem, self.loop, self.mount)
         self.mounted = True
+
+    def _listens(self):
+        """The socket is there a moment before somebody listens."""
+        with socket.socket(socket.AF_UNIX) as s:
+            try:
+                s.connect(self.socket)
+            except OSError:
+                return False
+        return True
 
     def _dead(self, process):
         assert process.poll() is None, f"{process.args[0]} ended: " + open(os.path.join(self.folder, "nbd.err"), errors="replace").read()[-2000:]

@@ -244,6 +244,18 @@ def table(cases):
     return "\n".join(lines)
 
 
+def flips(seed, count, out):
+    """Single-bit flips, and a seventh as many cut files and zeroed pages, in a stopped queue of 10,000."""
+    os.makedirs(os.path.join(out.folder, "source"))
+    cases = campaign(out.folder, count, count // 7, count // 7, 10000, seed, out=out)
+    for line in table(cases).splitlines():
+        out(line)
+    return {"bad": [c for c in cases if c["bad"]], "damages": len(cases)}
+
+
+STAGES = [("flips", flips, 0, 200)]  # make check: tests/scenario/test_flips.py
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--flips", type=int, default=200)

@@ -141,7 +141,7 @@ class Cuts:
         if all(load.process.poll() is not None for load in w.loads):
             w.load_up()
         w.wait_acknowledged(30)
-        w.queue_check()
+        w.queue_check("--live")
         return blow, kept, total, time.time() - began
 
 
