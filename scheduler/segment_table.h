@@ -44,7 +44,7 @@ struct seg {
 	uint8_t list;
 	bool known;   /* there is such a file, and a row for it */
 	bool dirty;   /* row differs from the store's */
-	bool doubted; /* its receiver, which knew an earlier scheduler, has not named it yet */
+	bool doubted; /* open since an earlier scheduler: who has it has not said so, or its claims are not settled */
 	bool failed;  /* could not be written: not used again */
 	bool no_move; /* a record in it cannot be moved: left alone */
 };

@@ -117,10 +117,9 @@ start_one(struct segments *s, uint32_t number)
 		note_info(s, number, &info);
 	if (g->list == SEGMENT_OPEN_COMPACTOR) {
 		/* A worker may read from it under a claim of our earlier life whose row was not
-		 * committed any more. */
+		 * committed any more. Its row stays as it is, for a further start may come first. */
 		g->pins++;
-		g->row.state = STORE_SEGMENT_SEALED;
-		segment_table_mark(&s->t, number);
+		g->doubted = true;
 	} else {
 		segments_weigh(s, number);
 	}
@@ -129,12 +128,20 @@ start_one(struct segments *s, uint32_t number)
 void
 segments_release_old(struct segments *s)
 {
-	uint32_t n;
+	uint32_t n = s->t.lists[SEGMENT_OPEN_COMPACTOR].first;
 
-	while ((n = s->t.lists[SEGMENT_OPEN_COMPACTOR].first) != 0 &&
-	       s->t.segs[n].row.state == STORE_SEGMENT_SEALED) {
-		segment_table_move(&s->t, n, SEGMENT_SEALED);
-		segments_pin(s, n, -1);
+	while (n != 0) {
+		struct seg *g = &s->t.segs[n];
+		uint32_t next = g->next;
+
+		if (g->doubted) { /* what is not was opened in this life */
+			g->doubted = false;
+			g->row.state = STORE_SEGMENT_SEALED;
+			segment_table_mark(&s->t, n);
+			segment_table_move(&s->t, n, SEGMENT_SEALED);
+			segments_pin(s, n, -1);
+		}
+		n = next;
 	}
 }
 
