@@ -30,7 +30,8 @@ struct sector {
 	uint32_t number;
 	uint32_t at; /* in the file's list */
 	bool has_between;
-	bool lost; /* a sync of it failed: the next ones say nothing of it, until it is written again */
+	bool lost; /* a sync of it failed: the next ones say nothing of it, until it is written
+		      again */
 	unsigned char synced[SECTOR], between[SECTOR];
 };
 

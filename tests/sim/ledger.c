@@ -211,8 +211,8 @@ ledger_granted(const struct message *work, struct slice bits, unsigned worker)
 		r->out = l->lease;
 		l->bits |= (uint16_t)(1u << i);
 	}
-	sim_tell("lease %llu: %llx.%u at worker %u", (unsigned long long)l->lease,
-		 (unsigned long long)m->r.id, entry, worker);
+	sim_tell("lease %llu: %llx.%u in segment %u at worker %u", (unsigned long long)l->lease,
+		 (unsigned long long)m->r.id, entry, work->u.work.segment, worker);
 }
 
 /* The worker may report otherwise, when it did not hear the answer. */
@@ -411,6 +411,9 @@ look_at_row(void *arg, struct entry_key key, const struct store_row *row)
 
 	(void)arg;
 	rows_seen++;
+	sim_tell("row %llx.%u in segment %u epoch %llu attempts %u",
+		 (unsigned long long)key.message, key.ordinal, row->segment,
+		 (unsigned long long)row->epoch, row->attempts);
 	HOLDS(m != NULL && key.ordinal < m->r.n_entries,
 	      "a row of message %llx, which nobody wrote", (unsigned long long)key.message);
 	for (unsigned i = 0; i < row->n_rcpts; i++) {
@@ -456,8 +459,9 @@ ledger_after_start(struct scheduler *s)
 	      "rows are damaged");
 	core_totals(s->core, &t);
 	/* The start itself may have settled old claims: their rows go with its first commit. */
-	HOLDS(rows_seen >= t.queued_entries && rows_seen <= t.queued_entries + s->n_old_claims, "%llu rows, but %llu entries in the index",
-	      (unsigned long long)rows_seen, (unsigned long long)t.queued_entries);
+	HOLDS(rows_seen >= t.queued_entries && rows_seen <= t.queued_entries + s->n_old_claims,
+	      "%llu rows, but %llu entries in the index", (unsigned long long)rows_seen,
+	      (unsigned long long)t.queued_entries);
 	for (unsigned i = 0; i < n_messages; i++) {
 		struct message_state *m = &messages[i];
 
@@ -481,6 +485,23 @@ ledger_open(void)
 		for (unsigned k = 0; k < messages[i].r.n_rcpts && messages[i].answer == ACKED; k++)
 			n += messages[i].rcpts[k].end == 0;
 	}
+	return n;
+}
+
+static void
+count_row(void *arg, struct entry_key key, const struct store_row *row)
+{
+	(void)key;
+	(void)row;
+	++*(uint64_t *)arg;
+}
+
+uint64_t
+ledger_rows(struct scheduler *s)
+{
+	uint64_t n = 0, bad;
+
+	HOLDS(store_load_rows(s->store, count_row, &n, &bad) == 0 && bad == 0, "rows are damaged");
 	return n;
 }
 

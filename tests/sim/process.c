@@ -11,6 +11,7 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/proc/fault.h"
 #include "scheduler/control.h"
 #include "tests/sim/sim.h"
 
@@ -408,6 +409,7 @@ proc_ready(struct proc *p)
 {
 	(void)p;
 	ready = true;
+	threads_pause(100); /* the ledger looks before it goes on */
 }
 
 static void
@@ -693,7 +695,7 @@ uint64_t __wrap_clock_boot_us(void);
 uint64_t __wrap_clock_wall_us(void);
 void __wrap_clock_boot_id(unsigned char id[16]);
 bool __wrap_quota_is_reached_at(int fd, unsigned map_percent);
-int __wrap_store_probe(const char *path, int dir, uint64_t map_bytes);
+int __wrap_store_probe(const char *path, int dir);
 
 uint64_t
 __wrap_clock_boot_us(void)
@@ -715,11 +717,10 @@ __wrap_clock_boot_id(unsigned char id[16])
 
 /* It forks; what it looks for is not simulated. */
 int
-__wrap_store_probe(const char *path, int dir, uint64_t map_bytes)
+__wrap_store_probe(const char *path, int dir)
 {
 	(void)path;
 	(void)dir;
-	(void)map_bytes;
 	return 0;
 }
 
@@ -781,6 +782,37 @@ void
 control_close(struct scheduler *s)
 {
 	(void)s;
+}
+
+/* Operators are not simulated. */
+void
+control_fail(struct request *r, int status, const char *fmt, ...)
+{
+	(void)r;
+	(void)status;
+	(void)fmt;
+}
+
+struct slice
+control_option(const struct request *r, const char *name)
+{
+	(void)r;
+	(void)name;
+	return SLICE_NONE;
+}
+
+bool
+control_matches(struct slice name, struct slice pattern)
+{
+	(void)name;
+	(void)pattern;
+	return false;
+}
+
+int
+fault_guarded(int (*fn)(void *arg), void *arg)
+{
+	return fn(arg);
 }
 
 bool

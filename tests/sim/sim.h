@@ -126,6 +126,7 @@ void ledger_cut(void);
 void ledger_event(const struct event *e);
 void ledger_after_start(struct scheduler *s);
 void ledger_at_end(struct scheduler *s);
+uint64_t ledger_rows(struct scheduler *s);
 void ledger_tell_open(void);
 unsigned ledger_open(void); /* acknowledged recipients without an end */
 struct sim_counts {
