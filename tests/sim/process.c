@@ -510,6 +510,13 @@ proc_ask_stop(struct proc *p)
 }
 
 void
+proc_ask_reload(struct proc *p)
+{
+	(void)p;
+	HOLDS(false, "nobody asked to reload");
+}
+
+void
 proc_ask_kill(struct proc *p, enum role peer, unsigned slot, uint32_t generation)
 {
 	(void)p;
@@ -784,7 +791,21 @@ control_close(struct scheduler *s)
 	(void)s;
 }
 
+void
+stats_reconfigured(struct scheduler *s, size_t n_old, size_t n)
+{
+	(void)s;
+	(void)n_old;
+	(void)n;
+}
+
 /* Operators are not simulated. */
+void
+control_finish(struct request *r)
+{
+	(void)r;
+}
+
 void
 control_fail(struct request *r, int status, const char *fmt, ...)
 {
