@@ -12,6 +12,9 @@
 #include "scheduler/core/sources.h"
 #include "scheduler/core/targets.h"
 
+/* Opens are held for 3.2 s at the most: when a worker has descriptors again, mail goes out within 5 s. */
+#define HOLD_LEVEL_MOST 5
+
 /* A waiting queue whose turn does not come sooner is looked at in this many at one go. */
 #define TIMERS_AT_ONCE 4096
 
@@ -273,9 +276,6 @@ core_worker_room(struct core *c, const struct core_now *now, unsigned worker)
 	c->workers[worker].full = false;
 	run_wake_room(c, worker);
 }
-
-/* Opens are held for 3.2 s at the most: when a worker has descriptors again, mail goes out within 5 s. */
-#define HOLD_LEVEL_MOST 5
 
 /* Connections -------------------------------------------------------------------------------- */
 /* The n-th time in a row that OPENs came back unattempted: the next one waits longer. */

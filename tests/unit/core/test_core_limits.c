@@ -176,7 +176,7 @@ handed_back(void **state)
 		open_failed(k, CORE_FAIL_NOT_ATTEMPTED);
 		route(0, 1);
 	}
-	assert_true(fx.now.boot_us - begin > 60 * SECOND);
+	assert_true(fx.now.boot_us - begin > 45 * SECOND);
 	assert_true(fx.now.boot_us - begin < 200 * SECOND);
 }
 
