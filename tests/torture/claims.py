@@ -23,7 +23,10 @@ class Tables:
     def _slots(fd):
         """(state, recipients) of each slot that is not free."""
         for at in range(HEADER, os.fstat(fd).st_size - SLOT + 1, SLOT):
-            fields = GRANT.unpack(os.pread(fd, GRANT.size, at))
+            try:
+                fields = GRANT.unpack(os.pread(fd, GRANT.size, at))
+            except OSError:  # not in the cache: nobody has touched that slot
+                continue
             if fields[0]:
                 yield fields[0] & 0xFF, fields[10]
 
