@@ -658,6 +658,22 @@ def faults(report):
     return {k: report[k] for k in FAULTS if report.get(k)}
 
 
+def stage(function, say):
+    """As the torture driver calls it."""
+    def run(seed, count, out):
+        report = function(seed, count, out.folder, out)
+        figures = {k: report[k] for k in ("acknowledged", "lost", "duplicates") if k in report}
+        return {"bad": faults(report), **figures}
+    run.__doc__ = say
+    return run
+
+
+# The small forms of these are in tests/scenario, hence no count in make check.
+STAGES = [("reloads", stage(reloads, "Reloads under load, half of them broken."), 0, 50),
+          ("restarts", stage(graceful_restarts, "Graceful restarts under load."), 0, 5),
+          ("deaths_in_reloads", stage(deaths_in_reloads, "kill -9 in the middle of reloads."), 0, 10)]
+
+
 def main():
     what = {"kills": master_kills, "reloads": reloads, "restarts": graceful_restarts, "deaths": deaths_in_reloads}
     parser = argparse.ArgumentParser()
