@@ -121,7 +121,7 @@ SIM_WRAP := open openat close closedir pwrite pwritev writev write read fsync fd
 	pthread_create pthread_join pthread_mutex_init pthread_mutex_destroy pthread_mutex_lock pthread_mutex_unlock \
 	pthread_mutex_consistent pthread_cond_init pthread_cond_destroy pthread_cond_wait pthread_cond_signal \
 	pthread_cond_broadcast pthread_key_create pthread_key_delete pthread_getspecific pthread_setspecific \
-	clock_boot_us clock_wall_us clock_boot_id store_probe quota_is_reached_at nanosleep
+	clock_boot_us clock_wall_us clock_boot_id store_probe quota_check nanosleep
 build/sim/sim: $(SIM_SRC:%.c=build/sim/obj/%.o)
 	$(call say,LD)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(SIM_WRAP:%=-Wl,--wrap=%) -o $@ $^ -l:liblmdb.a -lconfig -lpthread

@@ -13,6 +13,7 @@
 #include "common/base/mem.h"
 #include "common/proc/fault.h"
 #include "scheduler/control.h"
+#include "scheduler/quota.h"
 #include "tests/sim/sim.h"
 
 #define TIMERS   64
@@ -701,7 +702,7 @@ process_asks_kill(enum role *role, unsigned *slot)
 uint64_t __wrap_clock_boot_us(void);
 uint64_t __wrap_clock_wall_us(void);
 void __wrap_clock_boot_id(unsigned char id[16]);
-bool __wrap_quota_is_reached_at(int fd, unsigned map_percent);
+enum quota __wrap_quota_check(const struct quota_facts *f, enum quota before);
 int __wrap_store_probe(const char *path, int dir);
 
 uint64_t
@@ -732,12 +733,12 @@ __wrap_store_probe(const char *path, int dir)
 }
 
 /* A disk that fills and is cleared again, as far as the quota goes. */
-bool
-__wrap_quota_is_reached_at(int fd, unsigned map_percent)
+enum quota
+__wrap_quota_check(const struct quota_facts *f, enum quota before)
 {
-	(void)fd;
-	(void)map_percent;
-	return sim_no_room;
+	(void)f;
+	(void)before;
+	return sim_no_room ? QUOTA_DISK : QUOTA_FREE;
 }
 
 const char *
