@@ -47,13 +47,13 @@ enum stat_writer { STAT_SCHEDULER, STAT_WORKER, STAT_RECEIVER, STAT_RESOLVER, ST
 	X(store_fill,      gauge,   "map of the store in use, percent") \
 	X(segments,        gauge,   "segment files") \
 	X(segments_free,   gauge,   "segment files that are free") \
-	X(names,           gauge,   "names known: queues, jobs, sender domains") \
-	X(loop_turn_us_max, gauge,  "longest turn of the scheduler's loop in the last 10 to 20 s, microseconds") \
-	X(loop_cpu_us_max, gauge,   "most CPU time of one turn in the same time, microseconds") \
 	X(segments_thin,   gauge,   "sealed segment files whose live records fill less than a quarter") \
 	X(segments_moved,  counter, "thin segment files emptied by compaction") \
 	X(records_moved,   counter, "records moved by compaction") \
-	X(moved_bytes,     counter, "bytes written by compaction")
+	X(moved_bytes,     counter, "bytes written by compaction") \
+	X(names,           gauge,   "names known: queues, jobs, sender domains") \
+	X(loop_turn_us_max, gauge,  "longest turn of the scheduler's loop in the last 10 to 20 s, microseconds") \
+	X(loop_cpu_us_max, gauge,   "most CPU time of one turn in the same time, microseconds")
 
 /* A queue's row. */
 #define STAT_QUEUE(X) \
