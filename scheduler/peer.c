@@ -29,12 +29,6 @@ peer_send(struct peer *p, const struct message *m)
 	p->waiting[p->n_waiting++] = *m;
 }
 
-bool
-peer_lags(const struct peer *p)
-{
-	return p->n_waiting - p->n_sent >= RING_ENTRIES;
-}
-
 void
 peer_broken(struct peer *p, int rc)
 {

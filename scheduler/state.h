@@ -151,10 +151,8 @@ void scheduler_kick(struct scheduler *s);
 
 /* peer: messages without payload; they go when there is room, in their order, or never when it dies. */
 void peer_send(struct peer *p, const struct message *m);
-/* False when some still wait. */
+/* False when some still wait: then nothing more is to be taken from it. */
 bool peer_flush(struct peer *p);
-/* So much waits that nothing more is to be taken from it. */
-bool peer_lags(const struct peer *p);
 void peer_close(struct peer *p);
 /* It broke the rules: what it says is heard no more, and the master is asked for another one. */
 void peer_broken(struct peer *p, int rc);
