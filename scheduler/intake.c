@@ -287,7 +287,8 @@ intake_channel(struct peer *p)
 
 	/* Nothing new is taken while an answer waits for room in the ring: were it a refusal, and lost with us, what
 	 * is committed behind it would make the message that is told again look committed too. */
-	while (p->channel != NULL && peer_flush(p) && !committer_is_full(p->s->committer)) {
+	while (p->channel != NULL && (peer_flush(p) || channel_is_broken(p->channel)) &&
+	       !committer_is_full(p->s->committer)) {
 		int rc = channel_recv(p->channel, &m, &payload);
 
 		if (rc == 0)

@@ -301,6 +301,12 @@ channel_has_room(const struct channel *c, size_t payload_bytes)
 	return ring_has_room(tx, payload_bytes) > 0 || ring_wait_room(tx, payload_bytes);
 }
 
+bool
+channel_is_broken(const struct channel *c)
+{
+	return c->broken;
+}
+
 void
 channel_flush(struct channel *c)
 {

@@ -36,6 +36,8 @@ void channel_expect(struct channel *c, char peer);
  * when there is room. The peer is woken by channel_flush(). */
 int channel_send(struct channel *c, const struct message *m, struct slice payload);
 bool channel_has_room(const struct channel *c, size_t payload_bytes);
+/* The peer broke the rules: nothing can be sent any more, channel_recv() gives -E_BAD. */
+bool channel_is_broken(const struct channel *c);
 /* Wakes the peer if it sleeps and something was sent or consumed; call it once per turn. */
 void channel_flush(struct channel *c);
 

@@ -543,6 +543,11 @@ test_scribble(void **state)
 				    payload.n != got.payload_bytes)
 					fail();
 			}
+			/* Also one that was found broken in sending says so to who reads. */
+			if (channel_is_broken(p.scheduler)) {
+				rc = channel_recv(p.scheduler, &got, &payload);
+				assert_int_equal(rc, -E_BAD);
+			}
 			channel_flush(p.scheduler);
 		}
 		if (rc == -E_BAD)
