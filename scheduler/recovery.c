@@ -322,18 +322,19 @@ collect_claims(struct scheduler *s, unsigned worker)
 	}
 }
 
-static int
-tell_bad(const char *table, int rc, uint64_t bad)
+/* `bad` counts over the tables; `before` is what it was ahead of this one. */
+static uint64_t
+tell_bad(const char *table, int rc, uint64_t before, uint64_t bad)
 {
-	if (rc == 0 && bad > 0)
-		log_error("store table=%s damaged_rows=%llu", table, (unsigned long long)bad);
-	return rc;
+	if (rc == 0 && bad > before)
+		log_error("store table=%s damaged_rows=%llu", table, (unsigned long long)(bad - before));
+	return bad;
 }
 
 int
 recovery_load(struct scheduler *s, const struct store_meta *meta)
 {
-	uint64_t bad = 0;
+	uint64_t bad = 0, told = 0;
 	int rc;
 
 	(void)meta;
@@ -344,13 +345,17 @@ recovery_load(struct scheduler *s, const struct store_meta *meta)
 	}
 	if (s->n_old_claims > 0)
 		qsort(s->old_claims, s->n_old_claims, sizeof *s->old_claims, claim_order);
-	rc = tell_bad("names", store_load_names(s->store, load_name, s, &bad), bad);
+	rc = store_load_names(s->store, load_name, s, &bad);
+	told = tell_bad("names", rc, told, bad);
 	if (rc == 0)
-		rc = tell_bad("queues", store_load_queues(s->store, load_queue, s, &bad), bad);
+		rc = store_load_queues(s->store, load_queue, s, &bad);
+	told = tell_bad("queues", rc, told, bad);
 	if (rc == 0)
-		rc = tell_bad("segments", store_load_segments(s->store, load_segment, s, &bad), bad);
+		rc = store_load_segments(s->store, load_segment, s, &bad);
+	told = tell_bad("segments", rc, told, bad);
 	if (rc == 0)
-		rc = tell_bad("rows", store_load_rows(s->store, load_row, s, &bad), bad);
+		rc = store_load_rows(s->store, load_row, s, &bad);
+	(void)tell_bad("rows", rc, told, bad);
 	names_loaded(s->names);
 	if (rc == 0)
 		rc = quarantine_loaded(s, bad > 0, load_row);

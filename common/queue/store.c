@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <endian.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -382,7 +383,8 @@ store_reserve(struct store *s, uint64_t ahead)
 	used = (info.me_last_pgno + 1) * st.ms_psize;
 	if (used + ahead / 2 <= s->reserved_bytes || mdb_env_get_fd(s->env, &fd) != 0)
 		return;
-	/* The file's length says what LMDB has used: it stays. Where it cannot be had, there is none. */
-	s->reserved_bytes = used + ahead;
-	(void)fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)used, (off_t)ahead);
+	/* The file's length says what LMDB has used: it stays. Refused for want of room it is asked for again at the
+	 * next commit; where it cannot be had at all, there is none. */
+	if (fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)used, (off_t)ahead) == 0 || errno == EOPNOTSUPP)
+		s->reserved_bytes = used + ahead;
 }
