@@ -118,8 +118,13 @@ def test_thin_segments_move_together(folder, ends):
         ends.append(after)
         flow.stop()
         flow.wait()
-        assert sluice.sluice("schedule", "later.example/*", "--retry-recipients").returncode == 0
-        sluice.wait_drained(120)
+        # Again and again: what the last kill left with an unknown outcome is deferred for an hour once it is settled.
+        for _ in range(60):
+            assert sluice.sluice("schedule", "*/*", "--retry-recipients").returncode == 0
+            if sluice.queued() == 0:
+                break
+            time.sleep(2)
+        sluice.wait_drained(10)
         report = judge(sluice, sinks, loads)
         assert report["acknowledged"] >= 30000 and report["duplicates"] == 0, report
         log = sluice.log()
