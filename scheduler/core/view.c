@@ -49,15 +49,16 @@ core_queue_view(const struct core *c, const struct core_now *now, uint32_t queue
 		.kbytes = q->kbytes,
 		.paused = q->paused,
 		.retry_level = q->retry_level,
-		.wait = (enum core_wait)q->wait,
-		.limit = limit_texts[q->limit],
+		/* An operator who paused it is told so, also before the queue's next turn. */
+		.wait = q->paused ? CORE_WAIT_PAUSED : (enum core_wait)q->wait,
+		.limit = limit_texts[q->paused ? LIMIT_NONE : q->limit],
 		.last_error = SLICE_NONE,
 	};
 	if (q->retry_is_wall)
 		out->retry_at_wall_us = q->retry_at;
 	else if (q->retry_at > now->boot_us)
 		out->retry_at_wall_us = now->wall_us + (q->retry_at - now->boot_us);
-	if (q->until > now->boot_us)
+	if (q->until > now->boot_us && !q->paused)
 		out->until_wall_us = now->wall_us + (q->until - now->boot_us);
 	if (!a)
 		return true;

@@ -673,6 +673,30 @@ expiry_of_some(void **state)
 	assert_int_equal(fx.n_gives, 3000);
 }
 
+/* Who paused a queue that waits for its retry sees it paused at once, and waiting again when it is resumed. */
+static void
+paused_is_said_at_once(void **state)
+{
+	struct core_queue_view v;
+
+	(void)state;
+	fx_begin();
+	core_queue_restore(fx.core, 0, false, 1, fx.now.wall_us + 10 * MINUTE, SLICE_LIT("450 later"));
+	mails(0, 1);
+	run();
+	assert_true(core_queue_view(fx.core, &fx.now, 0, &v));
+	assert_int_equal(v.wait, CORE_WAIT_RETRY);
+	core_pause(fx.core, &fx.now, 0, true);
+	assert_true(core_queue_view(fx.core, &fx.now, 0, &v));
+	assert_int_equal(v.wait, CORE_WAIT_PAUSED);
+	assert_int_equal(v.until_wall_us, 0);
+	core_pause(fx.core, &fx.now, 0, false);
+	run();
+	assert_true(core_queue_view(fx.core, &fx.now, 0, &v));
+	assert_int_equal(v.wait, CORE_WAIT_RETRY);
+	assert_true(v.until_wall_us > fx.now.wall_us);
+}
+
 /* A search has just been made and the next is far away: what expired meanwhile is not sent all the
  * same. */
 static void
@@ -984,6 +1008,7 @@ main(void)
 		cmocka_unit_test(expiry),
 		cmocka_unit_test(expiry_of_some),
 		cmocka_unit_test(expired_at_the_grant),
+		cmocka_unit_test(paused_is_said_at_once),
 		cmocka_unit_test(room_to_give_up),
 		cmocka_unit_test(withdrawn_in_search),
 		cmocka_unit_test(wall_steps),
