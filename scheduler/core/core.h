@@ -48,6 +48,30 @@ enum core_wait {
 	CORE_WAIT_DNS,         /* a route was asked for */
 };
 
+/* What limits belong to (contract: limits). */
+enum core_scope {
+	CORE_SCOPE_QUEUE,
+	CORE_SCOPE_QUEUE_SOURCE, /* queue x source IP */
+	CORE_SCOPE_SOURCE,
+	CORE_SCOPE_VMTA,
+	CORE_SCOPE_PROVIDER,
+	CORE_SCOPE_JOB,
+	CORE_SCOPE_SENDER,
+	CORE_SCOPE_MX_SOURCE,   /* MX name x source IP */
+	CORE_SCOPE_DESTINATION, /* address */
+	CORE_SCOPE_ALL,
+};
+enum core_measure {
+	CORE_MEASURE_MSG,      /* attempted recipients */
+	CORE_MEASURE_CONNECT,  /* connection attempts */
+	CORE_MEASURE_VOLUME,   /* bytes of delivered bodies */
+	CORE_MEASURE_SMTP_OUT, /* connections at once */
+};
+/* Names a limit across processes and configurations: 128 bits of scope, measure and what it belongs to, by name. */
+struct core_charge_key {
+	uint64_t hi, lo;
+};
+
 /* Decisions. ------------------------------------------------------------------------------------ */
 struct core_open {
 	uint32_t connection; /* number given by the core; < CORE_CONNECTIONS_MAX */
@@ -94,6 +118,17 @@ struct core_ops {
 	/* The first entry of this job and sender domain came (`used`), the last one went: whoever numbers their names
 	 * may count so. May be NULL. */
 	void (*tag)(void *ctx, uint32_t job, uint32_t sender_domain, bool used);
+	/* Memory for the charges of one limit that outlives this process: what `key` has already (then *found), else
+	 * zeros. Stays at its address until charges_free(). May be NULL, and may return NULL: the core uses its own. */
+	void *(*charges)(void *ctx, const struct core_charge_key *key, size_t bytes, bool *found);
+	void (*charges_free)(void *ctx, void *memory);
+	/* The source-ip-... limits of a queue for one source IP, in its present mode. NULL: none. */
+	void (*source_limits)(void *ctx, uint32_t queue, struct slice name, uint32_t source_ip, struct conf_limits *out);
+	/* Limits of a job, a sender domain (numbers of names), a provider (number of core_route_provider()).
+	 * NULL, or false: none. */
+	bool (*scope_limits)(void *ctx, enum core_scope scope, uint32_t number, struct conf_limits *out);
+	/* A connection of a lower queue-priority is to yield at once, in the middle of a message. May be NULL. */
+	void (*interrupt)(void *ctx, uint32_t connection, unsigned worker);
 };
 
 struct core *core_new(const struct core_ops *ops, void *ctx, const struct conf *conf, uint64_t next_lease);
@@ -259,6 +294,7 @@ struct core_world {
 	size_t n_source_ips;         /* index 0: the kernel chooses */
 	size_t n_vmtas;
 	const struct conf_vmta *vmtas;
+	const struct conf_source_ip *source_ips; /* their limits; NULL: none */
 };
 struct core *core_new_in(const struct core_ops *ops, void *ctx, const struct core_world *w, uint64_t next_lease);
 
@@ -280,6 +316,12 @@ struct core_target {
 	uint16_t mx;         /* index of the MX host: mx-connection-attempts counts per host */
 };
 void core_route_targets(struct core *c, uint32_t queue, const struct core_target *targets, uint16_t n);
+/* Limits of those targets, in the same order, just after core_route_targets(). Without it: none. */
+struct core_target_limits {
+	uint64_t mx_id, ip_id;       /* name the MX host and the address alone (hashes) */
+	uint32_t mx_limit, ip_limit; /* mx-connection-limit, ip-connection-limit; 0: none */
+};
+void core_route_target_limits(struct core *c, uint32_t queue, const struct core_target_limits *limits, uint16_t n);
 /* The resolver is a new one: what was asked and not answered is asked again. */
 void core_resolver_up(struct core *c, const struct core_now *now);
 /* The settings that ops->settings returned are void: all are asked for anew. */
@@ -291,6 +333,41 @@ bool core_adopt_connection(struct core *c, const struct core_now *now, uint32_t 
 int core_connection_worker(const struct core *c, uint32_t connection);
 /* Which recipients its claim attempts, (n_rcpts + 7) / 8 bytes; NULL when it is not claimed. */
 const uint8_t *core_claim_bits(const struct core *c, uint32_t entry);
+/* A connection is ready: as core_opened(), and whether MAIL and RCPT leave in one write. Without PIPELINING a WORK
+ * charges volume only, its recipients one by one (core_rcpt_ask()). */
+void core_opened_as(struct core *c, const struct core_now *now, uint32_t connection, uint32_t rcpt_max, bool pipelining);
+/* The worker is about to send this RCPT of its claim: charges it in all message scopes, all or none. True: it may,
+ * stamped *stamp_us, until *deadline_us. Unknown lease: false. */
+bool core_rcpt_ask(struct core *c, const struct core_now *now, uint32_t entry, uint64_t lease, unsigned index,
+		   uint64_t *stamp_us, uint64_t *deadline_us);
+/* The provider of a queue by a number the driver gives (names it in `name`, borrowed for the call); CORE_NONE: none.
+ * A queue that changes its provider counts in both until the old one's windows are empty. */
+void core_route_provider(struct core *c, const struct core_now *now, uint32_t queue, uint32_t provider, struct slice name);
+
+/* Limits as they are seen and set. */
+struct core_limit_view {
+	enum core_scope scope;
+	enum core_measure measure;
+	bool backoff;            /* the twin that holds during back-off */
+	uint64_t n, window_us;   /* window 0: a count */
+	uint64_t used;
+	uint64_t refused;        /* times it refused, since start */
+	uint64_t next_room_wall_us; /* 0: there is room, or it is not known */
+	uint32_t waiting;        /* queues in its line */
+	uint32_t queue, source_ip, number; /* of the scope; CORE_NONE where it does not matter. number: provider, job, sender, vmta */
+	struct slice name;       /* of provider, virtual MTA, MX or destination; borrowed until the next core call */
+};
+/* Each limit in use from `*cursor` on, at most `most`; false when all were seen. */
+bool core_each_limit(const struct core *c, const struct core_now *now, uint32_t *cursor, unsigned most,
+		     void (*fn)(void *arg, const struct core_limit_view *v), void *arg);
+/* The limit that the queue waits for; false: it waits for none. */
+bool core_blocking_limit(const struct core *c, const struct core_now *now, uint32_t queue, struct core_limit_view *out);
+/* The limits of one object changed (an operator's `set limit`, or its end): they are asked for anew, at once. */
+void core_limits_changed(struct core *c, const struct core_now *now, enum core_scope scope, uint32_t number);
+/* A source IP is (no longer) to be used by a queue; CORE_NONE: by any. Open connections end with their message. */
+void core_source_disable(struct core *c, const struct core_now *now, uint32_t queue, uint32_t source_ip, bool disabled,
+			 uint64_t until_boot_us);
+
 /* At start: what was attempted before and still counts, in order of the stamps (of this boot). */
 void core_charge(struct core *c, const struct core_now *now, uint32_t queue, uint64_t stamp_boot_us,
 		 uint32_t rcpts, uint32_t connects);

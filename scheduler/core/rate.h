@@ -6,6 +6,7 @@
  * bucket. */
 #pragma once
 
+#include <stddef.h>
 #include <stdint.h>
 
 struct rate;
@@ -35,6 +36,17 @@ void rate_force(struct rate *r, uint64_t now_us, uint32_t k);
 void rate_refund(struct rate *r, uint64_t stamp_us, uint32_t k);
 /* What counts now, for the checker of invariants. */
 uint64_t rate_used(const struct rate *r);
+
+/* In memory that outlives the process -------------------------------------------------------------
+ * A rate may live in memory its owner gives (a mapped file): `rate_bytes(n)` long, 8-byte aligned, zeros or what an
+ * earlier process left there, wherever it died: it is then put in order, never counting less than what was charged.
+ * Such a rate is not freed by rate_free(). */
+size_t rate_bytes(uint64_t n);
+struct rate *rate_place(void *memory, uint64_t n, uint64_t window_us, uint64_t now_us);
+/* Nothing before `boot_us` (after a reboot nobody knows what was charged; later charges count as ever). */
+void rate_close_until(struct rate *r, uint64_t boot_us);
+/* Moves what counts in `from` (other numbers perhaps) into the fresh rate `to`. */
+void rate_move(struct rate *to, const struct rate *from, uint64_t now_us);
 
 /* Makes *r a rate of other numbers (NULL: a new one); what was charged goes on counting. */
 void rate_change(struct rate **r, uint64_t n, uint64_t window_us, uint64_t now_us);

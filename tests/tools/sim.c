@@ -57,8 +57,12 @@ static const struct conf_vmta_source one[] = { { 0, "", 1 } },
 				     three[] = { { 2, "b", 1 }, { 3, "c", 1 }, { 4, "d", 2 } },
 				     four[] = { { 2, "b", 1 } };
 static const struct conf_vmta vmtas[2][3] = {
-	{ { "{default}", 1, one }, { "m1", 2, two }, { "m2", 3, three } },
-	{ { "{default}", 1, one }, { "m2", 3, three }, { "m1", 1, four } }
+	{ { .name = "{default}", .n_sources = 1, .sources = one },
+	  { .name = "m1", .n_sources = 2, .sources = two },
+	  { .name = "m2", .n_sources = 3, .sources = three } },
+	{ { .name = "{default}", .n_sources = 1, .sources = one },
+	  { .name = "m2", .n_sources = 3, .sources = three },
+	  { .name = "m1", .n_sources = 1, .sources = four } }
 };
 static const uint32_t renumbered[2][SOURCES] = { { 0, 1, 2, 4, 3 }, { 0, CORE_NONE, 2, 4, 3 } };
 
@@ -66,7 +70,11 @@ static void
 make_core(uint64_t next_lease)
 {
 	static const char *const names[] = { "{default}", "m1", "m2" };
-	struct core_world cw = { WORKERS, w.total_max, SOURCES, 3, vmtas[w.conf] };
+	struct core_world cw = { .workers = WORKERS,
+				 .total_max_smtp_out = w.total_max,
+				 .n_source_ips = SOURCES,
+				 .n_vmtas = 3,
+				 .vmtas = vmtas[w.conf] };
 
 	w.core = core_new_in(&ops, NULL, &cw, next_lease);
 	for (unsigned i = 0; i < QUEUES; i++) {
@@ -374,7 +382,11 @@ static void
 reload(void)
 {
 	w.conf = !w.conf;
-	struct core_world cw = { WORKERS, w.total_max, SOURCES, 3, vmtas[w.conf] };
+	struct core_world cw = { .workers = WORKERS,
+				 .total_max_smtp_out = w.total_max,
+				 .n_source_ips = SOURCES,
+				 .n_vmtas = 3,
+				 .vmtas = vmtas[w.conf] };
 
 	core_reconfigure_in(w.core, &w.now, &cw, renumbered[w.conf]);
 	core_check(w.core);

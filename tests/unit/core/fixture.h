@@ -116,10 +116,10 @@ static const struct conf_vmta_source fx_even[] = { { 1, "a", 1 }, { 2, "b", 1 } 
 static const struct conf_vmta_source fx_uneven[] = { { 1, "a", 1 }, { 2, "b", 3 } };
 static const struct conf_vmta_source fx_one[] = { { 1, "a", 1 } };
 static const struct conf_vmta fx_vmtas[] = {
-	{ "{default}", 1, fx_default },
-	{ "even", 2, fx_even },
-	{ "uneven", 2, fx_uneven },
-	{ "one", 1, fx_one },
+	{ .name = "{default}", .n_sources = 1, .sources = fx_default },
+	{ .name = "even", .n_sources = 2, .sources = fx_even },
+	{ .name = "uneven", .n_sources = 2, .sources = fx_uneven },
+	{ .name = "one", .n_sources = 1, .sources = fx_one },
 };
 
 /* A core in that world, with QUEUES queues "dN.example/V", V by turns {default}, even, uneven, one,
@@ -127,10 +127,18 @@ static const struct conf_vmta fx_vmtas[] = {
 static void
 fx_begin_in(unsigned workers, size_t n_source_ips, uint64_t total)
 {
-	static const struct core_ops ops = { fx_settings, fx_ask,     fx_open,   fx_work,
-					     fx_close,    fx_give_up, fx_changed, NULL };
-	struct core_world world = { workers, total, n_source_ips, n_source_ips > 2 ? 4 : 1,
-				    fx_vmtas };
+	static const struct core_ops ops = { .settings = fx_settings,
+					     .ask_route = fx_ask,
+					     .open = fx_open,
+					     .work = fx_work,
+					     .close = fx_close,
+					     .give_up = fx_give_up,
+					     .queue_changed = fx_changed };
+	struct core_world world = { .workers = workers,
+				    .total_max_smtp_out = total,
+				    .n_source_ips = n_source_ips,
+				    .n_vmtas = n_source_ips > 2 ? 4 : 1,
+				    .vmtas = fx_vmtas };
 
 	core_free(&fx.core);
 	memset(&fx, 0, sizeof(fx));
