@@ -9,6 +9,7 @@
 #include "common/conf/conf_check.h"
 #include "common/conf/conf_domain.h"
 #include "common/conf/conf_impl.h"
+#include "common/conf/conf_limits.h"
 #include "common/conf/conf_names.h"
 #include "common/conf/conf_snapshot.h"
 
@@ -241,6 +242,7 @@ apply_domain(void *arg, const struct conf_block *block)
 	struct queue_fill *f = arg;
 	const struct conf_rows *rows = &f->c->rows;
 
+	f->out->source_limits |= block->source_limits != NULL;
 	for (const struct conf_value *v = block->values; v != NULL; v = v->next) {
 		if (conf_store(f->out, v))
 			continue;
@@ -261,4 +263,5 @@ conf_queue(const struct conf *c, struct slice domain, struct slice vmta, struct 
 
 	*out = c->queue_defaults;
 	conf_domain_all(c, v < 0 ? 0 : (unsigned)v, domain, apply_domain, &f);
+	conf_limits_twins_end(out);
 }

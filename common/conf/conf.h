@@ -107,7 +107,7 @@ struct conf_source_ip {
 	struct sockaddr_storage addr; /* port 0; family AF_UNSPEC for index 0 */
 	socklen_t addr_len;
 	const char *text; /* "192.0.2.10"; "" for index 0 */
-	struct conf_limits limits; /* over all queues; of its first smtp-source-hosts element that says something */
+	struct conf_limits limits; /* over all queues; of the smtp-source-hosts elements that say something: they agree */
 };
 size_t conf_source_ips(const struct conf *c, const struct conf_source_ip **out);
 
@@ -186,6 +186,7 @@ struct conf_queue {
 	uint64_t max_smtp_out;
 	struct conf_rate max_msg_rate, max_connect_rate, max_data_volume_rate;
 	struct conf_limits backoff; /* the twins in force during back-off, defaults applied (contract: never above normal) */
+	struct conf_intervals backoff_retry_after; /* retry_after in back-off, default applied */
 	uint64_t smtp_out_rampup_interval_us;  /* 0: none */
 	uint64_t max_errors_per_connection;    /* CONF_UNLIMITED or N */
 	unsigned queue_priority;               /* 0..100 */
@@ -246,8 +247,10 @@ struct conf_setting {
 bool conf_setting_find(const struct conf *c, struct slice domain, struct slice vmta,
 		       const char *name, struct conf_setting *out);
 
-/* Value and place of a limit by its directive in a scope: "provider", "job", "sender" (name), "virtual-mta" (name),
- * "source-ip" (address), "source-ip-..." of a queue (name "domain/vmta", address `of`). False: not set. */
+/* Value and place of a limit by its directive in a scope: "provider", "job", "sender" (name), "virtual-mta" (name; its
+ * own or its pool's), "source-ip" (address), "queue-source-ip" (a source-ip-... directive; name "domain/vmta", address
+ * `of`; of a back-off twin that says nothing of the address: the normal one), "mx" (name), "destination" (address). What
+ * is given per CIDR or MX is the one string that decides, with its line. False: not set. */
 bool conf_limit_find(const struct conf *c, const char *scope, struct slice name, struct slice of,
 		     const char *directive, struct conf_setting *out);
 

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "common/conf/conf_limits.h"
 #include "common/conf/conf_macro.h"
 #include "common/conf/conf_net.h"
 #include "common/conf/conf_type.h"
@@ -263,6 +264,7 @@ conf_check(struct conf_loader *x)
 	check_block(x, x->root);
 	check_domains(x);
 	check_pools(x);
+	conf_limits_check(x);
 	check_listeners(x);
 	check_count(x, CONF_SCOPE_SMTP_LISTENER, LISTENERS_MAX);
 }

@@ -198,6 +198,7 @@ check_path(struct conf_place *p, const struct conf_directive *d, struct slice s,
 	}
 WORD_CHECK(name)
 WORD_CHECK(host)
+WORD_CHECK(mx)
 WORD_CHECK(address)
 WORD_CHECK(smtp_hosts)
 WORD_CHECK(recover)
@@ -328,6 +329,8 @@ check_pair(struct conf_place *p, const struct conf_directive *d, struct slice s,
 			return false;
 		break;
 	default:
+		if (!conf_words_mx(first))
+			return false;
 		break;
 	}
 	return slice_is(second, "unlimited") ||
@@ -400,6 +403,7 @@ static const struct {
 	[CONF_TYPE_CIDR_COUNT] = { SHAPE_STRINGS, true, check_pair },
 	[CONF_TYPE_CIDR_RATE] = { SHAPE_STRINGS, true, check_pair },
 	[CONF_TYPE_CIDR_VOLUME] = { SHAPE_STRINGS, true, check_pair },
+	[CONF_TYPE_MX_PATTERNS] = { SHAPE_STRINGS, false, check_mx },
 	[CONF_TYPE_MX_COUNT] = { SHAPE_STRINGS, true, check_pair },
 	[CONF_TYPE_SOURCE_HOST] = { SHAPE_STRINGS, false, check_pair },
 	[CONF_TYPE_SMTP_HOSTS] = { SHAPE_STRING, false, check_smtp_hosts },

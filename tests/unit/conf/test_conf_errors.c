@@ -263,13 +263,45 @@ static const struct row errors[] = {
 		"\"*\"; "
 		"} ); } );",
 	  "f:4: ", "is in the pools \"p\" and \"q\", which both have domains" },
+	/* limits */
+	{ D("max-msg-rate = \"5/0m\";"),
+	  "f:3: domain \"a.b\": max-msg-rate: ", "bad rate \"5/0m\"" },
+	{ D("backoff-max-msg-rate = \"5/31d\";"), "f:3: ", "bad rate \"5/31d\"" },
+	{ D("source-ip-max-msg-rate = [ \"0/0 5/h\",\n\"10/8 5/721h\" ];"),
+	  "f:4: ", "bad rate per CIDR \"10/8 5/721h\"" },
+	{ D("source-ip-max-smtp-out = \"0/0 0\";"), "f:3: ", "bad count per CIDR" },
+	{ D("backoff-source-ip-max-data-volume-rate = \"0/0 5x/h\";"), "f:3: ", "bad volume rate" },
+	{ D("backoff-max-smtp-out = 0;"), "f:3: ", "out of range 1..20000" },
+	{ D("queue-priority = 101;"), "f:3: ", "out of range 0..100" },
+	{ D("smtp-out-rampup-interval = 5;"), "f:3: ", "the bare integer 5 has no unit" },
+	{ G("providers = ( { name = \"g\"; mx = [ \"a.b\",\n\"*a.b\" ]; } );"),
+	  "f:2: ", "bad MX patterns \"*a.b\"" },
+	{ G("providers = ( { name = \"g\"; } );"), "f:1: ", "mx is missing" },
+	{ G("mx-connection-limit = \"a.*.b 5\";"), "f:1: ", "bad count per MX" },
+	{ G("ip-connection-limit = \"0/0 20001\";"), "f:1: ", "bad count per CIDR" },
+	{ G("jobs = ( { max-msg-rate = \"5/h\"; } );"), "f:1: job: name is missing", "" },
+	{ G("smtp-source-hosts = ( { ip = \"::1\";\nmax-msg-rate = \"5/h\"; } );")
+		  V("smtp-source-hosts = ( { ip = \"0::1\";\nmax-msg-rate = \"6/h\"; } );"),
+	  "f:4: smtp-source-host \"0::1\": max-msg-rate: ", "\"6/h\" contradicts \"5/h\" in f:2" },
+	{ V("") "virtual-mta-pools = (\n{ name = \"p\"; virtual-mtas = \"v\"; max-smtp-out = 5; "
+		"},\n"
+		"{ name = \"q\"; virtual-mtas = \"v\"; max-smtp-out = 6; } );",
+	  "f:4: virtual MTA \"v\" would inherit max-smtp-out ", "\"6\" and \"5\" of f:3" },
 };
 
 static const struct row warnings[] = {
 	{ D("max-msg-rate = \"0\";"), "f:3: warning: ", "\"0\" means unlimited" },
 	{ D("use-dane = true;"), "f:3: warning: domain \"a.b\": use-dane: ", "not supported yet" },
-	{ G("providers = ( { name = \"g\"; mx = \"*.g\"; max-msg-rate = \"1/h\"; } );"),
-	  "f:1: warning: providers: not supported yet", "" },
+	{ G("http-listeners = ( { address = \"127.0.0.1:1\"; tls-ciphers = \"x\"; } );"),
+	  "f:1: warning: http-listeners: not supported yet", "" },
+	{ D("source-ip-max-msg-rate = [ \"10/8 5/h\",\n\"0/0 0\" ];"),
+	  "f:4: warning: ", "\"0\" means unlimited" },
+	{ G("jobs = ( { name = \"g\"; max-msg-rate = \"0\"; } );"),
+	  "f:1: warning: ", "\"0\" means unlimited" },
+	{ V("max-smtp-out = 7;") "virtual-mta-pools = ( { name = \"p\"; virtual-mtas = \"v\"; "
+				 "max-smtp-out = 5; },\n"
+				 "{ name = \"q\"; virtual-mtas = \"v\"; max-smtp-out = 6; } );",
+	  NULL, NULL },
 	{ D("type = \"pipe\";"), "f:3: warning: ", "\"pipe\" is not supported yet" },
 	{ D("bounce-upon-no-mx = \"1d\";"), "f:3: warning: ", "\"1d\" is not supported yet" },
 	{ G("acct-files = ( { path = \"|cat\"; } );"), "f:1: warning: ", "not supported yet" },
