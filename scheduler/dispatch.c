@@ -218,6 +218,36 @@ op_tag(void *ctx, uint32_t job, uint32_t sender_domain, bool used)
 	names_hold(s->names, sender_domain, used ? 1 : -1);
 }
 
+/* The mode is normal: there is no other yet. */
+static void
+op_source_limits(void *ctx, uint32_t queue, struct slice name, uint32_t source_ip, struct conf_limits *out)
+{
+	struct scheduler *s = ctx;
+	struct slice vmta = name, domain = slice_cut(&vmta, '/');
+	const struct conf_source_ip *ips;
+
+	memset(out, 0, sizeof *out);
+	if (settings_get(s->settings, queue, name)->source_limits && source_ip < conf_source_ips(s->conf, &ips))
+		conf_queue_source(s->conf, domain, vmta, source_ip, false, out);
+}
+
+static bool
+op_scope_limits(void *ctx, enum core_scope scope, uint32_t number, struct conf_limits *out)
+{
+	struct scheduler *s = ctx;
+	const struct conf_limits *l = NULL;
+
+	if (scope == CORE_SCOPE_PROVIDER)
+		return providers_limits(s->providers, s->conf, number, out);
+	if (scope == CORE_SCOPE_JOB)
+		l = conf_job_limits(s->conf, names_get(s->names, number));
+	else if (scope == CORE_SCOPE_SENDER)
+		l = conf_sender_limits(s->conf, names_get(s->names, number));
+	if (l != NULL)
+		*out = *l;
+	return l != NULL;
+}
+
 static void
 op_queue_changed(void *ctx, uint32_t queue)
 {
@@ -233,6 +263,8 @@ const struct core_ops dispatch_ops = {
 	.give_up = op_give_up,
 	.tag = op_tag,
 	.queue_changed = op_queue_changed,
+	.source_limits = op_source_limits,
+	.scope_limits = op_scope_limits,
 };
 
 /* What workers say ----------------------------------------------------------------------------- */

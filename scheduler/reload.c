@@ -64,6 +64,7 @@ reload_commit(struct scheduler *s, const struct conf *conf, const struct conf *o
 	s->wants_reception = reload_reception_is_wanted(conf);
 	core_reconfigure(s->core, &now, old, conf);
 	core_resolver_up(s->core, &now); /* what it was asked before is asked again */
+	routes_reconfigured(s, old);
 	if (!same_text(conf_global(old)->name_server, conf_global(conf)->name_server))
 		core_routes_void(s->core, &now);
 	renumber(s, map, n_old);

@@ -65,6 +65,7 @@ routes_tick(struct scheduler *s)
 	struct core_now now = scheduler_now(s);
 	size_t n = s->n_unasked;
 
+	providers_sweep(s->providers);
 	s->n_unasked = 0;
 	for (size_t i = 0; i < n; i++) {
 		uint32_t queue = s->unasked[i];
@@ -82,21 +83,102 @@ routes_tick(struct scheduler *s)
 		scheduler_kick(s);
 }
 
+static uint64_t
+host_id(const char *host)
+{
+	char lower[ROUTE_HOST_BYTES];
+	size_t n = strnlen(host, sizeof lower - 1);
+
+	str_copy(lower, sizeof lower, slice_of(host, n));
+	str_lower(lower, n);
+	return XXH3_64bits(lower, n);
+}
+
+/* The address, without its port for seed 0; never 0. */
+static uint64_t
+address_id(const struct sockaddr_storage *addr, uint64_t host)
+{
+	uint64_t id;
+
+	if (addr->ss_family == AF_INET6) {
+		const struct sockaddr_in6 *v6 = (const void *)addr;
+
+		id = XXH3_64bits_withSeed(&v6->sin6_addr, sizeof v6->sin6_addr, host ? host ^ v6->sin6_port : 0);
+	} else {
+		const struct sockaddr_in *v4 = (const void *)addr;
+
+		id = XXH3_64bits_withSeed(&v4->sin_addr, sizeof v4->sin_addr, host ? host ^ v4->sin_port : 0);
+	}
+	return id != 0 ? id : 1;
+}
+
+/* 0: none. */
+static uint32_t
+limit_of(uint64_t n)
+{
+	return n == CONF_UNLIMITED || n > UINT32_MAX ? 0 : (uint32_t)n;
+}
+
+/* What counts per MX host and per address, whoever's route it is in. */
+static void
+tell_target_limits(struct scheduler *s, uint32_t queue, const struct route *r)
+{
+	struct core_target_limits limits[ROUTE_TARGETS_MAX], hosts[ROUTE_MX_MAX];
+
+	for (uint16_t i = 0; i < r->n_hosts; i++) {
+		hosts[i].mx_id = host_id(r->hosts[i]);
+		hosts[i].mx_limit = limit_of(conf_mx_connection_limit(s->conf, slice_str(r->hosts[i])));
+	}
+	for (uint16_t i = 0; i < r->n_targets; i++) {
+		const struct route_target *t = &r->targets[i];
+
+		limits[i] = hosts[t->mx]; /* < n_hosts: route_get() saw to it */
+		limits[i].ip_id = address_id(&t->addr, 0);
+		limits[i].ip_limit = limit_of(conf_ip_connection_limit(s->conf, (const void *)&t->addr));
+	}
+	core_route_target_limits(s->core, queue, limits, r->n_targets);
+}
+
+static void
+tell_provider(struct scheduler *s, uint32_t queue, uint32_t provider)
+{
+	struct core_now now = scheduler_now(s);
+
+	core_route_provider(s->core, &now, queue, provider != 0 ? provider : CORE_NONE,
+			    providers_name(s->providers, provider));
+}
+
+static void
+has_other_provider(void *arg, uint32_t queue, uint32_t provider)
+{
+	tell_provider(arg, queue, provider);
+}
+
+static bool
+same_global(const struct conf *a, const struct conf *b, const char *directive)
+{
+	struct conf_setting x, y;
+	bool in_a = conf_setting_find(a, SLICE_NONE, SLICE_NONE, directive, &x);
+	bool in_b = conf_setting_find(b, SLICE_NONE, SLICE_NONE, directive, &y);
+
+	return in_a && in_b && slice_eq(slice_str(x.value), slice_str(y.value));
+}
+
+void
+routes_reconfigured(struct scheduler *s, const struct conf *old)
+{
+	struct core_now now = scheduler_now(s);
+
+	providers_reload(s->providers, s->conf, has_other_provider, s);
+	if (!same_global(old, s->conf, "mx-connection-limit") || !same_global(old, s->conf, "ip-connection-limit"))
+		core_routes_void(s->core, &now); /* they come with the targets */
+}
+
 /* Names MX host and address across renewals of a route: live connections stay with the same target. */
 static uint64_t
 target_id(const struct route *r, const struct route_target *t)
 {
-	const char *host = t->mx < ROUTE_MX_MAX ? r->hosts[t->mx] : "";
-	uint64_t h = XXH3_64bits(host, strnlen(host, ROUTE_HOST_BYTES));
-
-	if (t->addr.ss_family == AF_INET6) {
-		const struct sockaddr_in6 *v6 = (const void *)&t->addr;
-
-		return XXH3_64bits_withSeed(&v6->sin6_addr, sizeof v6->sin6_addr, h ^ v6->sin6_port);
-	}
-	const struct sockaddr_in *v4 = (const void *)&t->addr;
-
-	return XXH3_64bits_withSeed(&v4->sin_addr, sizeof v4->sin_addr, h ^ v4->sin_port);
+	return address_id(&t->addr, host_id(t->mx < ROUTE_MX_MAX ? r->hosts[t->mx] : "") | 1);
 }
 
 /* Which targets are of equal preference, and of the same host, stands in the resolver's object. */
@@ -114,6 +196,9 @@ tell_targets(struct scheduler *s, uint32_t queue, const struct message *m)
 		targets[i] = (struct core_target){ target_id(&r, &r.targets[i]), r.targets[i].preference,
 						   r.targets[i].mx };
 	core_route_targets(s->core, queue, targets, r.n_targets);
+	tell_target_limits(s, queue, &r);
+	tell_provider(s, queue,
+		      providers_route(s->providers, s->conf, queue, slice_of(r.best, strnlen(r.best, sizeof r.best))));
 }
 
 static void

@@ -539,6 +539,7 @@ init(struct scheduler *s)
 	s->started_wall_us = loop_wall_us(s->loop);
 	s->names = names_new();
 	s->settings = settings_new(s->conf);
+	s->providers = providers_new();
 	if (route_object_map(&s->routes, proc_heritage(s->proc)->routes_fd, false) != 0)
 		log_warn("routes map=failed");
 	s->conns = mem_calloc(CORE_CONNECTIONS_MAX, sizeof *s->conns);

@@ -19,6 +19,7 @@
 #include "scheduler/core/core.h"
 #include "scheduler/names.h"
 #include "scheduler/offload.h"
+#include "scheduler/providers.h"
 #include "scheduler/quota.h"
 #include "scheduler/segments.h"
 #include "scheduler/settings.h"
@@ -118,6 +119,7 @@ struct scheduler {
 	size_t n_unasked, cap_unasked;
 	bool wants_reception; /* some acct-file wants `r` records */
 	struct settings *settings;
+	struct providers *providers;
 	struct route_object *routes; /* read-only; NULL: could not be mapped */
 	/* recovery */
 	struct lost_reception *receptions; /* by message: rows whose event may be missing */
@@ -220,6 +222,8 @@ void routes_gone(struct peer *p);
 void routes_came(struct peer *p);
 void routes_tick(struct scheduler *s);
 void routes_ask(struct scheduler *s, uint32_t queue, struct slice name);
+/* Another configuration: providers and the limits of MX hosts and addresses. */
+void routes_reconfigured(struct scheduler *s, const struct conf *old);
 
 /* recovery */
 /* Events from the position in *meta up to `end`; *meta is moved on. */

@@ -144,6 +144,7 @@ struct conf_provider {
 size_t conf_providers(const struct conf *c, const struct conf_provider **out);
 /* The first provider that has all of these lowest-preference MX hosts, -1: none. */
 int conf_provider_find(const struct conf *c, const struct slice *mx, size_t n);
+const struct conf_limits *conf_provider_limits(const struct conf *c, struct slice provider);
 const struct conf_limits *conf_job_limits(const struct conf *c, struct slice job);
 const struct conf_limits *conf_sender_limits(const struct conf *c, struct slice sender_domain);
 /* mx-connection-limit: connections to this MX name from one source IP; CONF_UNLIMITED or N. */

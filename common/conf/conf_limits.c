@@ -189,6 +189,14 @@ conf_provider_find(const struct conf *c, const struct slice *mx, size_t n)
 }
 
 const struct conf_limits *
+conf_provider_limits(const struct conf *c, struct slice provider)
+{
+	int n = conf_names_find(c, provider, CONF_NAMED_PROVIDER);
+
+	return n < 0 ? NULL : &c->providers[n].limits;
+}
+
+const struct conf_limits *
 conf_job_limits(const struct conf *c, struct slice job)
 {
 	int n = conf_names_find(c, job, CONF_NAMED_JOB);
