@@ -10,6 +10,7 @@
 #include "common/conf/conf_impl.h"
 #include "common/conf/conf_limits.h"
 #include "common/conf/conf_names.h"
+#include "common/conf/conf_rollup.h"
 #include "common/conf/conf_type.h"
 
 static unsigned
@@ -372,6 +373,7 @@ build_domains_of(struct conf *c, struct conf_expansion *e, unsigned holder,
 	{
 		join_destinations(c, b, global);
 		conf_limits_domain(c, b);
+		conf_rollup_domain(c, b);
 		conf_domain_add(c, e, holder, b);
 	}
 }
@@ -411,6 +413,7 @@ conf_build(struct conf *c, struct conf_loader *x)
 	build_vmtas(c);
 	build_pools(c);
 	conf_limits_build(c);
+	conf_rollup_build(c);
 	build_clients(c);
 	build_acct(c);
 	build_domains(c, x);

@@ -48,6 +48,8 @@ struct conf {
 	size_t n_providers;
 	struct conf_limits *jobs, *senders;
 	const struct conf_per *mx_connections, *ip_connections; /* NULL: not given */
+	struct conf_rollup_queue *rollups; /* in the order of the files */
+	bool has_queue_to;		   /* some domain block has queue-to */
 	bool has_source_limits; /* some domain block has source-ip-... directives */
 
 	struct conf_rule *rules; /* by address: the wider prefix first; then those by name */

@@ -57,6 +57,8 @@
 	X(MX_PATTERNS, "MX patterns", "a host name, \"*.DOMAIN\" or \"*\", or an array of them") \
 	X(MX_COUNT, "count per MX", "\"MX-PATTERN N\" or an array of such strings") \
 	X(SOURCE_HOST, "address and name", "\"IP HOST-NAME\" or an array of such strings") \
+	X(QUEUE, "queue", "the domain of a queue, such as \"several.queue\"") \
+	X(ROLLUP, "rollups", "\"MX QUEUE\", \"MX QUEUE rollup-by-ip\", or an array of them") \
 	X(SMTP_HOSTS, "hosts", "\"HOST[:PORT],HOST;HOST\" or \"lookup-mx:DOMAIN\"") \
 	X(REGEX, "regular expression", "a string that begins and ends with /") \
 	X(ENUM, "word", "one of the words, in quotes") \

@@ -279,6 +279,11 @@ static const struct row errors[] = {
 	{ G("providers = ( { name = \"g\"; } );"), "f:1: ", "mx is missing" },
 	{ G("mx-connection-limit = \"a.*.b 5\";"), "f:1: ", "bad count per MX" },
 	{ G("ip-connection-limit = \"0/0 20001\";"), "f:1: ", "bad count per CIDR" },
+	{ D("queue-to = \"*.a\";"), "f:3: ", "bad queue \"*.a\"" },
+	{ D("queue-to = \"a.b/v\";"), "f:3: ", "bad queue \"a.b/v\"" },
+	{ G("mx-rollup-list = { mx = [ \"a.b c.rollup\",\n\"a.b\" ]; };"),
+	  "f:2: ", "bad rollups \"a.b\"" },
+	{ G("mx-rollup-list = { mx = \"a.b c.rollup by-ip\"; };"), "f:1: ", "bad rollups" },
 	{ G("jobs = ( { max-msg-rate = \"5/h\"; } );"), "f:1: job: name is missing", "" },
 	{ G("smtp-source-hosts = ( { ip = \"::1\";\nmax-msg-rate = \"5/h\"; } );")
 		  V("smtp-source-hosts = ( { ip = \"0::1\";\nmax-msg-rate = \"6/h\"; } );"),
