@@ -186,7 +186,7 @@ void conf_client(const struct conf *c, const struct sockaddr *peer, const char *
 struct conf_queue {
 	uint64_t max_smtp_out;
 	struct conf_rate max_msg_rate, max_connect_rate, max_data_volume_rate;
-	struct conf_limits backoff; /* the twins in force during back-off, defaults applied (contract: never above normal) */
+	struct conf_limits backoff; /* the twins in force during back-off, defaults applied (those are never above normal) */
 	struct conf_intervals backoff_retry_after; /* retry_after in back-off, default applied */
 	uint64_t smtp_out_rampup_interval_us;  /* 0: none */
 	uint64_t max_errors_per_connection;    /* CONF_UNLIMITED or N */

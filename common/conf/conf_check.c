@@ -102,11 +102,27 @@ warn_value(struct conf_loader *x, const struct conf_block *b, const struct conf_
 }
 
 static void
+warn_doubles(struct conf_loader *x, const struct conf_block *b, const struct conf_value *v)
+{
+	char where[300];
+
+	if (v->d->type != CONF_TYPE_CIDR_COUNT && v->d->type != CONF_TYPE_CIDR_RATE &&
+	    v->d->type != CONF_TYPE_CIDR_VOLUME && v->d->type != CONF_TYPE_MX_COUNT)
+		return;
+	if (conf_per_parse(x->arena, v)->n < v->v.strings->n)
+		conf_msgs_warn(x->msgs, v->file, v->line,
+			       "%s: one %s stands twice; the last counts",
+			       conf_place_name(b, v->d, where, sizeof where),
+			       v->d->type == CONF_TYPE_MX_COUNT ? "MX pattern" : "CIDR");
+}
+
+static void
 check_block(struct conf_loader *x, const struct conf_block *b)
 {
 	for (const struct conf_value *v = b->values; v != NULL; v = v->next) {
 		check_value(x, v);
 		warn_value(x, b, v);
+		warn_doubles(x, b, v);
 	}
 	for (const struct conf_block *c = b->children; c != NULL; c = c->next)
 		check_block(x, c);

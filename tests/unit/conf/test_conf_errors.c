@@ -301,6 +301,10 @@ static const struct row warnings[] = {
 	  "f:1: warning: http-listeners: not supported yet", "" },
 	{ D("source-ip-max-msg-rate = [ \"10/8 5/h\",\n\"0/0 0\" ];"),
 	  "f:4: warning: ", "\"0\" means unlimited" },
+	{ D("source-ip-max-smtp-out = [ \"10.1/16 5\", \"10/8 2\", \"10.1.0.0/16 6\" ];"),
+	  "f:3: warning: domain \"a.b\": source-ip-max-smtp-out: ", "one CIDR stands twice" },
+	{ G("mx-connection-limit = [ \"*.a.b 5\", \"*.A.b 6\" ];"),
+	  "f:1: warning: mx-connection-limit: ", "one MX pattern stands twice" },
 	{ G("jobs = ( { name = \"g\"; max-msg-rate = \"0\"; } );"),
 	  "f:1: warning: ", "\"0\" means unlimited" },
 	{ V("max-smtp-out = 7;") "virtual-mta-pools = ( { name = \"p\"; virtual-mtas = \"v\"; "

@@ -370,6 +370,25 @@ test_per_source(void **state)
 	conf_free(&none);
 }
 
+static void
+test_one_cidr_twice(void **state)
+{
+	struct conf *c =
+		parsed("ip-connection-limit = [ \"10.1/16 5\", \"10.1.0.0/16 6\", \"10/8 7\" ];\n"
+		       "mx-connection-limit = [ \"a.B 1\", \"A.b 2\", \"*.a.b 3\" ];\n"
+		       "domains = ( { name = \"*\"; max-smtp-out-per-source-ip = 8; } );");
+	struct conf_limits l;
+
+	(void)state;
+	assert_int_equal(ip_limit(c, "10.1.2.3"), 6);
+	assert_int_equal(ip_limit(c, "10.2.2.3"), 7);
+	assert_int_equal(conf_mx_connection_limit(c, SLICE_LIT("a.b")), 2);
+	assert_int_equal(conf_mx_connection_limit(c, SLICE_LIT("x.a.b")), 3);
+	conf_queue_source(c, SLICE_LIT("a"), SLICE_LIT("v"), 0, false, &l); /* an old spelling */
+	expect(&l, "unlimited unlimited unlimited 8");
+	conf_free(&c);
+}
+
 /* Many CIDRs, of several lengths and families: as the plain search through the list. */
 static void
 test_many_cidrs(void **state)
@@ -560,13 +579,13 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_twins),       cmocka_unit_test(test_queue_values),
-		cmocka_unit_test(test_providers),   cmocka_unit_test(test_jobs_and_senders),
-		cmocka_unit_test(test_vmta_limits), cmocka_unit_test(test_connection_limits),
-		cmocka_unit_test(test_source_ips),  cmocka_unit_test(test_per_source),
-		cmocka_unit_test(test_many_cidrs),  cmocka_unit_test(test_many_queues),
-		cmocka_unit_test(test_places),      cmocka_unit_test(test_source_places),
-		cmocka_unit_test(test_shown),
+		cmocka_unit_test(test_twins),          cmocka_unit_test(test_queue_values),
+		cmocka_unit_test(test_providers),      cmocka_unit_test(test_jobs_and_senders),
+		cmocka_unit_test(test_vmta_limits),    cmocka_unit_test(test_connection_limits),
+		cmocka_unit_test(test_source_ips),     cmocka_unit_test(test_per_source),
+		cmocka_unit_test(test_one_cidr_twice), cmocka_unit_test(test_many_cidrs),
+		cmocka_unit_test(test_many_queues),    cmocka_unit_test(test_places),
+		cmocka_unit_test(test_source_places),  cmocka_unit_test(test_shown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
