@@ -9,6 +9,7 @@
 #include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/event_log/event.h"
 #include "common/net/sock.h"
 #include "common/proc/fault.h"
 #include "common/smtp/smtp_client_stuff.h"
@@ -16,6 +17,7 @@
 
 #define SECOND         1000000ull
 #define QUIT_MOST_US   (5 * SECOND)
+#define ASK_MOST_US    (30 * SECOND)      /* a scheduler that says nothing is as one that refuses */
 #define IDLE_MOST_US   (11 * 60 * SECOND) /* the scheduler closes far sooner */
 #define TRANSACTION_US (3600 * SECOND)    /* besides its body at SLOWEST_BYTES a second */
 #define SLOWEST_BYTES  500u
@@ -99,7 +101,9 @@ end(struct connection *c)
 	timer_clear(&c->timer);
 	/* A peer that has stopped reading would otherwise hold what it has not read, for minutes.
 	 */
-	if (c->fd >= 0 && c->client_live && c->client.end.reason == VERDICT_BY_TIMEOUT)
+	if (c->fd >= 0 && c->client_live &&
+	    (c->client.end.reason == VERDICT_BY_TIMEOUT ||
+	     c->client.end.reason == VERDICT_BY_INTERRUPTED))
 		sock_abort(c->fd);
 	else if (c->fd >= 0)
 		close(c->fd);
@@ -172,6 +176,8 @@ tell_opened(struct connection *c)
 	m.u.opened.connection = c->number;
 	m.u.opened.limit_size = c->client.ehlo.size;
 	m.u.opened.rcpt_max = c->client.ehlo.rcpt_max;
+	if (c->client.ehlo.has & SMTP_EHLO_PIPELINING)
+		m.u.opened.flags = OPENED_PIPELINING;
 	m.u.opened.took_ms = (uint32_t)((loop_boot_us(w->loop) - c->opened_boot_us) / 1000);
 	uplink_send(&w->uplink, &m, slice_str(c->esmtp));
 	c->announced = true;
@@ -194,7 +200,7 @@ tell_closed(struct connection *c)
 		text = SLICE_LIT("closed by the peer");
 	else if (v->reason == VERDICT_BY_REPLY)
 		m.u.closed.why = OPEN_GREETING_TRANSIENT;
-	else if (v->reason != VERDICT_BY_NONE)
+	else if (v->reason != VERDICT_BY_NONE && v->reason != VERDICT_BY_INTERRUPTED)
 		m.u.closed.why = v->reason == VERDICT_BY_PROTOCOL ? OPEN_PROTOCOL : OPEN_LOST;
 	if (text.n == 0)
 		text = slice_str(verdict_reason_text(v->reason));
@@ -218,6 +224,8 @@ wait_us(const struct connection *c)
 		return c->timeouts.body;
 	case SMTP_CLIENT_DEADLINE_DOT:
 		return c->timeouts.dot;
+	case SMTP_CLIENT_DEADLINE_ASK:
+		return ASK_MOST_US;
 	case SMTP_CLIENT_DEADLINE_QUIT:
 		return QUIT_MOST_US;
 	case SMTP_CLIENT_DEADLINE_IDLE:
@@ -229,15 +237,21 @@ wait_us(const struct connection *c)
 
 /* Most deadlines are met: the timer is set once and looks again when it fires early. */
 static void
-set_deadline(struct connection *c, uint64_t at_us)
+wake_at(struct connection *c, uint64_t at_us)
 {
 	uint64_t now = loop_boot_us(c->worker->loop);
 
-	c->deadline_us = at_us;
 	if (c->timer_at_us != 0 && c->timer_at_us <= at_us)
 		return;
 	c->timer_at_us = at_us;
 	timer_set(&c->timer, at_us > now ? at_us - now : 0);
+}
+
+static void
+set_deadline(struct connection *c, uint64_t at_us)
+{
+	c->deadline_us = at_us;
+	wake_at(c, at_us);
 }
 
 static void
@@ -268,16 +282,35 @@ update_deadline(struct connection *c)
 	}
 }
 
+/* Work whose time ran out before the connection was ready for it. */
+static void
+return_late(struct connection *c)
+{
+	while (c->waiting != NULL && clock_boot_us() > c->waiting->deadline_boot_us) {
+		struct work *k = c->waiting;
+
+		c->waiting = k->next;
+		work_return(c->worker, c->number, &k, RETURN_LATE);
+	}
+	if (c->waiting != NULL)
+		wake_at(c, c->waiting->deadline_boot_us + 1);
+}
+
 static void
 on_timer(void *arg)
 {
 	struct connection *c = arg;
 
 	c->timer_at_us = 0;
+	return_late(c);
 	if (loop_boot_us(c->worker->loop) < c->deadline_us) {
 		set_deadline(c, c->deadline_us);
 	} else if (c->connecting) {
 		connection_fail_open(c, OPEN_CONNECT_TIMEOUT, VERDICT_BY_TIMEOUT, "");
+	} else if (smtp_client_want(&c->client) & SMTP_CLIENT_MAY) {
+		c->work->asked = false;
+		smtp_client_may(&c->client, false);
+		drive(c);
 	} else {
 		smtp_client_fail(&c->client, VERDICT_BY_TIMEOUT);
 		drive(c);
@@ -382,8 +415,10 @@ write_out(struct connection *c)
 		return (int)n;
 	of_tail = (size_t)n < c->tail.n ? (size_t)n : c->tail.n;
 	c->tail = slice_sub(c->tail, of_tail);
-	if ((size_t)n > of_tail)
+	if ((size_t)n > of_tail) {
 		smtp_client_wrote(&c->client, (size_t)n - of_tail);
+		c->leave_by_us = 0;
+	}
 	if (c->client.state == SMTP_CLIENT_IN_DOT)
 		KILL_POINT("dot-sent");
 	if (tail)
@@ -409,7 +444,8 @@ begin_work(struct connection *c)
 			work_return(w, c->number, &k, RETURN_CONNECTION_GONE);
 			continue;
 		}
-		/* The very moment before MAIL: the grant's time may have run out on the way. */
+		/* The grant's time may have run out on the way; looked at again when it is written.
+		 */
 		if (clock_boot_us() > k->deadline_boot_us) {
 			work_return(w, c->number, &k, RETURN_LATE);
 		} else if (w->draining || !c->numbered) {
@@ -419,6 +455,7 @@ begin_work(struct connection *c)
 			c->most_at_us = loop_boot_us(w->loop) + TRANSACTION_US +
 					k->record.body.n / SLOWEST_BYTES * SECOND;
 			w->counters.active++;
+			c->leave_by_us = k->deadline_boot_us;
 			message = work_message(k);
 			smtp_client_begin(&c->client, &message);
 			return true;
@@ -435,9 +472,51 @@ end_work(struct connection *c)
 
 	c->worker->counters.sent_bytes += sent;
 	c->tail = SLICE_NONE;
-	c->most_at_us = 0;
+	c->most_at_us = c->leave_by_us = 0;
 	work_report(c, &c->work);
 	smtp_client_taken(&c->client);
+}
+
+/* The very moment before the first byte of a grant: is there time left? Reading the record, or a
+ * full socket, may have taken it. False: it is taken back. */
+static bool
+in_time(struct connection *c)
+{
+	if (c->leave_by_us == 0 || clock_boot_us() <= c->leave_by_us)
+		return true;
+	c->leave_by_us = 0;
+	if (smtp_client_unbegin(&c->client)) {
+		c->worker->counters.active--;
+		c->most_at_us = 0;
+		work_return(c->worker, c->number, &c->work, RETURN_LATE);
+	} else {
+		smtp_client_may(&c->client, false);
+	}
+	return false;
+}
+
+/* Asks once for the recipient that is next. 1: look again, 0: the answer is due. */
+static int
+ask(struct connection *c)
+{
+	struct worker *w = c->worker;
+	struct work *k = c->work;
+	struct message m = { .kind = MESSAGE_RCPT_ASK };
+
+	if (!c->numbered || w->uplink.channel == NULL) { /* nobody is there to answer */
+		k->asked = false;
+		smtp_client_may(&c->client, false);
+		return 1;
+	}
+	if (k->asked)
+		return 0;
+	k->asked = true;
+	m.u.rcpt_ask.lease = k->lease;
+	m.u.rcpt_ask.connection = c->number;
+	m.u.rcpt_ask.claim_slot = k->claim_slot;
+	m.u.rcpt_ask.index = k->indexes[c->client.ask_rcpt];
+	uplink_send(&w->uplink, &m, SLICE_NONE);
+	return 0;
 }
 
 /* The machine wants nothing but bytes from the peer, or the socket is full: asks for what to watch.
@@ -489,8 +568,10 @@ step(struct connection *c)
 		smtp_client_quit(&c->client);
 		return 1;
 	}
+	if (want & SMTP_CLIENT_MAY)
+		return ask(c);
 	if (c->tail.n > 0 || (want & SMTP_CLIENT_WRITE))
-		rc = write_out(c);
+		rc = in_time(c) ? write_out(c) : 1;
 	else if (want & SMTP_CLIENT_BODY)
 		rc = fault_guarded(feed_body, c); /* it reads the map */
 	else
@@ -582,6 +663,48 @@ connection_work(struct connection *c, struct work *work)
 	*at = work;
 	if (!c->connecting)
 		drive(c);
+	if (c->waiting != NULL)
+		wake_at(c, c->waiting->deadline_boot_us + 1);
+}
+
+/* The stamp is in the claim slot before a byte of the RCPT leaves: whoever dies, what was attempted
+ * is known. */
+static bool
+take_leave(struct connection *c, const struct message *m)
+{
+	struct work *k = c->work;
+	int rc;
+
+	if (m->u.rcpt_may.may == 0 || m->u.rcpt_may.stamp_boot_us <= EVENT_STAMP_NONE ||
+	    clock_boot_us() > m->u.rcpt_may.deadline_boot_us)
+		return false;
+	rc = claim_stamp(c->worker->claims, k->claim_slot, k->lease, k->n_stamped,
+			 m->u.rcpt_may.index, m->u.rcpt_may.stamp_boot_us);
+	if (rc != 0) {
+		log_error("claim slot=%u takes no stamp: %s", k->claim_slot, err_text(rc));
+		return false;
+	}
+	KILL_POINT("rcpt-stamped");
+	k->n_stamped++;
+	k->stamps[c->client.ask_rcpt] = m->u.rcpt_may.stamp_boot_us;
+	c->leave_by_us = m->u.rcpt_may.deadline_boot_us;
+	return true;
+}
+
+void
+connection_may(struct connection *c, const struct message *m)
+{
+	struct work *k = c->work;
+
+	/* The answer to what is asked now? One that comes behind its transaction's end is nobody's.
+	 */
+	if (k == NULL || k->lease != m->u.rcpt_may.lease || !k->asked ||
+	    !(smtp_client_want(&c->client) & SMTP_CLIENT_MAY) ||
+	    k->indexes[c->client.ask_rcpt] != m->u.rcpt_may.index)
+		return;
+	k->asked = false;
+	smtp_client_may(&c->client, take_leave(c, m));
+	drive(c);
 }
 
 void
@@ -591,12 +714,29 @@ connection_close_when_idle(struct connection *c)
 	if (c->connecting || !c->announced) {
 		/* Nobody waits for it any more. */
 		if (c->numbered)
-			connection_fail_open(c, OPEN_LATE, VERDICT_BY_STALE, "");
+			connection_fail_open(c, c->fd >= 0 ? OPEN_GIVEN_UP : OPEN_LATE,
+					     VERDICT_BY_STALE, "");
 		else if (c->connecting)
 			end(c);
 		return;
 	}
 	drive(c);
+}
+
+void
+connection_interrupt(struct connection *c)
+{
+	enum verdict_phase phase =
+		c->work != NULL ? smtp_client_phase(&c->client) : VERDICT_AT_NONE;
+
+	if (phase == VERDICT_AT_MAIL || phase == VERDICT_AT_RCPT || phase == VERDICT_AT_DATA ||
+	    phase == VERDICT_AT_BODY) {
+		c->closing = true;
+		smtp_client_fail(&c->client, VERDICT_BY_INTERRUPTED);
+		drive(c);
+		return;
+	}
+	connection_close_when_idle(c);
 }
 
 void
@@ -611,8 +751,10 @@ connection_orphan(struct connection *c)
 	}
 	/* The next scheduler gives numbers of its own; a lease that runs is known by itself. */
 	forget_number(c);
-	if (c->work != NULL)
+	if (c->work != NULL) {
+		drive(c); /* it may wait for an answer that does not come any more */
 		return;
+	}
 	/* It also counts connections anew: this one may not outlive the count. */
 	if (c->client_live && c->client.state == SMTP_CLIENT_READY) {
 		smtp_client_quit(&c->client);
