@@ -638,6 +638,7 @@ stop(struct scheduler *s)
 	channel_close(&s->recorder.channel);
 	offload_free(&s->reader);
 	records_close(s);
+	providers_close(s);
 	quarantine_close(s);
 	segment_cache_free(&s->cache);
 	compaction_free(&s->compaction);
