@@ -185,6 +185,18 @@ decide(struct scheduler *s, const struct settle_source *from, const struct resul
 	return core_settle(s->core, &now, &in, d);
 }
 
+/* A limit refused the first RCPT, say: the entry stands where it stood, there is nothing to remember. */
+static bool
+nothing_happened(const struct results *r, const struct core_entry_facts *f, const struct core_decision *d)
+{
+	bool attempted = r->n_rcpts == 0;
+
+	for (size_t i = 0; i < r->n_rcpts; i++)
+		attempted |= r->rcpts[i].action != EVENT_UNATTEMPTED;
+	return !attempted && !d->finished && d->due_s == 0 && d->attempts == f->attempts &&
+	       (r->flags & (RESULT_MAYBE_DUP | RESULT_HOST | RESULT_DAMAGED)) == 0;
+}
+
 bool
 settle_results(struct scheduler *s, const struct settle_source *from, const struct results *r,
 	       const struct result_strings *strings)
@@ -200,6 +212,10 @@ settle_results(struct scheduler *s, const struct settle_source *from, const stru
 	volume = volume_of(r, strings, &f);
 	if (!decide(s, from, r, volume, &d))
 		return false;
+	if (nothing_happened(r, &f, &d)) {
+		slot_is_free(s, from->worker, from->claim_slot, 0);
+		return true;
+	}
 	event_of_entry(s, &e, &f);
 	event_strings(&e, strings);
 	e.stamp_boot_us = from->stamp_boot_us;

@@ -4,6 +4,7 @@ import glob
 import os
 import signal
 import smtplib
+import subprocess
 import threading
 import time
 
@@ -56,6 +57,21 @@ def records(sluice, kinds="dbt"):
     return found
 
 
+def event_log(sluice):
+    """(events, recipients by lsn): the lines of tests/tools/eventlog."""
+    tool = os.path.join(harness.ROOT, "build/release/tools/eventlog")
+    done = subprocess.run([tool, sluice.spool], capture_output=True, text=True, timeout=20, check=True)
+    events, rcpts = [], {}
+    for line in done.stdout.splitlines():
+        what, lsn, *rest = line.split("\t")
+        if what == "event":
+            names = ("kind", "wall", "stamp", "body", "volume", "queue", "vmta", "provider", "source", "job", "sender", "reason")
+            events.append({"lsn": lsn, **dict(zip(names, rest))})
+        else:
+            rcpts.setdefault(lsn, []).append(rest)
+    return events, rcpts
+
+
 def domains(port):
     return ('domains = ( { name = "*"; smtp-hosts = "[127.0.0.1]:%d"; max-smtp-out = 4; max-msg-rate = "%d/s"; '
             'retry-after = "1s"; retry-recipients-after = "1s"; } );' % (port, RATE))
@@ -98,7 +114,34 @@ def test_each_rcpt_is_charged_by_itself(folder):
         # Some were refused after MAIL: RSET, or DATA with fewer; they went back and were delivered all the same.
         assert any("RSET" in line for talk in peer.talks for line in talk.lines)
         assert sluice.stat()["totals"]["delivered"] == 12 * RCPTS
+        # By the event log alone: every connection, every RCPT, the bytes that stay charged.
+        events, rcpts = event_log(sluice)
+        connects = [e for e in events if e["kind"] == "ATTEMPT"]
+        assert len(connects) == len(peer.talks) and not [e for e in events if e["kind"] == "CONNECT"]
+        for e, talk in zip(sorted(connects, key=lambda e: int(e["stamp"])), peer.talks):
+            assert 0 < int(e["stamp"]) and e["source"] == "" and e["queue"] == "one.example/{default}", e
+        results = [e for e in events if e["kind"] == "RESULT"]
+        for e in results:
+            delivered = [r for r in rcpts[e["lsn"]] if r[0] == "DELIVERED"]
+            assert int(e["volume"]) == (int(e["body"]) if delivered else 0) and e["source"] == "127.0.0.1"
+            assert any(r[0] != "UNATTEMPTED" for r in rcpts[e["lsn"]])  # a refusal alone is no event
+        logged = sorted(int(r[1]) for e in results for r in rcpts[e["lsn"]] if r[0] != "UNATTEMPTED")
+        assert logged == sorted(int(r["grantStamp"]) for r in rows)
     peer.close()
+
+
+def test_connects_that_fail_have_their_stamp(folder):
+    port = harness.free_port()
+    conf = ('domains = ( { name = "*"; smtp-hosts = "[127.0.0.1]:%d"; max-connect-rate = "4/s"; retry-after = "1s"; } );' % port)
+    with harness.Sluice(folder, domains=conf) as sluice:
+        send(sluice, 3)
+        harness.wait_for(lambda: len(records(sluice, ("tq",))) >= 3, 20)
+        before = boot_us()
+        connects = [e for e in event_log(sluice)[0] if e["kind"] == "CONNECT"]
+        stamps = [int(e["stamp"]) for e in connects]
+        assert len(stamps) >= 3 and all(before - 20000000 < s < before for s in stamps), connects
+        assert most_in(stamps, 1000000) <= 4
+        assert {int(r["grantStamp"]) for r in records(sluice, ("tq",))} <= set(stamps)
 
 
 def test_mail_refused_charges_nobody(folder):
