@@ -197,6 +197,16 @@ nothing_happened(const struct results *r, const struct core_entry_facts *f, cons
 	       (r->flags & (RESULT_MAYBE_DUP | RESULT_HOST | RESULT_DAMAGED)) == 0;
 }
 
+/* What a worker says of a grant of ours lies behind the claim's and before now (unless that was in an earlier boot), or is
+ * not to be believed. */
+static uint64_t
+row_stamp(uint64_t said, uint64_t claim_us, uint64_t now_us)
+{
+	if (said <= EVENT_STAMP_NONE)
+		return said;
+	return said >= claim_us && (said <= now_us || claim_us > now_us) ? said : 0;
+}
+
 bool
 settle_results(struct scheduler *s, const struct settle_source *from, const struct results *r,
 	       const struct result_strings *strings)
@@ -205,7 +215,7 @@ settle_results(struct scheduler *s, const struct settle_source *from, const stru
 	struct event e = { .kind = EVENT_RESULT };
 	struct core_entry_facts f;
 	struct core_decision d;
-	uint64_t volume;
+	uint64_t volume, now_us = loop_boot_us(s->loop);
 	bool quarantined;
 
 	core_entry_get(s->core, from->entry, &f);
@@ -251,7 +261,7 @@ settle_results(struct scheduler *s, const struct settle_source *from, const stru
 		out->action = in->action;
 		memcpy(out->status, in->status, 3);
 		out->diag = in->diag;
-		out->stamp_boot_us = in->stamp_boot_us;
+		out->stamp_boot_us = row_stamp(in->stamp_boot_us, from->stamp_boot_us, now_us);
 		out->address = i < strings->n_rcpts ? strings->rcpts[i] : SLICE_NONE;
 	}
 	committer_event(s->committer, &e);
