@@ -9,24 +9,18 @@
 #include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
-#include "common/event_log/event.h"
 #include "common/net/sock.h"
 #include "common/proc/fault.h"
 #include "common/smtp/smtp_client_stuff.h"
 #include "deliverer/worker.h"
 
 #define SECOND         1000000ull
-#define QUIT_MOST_US   (5 * SECOND)
-#define ASK_MOST_US    (30 * SECOND)      /* a scheduler that says nothing is as one that refuses */
-#define IDLE_MOST_US   (11 * 60 * SECOND) /* the scheduler closes far sooner */
-#define TRANSACTION_US (3600 * SECOND)    /* besides its body at SLOWEST_BYTES a second */
+#define TRANSACTION_US (3600 * SECOND) /* besides its body at SLOWEST_BYTES a second */
 #define SLOWEST_BYTES  500u
 #define TAIL_MOST      65536u     /* a body's end that leaves together with the dot */
 #define SENDFILE_MOST  (1u << 20) /* of one call, so that one peer does not hold the loop */
 #define STUFF_MOST     32768u
 #define TURNS_MOST     64 /* steps of one drive before others get their turn */
-
-static void drive(struct connection *c);
 
 /* Lists --------------------------------------------------------------------------------------- */
 
@@ -208,115 +202,6 @@ tell_closed(struct connection *c)
 	forget_number(c);
 }
 
-/* Timers -------------------------------------------------------------------------------------- */
-
-static uint64_t
-wait_us(const struct connection *c)
-{
-	if (c->connecting)
-		return c->timeouts.connect;
-	if (c->tail.n > 0)
-		return c->timeouts.body;
-	switch (smtp_client_deadline(&c->client)) {
-	case SMTP_CLIENT_DEADLINE_GREETING:
-		return c->timeouts.greeting;
-	case SMTP_CLIENT_DEADLINE_BODY:
-		return c->timeouts.body;
-	case SMTP_CLIENT_DEADLINE_DOT:
-		return c->timeouts.dot;
-	case SMTP_CLIENT_DEADLINE_ASK:
-		return ASK_MOST_US;
-	case SMTP_CLIENT_DEADLINE_QUIT:
-		return QUIT_MOST_US;
-	case SMTP_CLIENT_DEADLINE_IDLE:
-		return IDLE_MOST_US;
-	default:
-		return c->timeouts.command;
-	}
-}
-
-/* Most deadlines are met: the timer is set once and looks again when it fires early. */
-static void
-wake_at(struct connection *c, uint64_t at_us)
-{
-	uint64_t now = loop_boot_us(c->worker->loop);
-
-	if (c->timer_at_us != 0 && c->timer_at_us <= at_us)
-		return;
-	c->timer_at_us = at_us;
-	timer_set(&c->timer, at_us > now ? at_us - now : 0);
-}
-
-static void
-set_deadline(struct connection *c, uint64_t at_us)
-{
-	c->deadline_us = at_us;
-	wake_at(c, at_us);
-}
-
-static void
-begin_wait(struct connection *c)
-{
-	uint64_t now = loop_boot_us(c->worker->loop);
-	uint64_t at = now + wait_us(c);
-
-	if (c->most_at_us != 0 && c->most_at_us < at)
-		at = c->most_at_us;
-	set_deadline(c, at);
-	c->multiline_seen = false;
-}
-
-/* A new wait has its own time; a reply that trickles in does not (RFC 5321 4.5.3.2). */
-static void
-update_deadline(struct connection *c)
-{
-	uint64_t now = loop_boot_us(c->worker->loop);
-
-	if (c->deadline_serial != c->client.deadline_serial) {
-		c->deadline_serial = c->client.deadline_serial;
-		begin_wait(c);
-	} else if (c->client.reply.lines > 0 && !c->multiline_seen) {
-		c->multiline_seen = true;
-		if (now + c->timeouts.multiline < c->deadline_us)
-			set_deadline(c, now + c->timeouts.multiline);
-	}
-}
-
-/* Work whose time ran out before the connection was ready for it. */
-static void
-return_late(struct connection *c)
-{
-	while (c->waiting != NULL && clock_boot_us() > c->waiting->deadline_boot_us) {
-		struct work *k = c->waiting;
-
-		c->waiting = k->next;
-		work_return(c->worker, c->number, &k, RETURN_LATE);
-	}
-	if (c->waiting != NULL)
-		wake_at(c, c->waiting->deadline_boot_us + 1);
-}
-
-static void
-on_timer(void *arg)
-{
-	struct connection *c = arg;
-
-	c->timer_at_us = 0;
-	return_late(c);
-	if (loop_boot_us(c->worker->loop) < c->deadline_us) {
-		set_deadline(c, c->deadline_us);
-	} else if (c->connecting) {
-		connection_fail_open(c, OPEN_CONNECT_TIMEOUT, VERDICT_BY_TIMEOUT, "");
-	} else if (smtp_client_want(&c->client) & SMTP_CLIENT_MAY) {
-		c->work->asked = false;
-		smtp_client_may(&c->client, false);
-		drive(c);
-	} else {
-		smtp_client_fail(&c->client, VERDICT_BY_TIMEOUT);
-		drive(c);
-	}
-}
-
 /* Writing ------------------------------------------------------------------------------------- */
 
 static struct slice
@@ -390,7 +275,7 @@ feed_body(void *arg)
 	if (n < 0)
 		return (int)n;
 	k->body_sent += (uint64_t)n;
-	begin_wait(c); /* data-send-timeout runs from block to block */
+	connection_wait(c); /* data-send-timeout runs from block to block */
 	return 1;
 }
 
@@ -422,7 +307,7 @@ write_out(struct connection *c)
 	if (c->client.state == SMTP_CLIENT_IN_DOT)
 		KILL_POINT("dot-sent");
 	if (tail)
-		begin_wait(c);
+		connection_wait(c);
 	return 1;
 }
 
@@ -495,37 +380,13 @@ in_time(struct connection *c)
 	return false;
 }
 
-/* Asks once for the recipient that is next. 1: look again, 0: the answer is due. */
-static int
-ask(struct connection *c)
-{
-	struct worker *w = c->worker;
-	struct work *k = c->work;
-	struct message m = { .kind = MESSAGE_RCPT_ASK };
-
-	if (!c->numbered || w->uplink.channel == NULL) { /* nobody is there to answer */
-		k->asked = false;
-		smtp_client_may(&c->client, false);
-		return 1;
-	}
-	if (k->asked)
-		return 0;
-	k->asked = true;
-	m.u.rcpt_ask.lease = k->lease;
-	m.u.rcpt_ask.connection = c->number;
-	m.u.rcpt_ask.claim_slot = k->claim_slot;
-	m.u.rcpt_ask.index = k->indexes[c->client.ask_rcpt];
-	uplink_send(&w->uplink, &m, SLICE_NONE);
-	return 0;
-}
-
 /* The machine wants nothing but bytes from the peer, or the socket is full: asks for what to watch.
  */
 static void
 watch_for(struct connection *c, bool blocked)
 {
 	watch_set(&c->watch, (short)(EV_READ | (blocked ? EV_WRITE : 0)));
-	update_deadline(c);
+	connection_wait_on(c);
 }
 
 /* Nothing can be written any more; what the peer has said before it left is still heard. */
@@ -569,7 +430,7 @@ step(struct connection *c)
 		return 1;
 	}
 	if (want & SMTP_CLIENT_MAY)
-		return ask(c);
+		return connection_ask(c);
 	if (c->tail.n > 0 || (want & SMTP_CLIENT_WRITE))
 		rc = in_time(c) ? write_out(c) : 1;
 	else if (want & SMTP_CLIENT_BODY)
@@ -581,8 +442,8 @@ step(struct connection *c)
 	return rc == 0 ? 2 : 1;
 }
 
-static void
-drive(struct connection *c)
+void
+connection_drive(struct connection *c)
 {
 	int go = 1;
 
@@ -609,8 +470,8 @@ on_connected(struct connection *c)
 	c->connecting = false;
 	if (sock_local(c->fd, &local))
 		addr_text(c->source_text, &local);
-	begin_wait(c);
-	drive(c);
+	connection_wait(c);
+	connection_drive(c);
 }
 
 static void
@@ -633,7 +494,7 @@ on_event(void *arg, short what)
 		else if (n != -E_AGAIN)
 			smtp_client_fail(&c->client, VERDICT_BY_LOST);
 	}
-	drive(c);
+	connection_drive(c);
 }
 
 /* The scheduler's words ----------------------------------------------------------------------- */
@@ -648,9 +509,9 @@ connection_start(struct connection *c, int fd, const struct smtp_policy *policy,
 	c->client_live = true;
 	watch_init(&c->watch, c->worker->loop, fd, on_event, c);
 	watch_set(&c->watch, EV_WRITE);
-	timer_init(&c->timer, c->worker->loop, on_timer, c);
+	connection_timer_init(c);
 	c->deadline_serial = c->client.deadline_serial;
-	begin_wait(c);
+	connection_wait(c);
 }
 
 void
@@ -662,49 +523,9 @@ connection_work(struct connection *c, struct work *work)
 		at = &(*at)->next;
 	*at = work;
 	if (!c->connecting)
-		drive(c);
+		connection_drive(c);
 	if (c->waiting != NULL)
-		wake_at(c, c->waiting->deadline_boot_us + 1);
-}
-
-/* The stamp is in the claim slot before a byte of the RCPT leaves: whoever dies, what was attempted
- * is known. */
-static bool
-take_leave(struct connection *c, const struct message *m)
-{
-	struct work *k = c->work;
-	int rc;
-
-	if (m->u.rcpt_may.may == 0 || m->u.rcpt_may.stamp_boot_us <= EVENT_STAMP_NONE ||
-	    clock_boot_us() > m->u.rcpt_may.deadline_boot_us)
-		return false;
-	rc = claim_stamp(c->worker->claims, k->claim_slot, k->lease, k->n_stamped,
-			 m->u.rcpt_may.index, m->u.rcpt_may.stamp_boot_us);
-	if (rc != 0) {
-		log_error("claim slot=%u takes no stamp: %s", k->claim_slot, err_text(rc));
-		return false;
-	}
-	KILL_POINT("rcpt-stamped");
-	k->n_stamped++;
-	k->stamps[c->client.ask_rcpt] = m->u.rcpt_may.stamp_boot_us;
-	c->leave_by_us = m->u.rcpt_may.deadline_boot_us;
-	return true;
-}
-
-void
-connection_may(struct connection *c, const struct message *m)
-{
-	struct work *k = c->work;
-
-	/* The answer to what is asked now? One that comes behind its transaction's end is nobody's.
-	 */
-	if (k == NULL || k->lease != m->u.rcpt_may.lease || !k->asked ||
-	    !(smtp_client_want(&c->client) & SMTP_CLIENT_MAY) ||
-	    k->indexes[c->client.ask_rcpt] != m->u.rcpt_may.index)
-		return;
-	k->asked = false;
-	smtp_client_may(&c->client, take_leave(c, m));
-	drive(c);
+		connection_wake_at(c, c->waiting->deadline_boot_us + 1);
 }
 
 void
@@ -720,7 +541,7 @@ connection_close_when_idle(struct connection *c)
 			end(c);
 		return;
 	}
-	drive(c);
+	connection_drive(c);
 }
 
 void
@@ -733,7 +554,7 @@ connection_interrupt(struct connection *c)
 	    phase == VERDICT_AT_BODY) {
 		c->closing = true;
 		smtp_client_fail(&c->client, VERDICT_BY_INTERRUPTED);
-		drive(c);
+		connection_drive(c);
 		return;
 	}
 	connection_close_when_idle(c);
@@ -752,7 +573,7 @@ connection_orphan(struct connection *c)
 	/* The next scheduler gives numbers of its own; a lease that runs is known by itself. */
 	forget_number(c);
 	if (c->work != NULL) {
-		drive(c); /* it may wait for an answer that does not come any more */
+		connection_drive(c); /* it may wait for an answer that does not come any more */
 		return;
 	}
 	/* It also counts connections anew: this one may not outlive the count. */
