@@ -151,6 +151,12 @@ providers_name(const struct providers *p, uint32_t provider)
 	return name.n > 0 && name.p[0] == CONFIGURED ? slice_sub(name, 1) : name;
 }
 
+struct slice
+providers_of(const struct providers *p, uint32_t queue)
+{
+	return queue < p->n ? providers_name(p, p->queues[queue].provider) : SLICE_NONE;
+}
+
 bool
 providers_limits(const struct providers *p, const struct conf *conf, uint32_t provider,
 		 struct conf_limits *out)

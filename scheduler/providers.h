@@ -18,6 +18,8 @@ void providers_reload(struct providers *p, const struct conf *conf,
 		      void (*fn)(void *arg, uint32_t queue, uint32_t provider), void *arg);
 /* A provider's name, or hosts with ',' between; borrowed until the next providers_route(). */
 struct slice providers_name(const struct providers *p, uint32_t provider);
+/* The name of the queue's provider, empty: none. */
+struct slice providers_of(const struct providers *p, uint32_t queue);
 /* False: it has none by the configuration. */
 bool providers_limits(const struct providers *p, const struct conf *conf, uint32_t provider,
 		      struct conf_limits *out);

@@ -367,7 +367,21 @@ static void
 source_of(const struct old_claim *o, struct settle_source *from)
 {
 	*from = (struct settle_source){ o->entry,	  o->grant.lease,	   o->worker, o->slot,
-					o->grant.attempt, o->grant.granted_boot_us };
+					o->grant.attempt, o->grant.granted_boot_us,
+					o->grant.source_ip };
+}
+
+/* Its recipients are charged as far as they got their leave. */
+static void
+adopt_asked(struct scheduler *s, const struct core_now *now, const struct old_claim *o)
+{
+	struct claim_stamped stamped[CLAIM_RCPT_MAX];
+	struct core_rcpt_stamp granted[CLAIM_RCPT_MAX];
+	unsigned n = claim_stamps(s->claims[o->worker], o->slot, o->grant.lease, stamped, CLAIM_RCPT_MAX);
+
+	for (unsigned i = 0; i < n; i++)
+		granted[i] = (struct core_rcpt_stamp){ stamped[i].stamp_boot_us, stamped[i].index };
+	core_adopt_asked(s->core, now, o->entry, o->grant.lease, granted, n);
 }
 
 /* The held entry becomes a claim again, under its old lease; connections of that life are the worker's.
@@ -388,6 +402,8 @@ adopt(struct scheduler *s, struct old_claim *o)
 	}
 	core_entry_committed(s->core, &now, o->entry);
 	core_adopt(s->core, &now, o->entry, o->grant.lease, CORE_NONE, worker, source);
+	if (o->believable && o->grant.ask)
+		adopt_asked(s, &now, o);
 	return core_entry_is_claimed(s->core, o->entry);
 }
 

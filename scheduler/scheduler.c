@@ -647,6 +647,7 @@ stop(struct scheduler *s)
 	for (unsigned w = 0; w < WORKERS_MAX; w++)
 		claim_table_close(&s->claims[w]);
 	core_free(&s->core);
+	providers_free(&s->providers);
 	settings_free(&s->settings);
 	spool_close(&s->spool);
 }

@@ -46,7 +46,8 @@ struct peer {
 struct conn {
 	uint32_t entry; /* CORE_NONE: no lease out */
 	uint64_t lease;
-	uint64_t stamp_boot_us;
+	uint64_t stamp_boot_us;      /* of the lease */
+	uint64_t open_stamp_boot_us; /* of the OPEN */
 	uint32_t claim_slot;
 	uint32_t queue;
 	uint32_t source_ip;
@@ -54,6 +55,7 @@ struct conn {
 	uint8_t worker;
 	bool used;
 	bool unsent; /* its OPEN found no room */
+	bool ready;  /* OPENED came */
 };
 
 /* A claim found in a table at start, until its worker says what became of it. */
@@ -179,6 +181,7 @@ struct settle_source {
 	uint32_t claim_slot;
 	uint32_t attempt;
 	uint64_t stamp_boot_us;
+	uint32_t source_ip;
 };
 /* Returns false when the core knows no such claim; then the slot is the caller's to free. */
 bool settle_results(struct scheduler *s, const struct settle_source *from, const struct results *r,
@@ -195,9 +198,15 @@ void settle_outcome(struct scheduler *s, uint32_t entry, enum event_action actio
  * others, due at `due_s` as it was. `then` runs when that is on disk. */
 void settle_delete(struct scheduler *s, uint32_t entry, const unsigned char *bits, uint32_t due_s,
 		   commit_action *then, void *ctx);
-/* A connection attempt failed: an event for the queue. */
-void settle_connect(struct scheduler *s, uint32_t queue, uint32_t source_ip, struct slice destination,
-		    struct slice mta, struct slice reason);
+/* A connection attempt, for the log: EVENT_CONNECT when it failed, EVENT_ATTEMPT when it did not, as far as is known.
+ * `stamp_boot_us`: of its OPEN; 0: connect() was not called, nothing stays charged. */
+struct settle_attempt {
+	enum event_kind kind;
+	uint32_t queue, source_ip;
+	uint64_t stamp_boot_us;
+	struct slice destination, mta, reason;
+};
+void settle_connect(struct scheduler *s, const struct settle_attempt *a);
 void settle_queue_row(struct scheduler *s, uint32_t queue);
 
 /* An entry's row as the index has it. */

@@ -12,7 +12,8 @@
 #include "scheduler/core/sources.h"
 #include "scheduler/core/targets.h"
 
-/* Opens are held for 3.2 s at the most: when a worker has descriptors again, mail goes out within 5 s. */
+/* Opens are held for 3.2 s at the most: when a worker has descriptors again, mail goes out within 5
+ * s. */
 #define HOLD_LEVEL_MOST 5
 
 /* A waiting queue whose turn does not come sooner is looked at in this many at one go. */
@@ -330,7 +331,9 @@ core_open_failed(struct core *c, const struct core_now *now, uint32_t connection
 		if (a->connect)
 			rate_refund(a->connect, cn->stamp, 1);
 	}
-	if (why == CORE_FAIL_NOT_ATTEMPTED) {
+	if (why == CORE_FAIL_GIVEN_UP) {
+		hold_opens(c, a);
+	} else if (why == CORE_FAIL_NOT_ATTEMPTED) {
 		/* Perhaps the route was stale: a fresh one costs little. */
 		a->route_expires = c->now.boot_us;
 		hold_opens(c, a);

@@ -82,6 +82,7 @@ struct core_open {
 	uint64_t route_generation;
 	uint16_t target;
 	uint64_t deadline_boot_us;
+	uint64_t granted_boot_us; /* the stamp */
 };
 struct core_work {
 	uint32_t connection;
@@ -100,6 +101,7 @@ struct core_work {
 	uint16_t n_attempt;
 	uint64_t deadline_boot_us;
 	uint64_t granted_boot_us; /* the stamp */
+	bool ask; /* its recipients are charged one by one: core_rcpt_ask() before each RCPT */
 };
 struct core_ops {
 	/* The settings of a queue (interned by the driver, valid until core_settings_changed()). */
@@ -193,6 +195,7 @@ enum core_failure {
 	CORE_FAIL_NOT_ATTEMPTED, /* stale route, late, no resources: nothing happened, refunded */
 	CORE_FAIL_SOURCE,        /* the source IP cannot be used: another source */
 	CORE_FAIL_DENIED,        /* destination not allowed: next target */
+	CORE_FAIL_GIVEN_UP,      /* ended by ourselves after connect(): says nothing of the host, but stays charged */
 };
 void core_open_failed(struct core *c, const struct core_now *now, uint32_t connection,
 		      enum core_failure why, struct slice text);
@@ -211,6 +214,8 @@ struct core_result {
 	bool connection_gone; /* no more work on it */
 	bool host_failed;     /* 421, lost: the deferral is the queue's matter (retry-after), other targets first */
 	bool maybe_dup;
+	bool interrupted;     /* by ops.interrupt: what was deferred has not had its turn, it is ready again at once */
+	uint64_t body_bytes;  /* of the body, if it may have been delivered to one of them at least; else 0 */
 	struct slice text;    /* last reply, for the queue's last error */
 };
 /* What the row becomes; `done` borrowed until the next core call. */
@@ -326,6 +331,14 @@ void core_route_target_limits(struct core *c, uint32_t queue, const struct core_
 void core_resolver_up(struct core *c, const struct core_now *now);
 /* The settings that ops->settings returned are void: all are asked for anew. */
 void core_settings_changed(struct core *c, const struct core_now *now);
+/* After core_adopt() of a claim whose recipients are asked for one by one: those whose RCPT may have left. The others
+ * were not charged. */
+struct core_rcpt_stamp {
+	uint64_t stamp_us;
+	uint16_t index; /* within the entry */
+};
+void core_adopt_asked(struct core *c, const struct core_now *now, uint32_t entry, uint64_t lease,
+		      const struct core_rcpt_stamp *granted, size_t n);
 /* At start, beside core_adopt(): a connection without a lease that a worker states; false: close it yourself. */
 bool core_adopt_connection(struct core *c, const struct core_now *now, uint32_t connection, uint32_t queue,
 			   unsigned worker, uint32_t source_ip);

@@ -49,7 +49,9 @@ claim_free(struct core *c, uint32_t k, enum conn_state conn_to)
 		conns_set(c, cl->conn, conn_to);
 	}
 	mem_free(cl->bits);
+	mem_free(cl->stamps);
 	cl->bits = NULL;
+	cl->stamps = NULL;
 	cl->lease = 0;
 	cl->entry = c->free_claim;
 	c->free_claim = k;
@@ -59,14 +61,15 @@ claim_free(struct core *c, uint32_t k, enum conn_state conn_to)
 void
 grants_clear(struct core *c)
 {
-	for (uint32_t k = 0; k < c->n_claims_made; k++)
+	for (uint32_t k = 0; k < c->n_claims_made; k++) {
 		mem_free(c->claims[k].bits);
+		mem_free(c->claims[k].stamps);
+	}
 	mem_free(c->claims);
 }
 
-/* CORE_NONE when there is no such claim: an old lease, or nonsense from a worker. */
-static uint32_t
-claim_of(const struct core *c, uint32_t entry, uint64_t lease)
+uint32_t
+grants_claim_of(const struct core *c, uint32_t entry, uint64_t lease)
 {
 	if (entry >= c->n_entries || c->entries[entry].place != PLACE_CLAIMED || lease == 0)
 		return CORE_NONE;
@@ -140,12 +143,12 @@ describe(struct core *c, uint32_t e, uint32_t k, struct core_work *w)
 		.n_attempt = cl->n_attempt,
 		.deadline_boot_us = cl->stamp + within,
 		.granted_boot_us = cl->stamp,
+		.ask = cl->stamps != NULL,
 	};
 }
 
-/* Everything that is counted when a claim is made, or (`back`) taken back as if it had not been. */
-static void
-count_grant(struct core *c, uint32_t k, uint32_t n, bool back)
+void
+grants_count(struct core *c, uint32_t k, uint64_t stamp, uint32_t n, bool back)
 {
 	struct claim *cl = &c->claims[k];
 	struct active *a = pump_active(c, c->entries[cl->entry].queue);
@@ -153,14 +156,14 @@ count_grant(struct core *c, uint32_t k, uint32_t n, bool back)
 
 	if (back) {
 		if (a->msg)
-			rate_refund(a->msg, cl->stamp, n);
+			rate_refund(a->msg, stamp, n);
 		a->attempted -= n;
 		s->attempted -= n;
 		c->totals.attempted -= n;
 		return;
 	}
 	if (a->msg)
-		rate_force(a->msg, cl->stamp, n);
+		rate_force(a->msg, stamp, n);
 	a->attempted += n;
 	s->attempted += n;
 	c->totals.attempted += n;
@@ -196,7 +199,8 @@ grants_make(struct core *c, uint32_t qi, uint32_t conn, uint32_t room)
 	struct core_work w;
 
 	CHECK(e != CORE_NONE && cn->state == CONN_IDLE && cn->queue == qi && room > 0);
-	/* A row whose recipients are all finished should have been deleted: nothing is to be sent. */
+	/* A row whose recipients are all finished should have been deleted: nothing is to be sent.
+	 */
 	if (grants_expired(c, e) || entries_unfinished(c, e) == 0) {
 		grants_give_up(c, e, CORE_EXPIRED, "");
 		return GRANT_NO_ENTRY;
@@ -204,6 +208,9 @@ grants_make(struct core *c, uint32_t qi, uint32_t conn, uint32_t room)
 	k = claim_make(c, e, conn, cn->worker, cn->source,
 		       claim_size(pump_settings(c, qi), q->active, cn, room));
 	c->claims[k].lease = c->next_lease++;
+	if (cn->lockstep && q->active->msg)
+		c->claims[k].stamps =
+			mem_calloc(c->entries[e].n_rcpts, sizeof(*c->claims[k].stamps));
 	cn->claim = k;
 	conns_set(c, conn, CONN_BUSY);
 	describe(c, e, k, &w);
@@ -214,7 +221,8 @@ grants_make(struct core *c, uint32_t qi, uint32_t conn, uint32_t room)
 		return GRANT_FULL;
 	}
 	cn->n_messages++;
-	count_grant(c, k, c->claims[k].n_attempt, false);
+	if (!c->claims[k].stamps)
+		grants_count(c, k, c->claims[k].stamp, c->claims[k].n_attempt, false);
 	return GRANTED;
 }
 
@@ -247,11 +255,14 @@ core_returned(struct core *c, const struct core_now *now, uint32_t entry, uint64
 	uint32_t k, qi;
 
 	core_clock(c, now);
-	k = claim_of(c, entry, lease);
+	k = grants_claim_of(c, entry, lease);
 	if (k == CORE_NONE)
 		return false;
 	qi = c->entries[entry].queue;
-	count_grant(c, k, c->claims[k].n_attempt, true);
+	if (c->claims[k].stamps)
+		grants_ask_ends(c, k);
+	else
+		grants_count(c, k, c->claims[k].stamp, c->claims[k].n_attempt, true);
 	if (c->claims[k].conn != CORE_NONE)
 		c->conns[c->claims[k].conn].n_messages--;
 	if (c->entries[entry].idle_returns + 1 >= IDLE_RETURNS_MAX) {
@@ -293,7 +304,7 @@ apply_results(struct core *c, const struct claim *cl, const struct core_result *
 			break;
 		default:
 			t.deferred++;
-			if (!r->host_failed)
+			if (!r->host_failed && !r->interrupted)
 				entries_tried_rcpt(c, cl->entry, index);
 		}
 	}
@@ -316,13 +327,16 @@ count_results(struct core *c, uint32_t k, struct tally t)
 
 /* Where the entry goes after the attempt. */
 static void
-place_after(struct core *c, uint32_t e, struct tally t, bool host_failed)
+place_after(struct core *c, uint32_t e, struct tally t, bool host_failed, bool held_up)
 {
 	struct entry *en = &c->entries[e];
 	uint64_t hold = pump_settings(c, en->queue)->retry_recipients_after_us;
 
 	if (entries_unfinished(c, e) == 0) {
 		entries_move(c, e, PLACE_LEAVING);
+	} else if (held_up && entries_untried(c, e) > 0) {
+		entries_ready(c, e,
+			      true); /* not its own fault: a limit, or mail of a higher priority */
 	} else if (entries_untried(c, e) == 0 ||
 		   (en->n_rcpts == 1 && t.deferred > 0 && !host_failed)) {
 		defer(c, e, hold); /* all had their turn in this round */
@@ -376,17 +390,21 @@ core_settle(struct core *c, const struct core_now *now, const struct core_result
 	uint32_t k, qi, conn;
 	struct tally t;
 	unsigned attempted;
+	bool held_up;
 	struct conn *cn;
 
 	core_clock(c, now);
-	k = claim_of(c, r->entry, r->lease);
+	k = grants_claim_of(c, r->entry, r->lease);
 	if (k == CORE_NONE)
 		return false;
 	qi = c->entries[r->entry].queue;
 	cn = c->claims[k].conn == CORE_NONE ? NULL : &c->conns[c->claims[k].conn];
 	t = apply_results(c, &c->claims[k], r);
 	attempted = t.delivered + t.bounced + t.deferred;
-	count_grant(c, k, c->claims[k].n_attempt - attempted, true);
+	if (c->claims[k].stamps)
+		grants_ask_ends(c, k);
+	else
+		grants_count(c, k, c->claims[k].stamp, c->claims[k].n_attempt - attempted, true);
 	count_results(c, k, t);
 	if (attempted > 0 && c->entries[r->entry].attempts < UINT16_MAX)
 		c->entries[r->entry].attempts++;
@@ -407,10 +425,11 @@ core_settle(struct core *c, const struct core_now *now, const struct core_result
 			targets_succeeded(c, qi, cn);
 	}
 	conn = c->claims[k].conn;
+	held_up = c->claims[k].refused || r->interrupted;
 	claim_free(c, k, conn_afterwards(c, k, r->connection_gone));
 	if (conn != CORE_NONE && r->host_failed && !r->connection_gone)
 		conns_close(c, conn);
-	place_after(c, r->entry, t, r->host_failed);
+	place_after(c, r->entry, t, r->host_failed, held_up);
 	if (r->host_failed)
 		targets_round_over(c, qi);
 	decide(c, r->entry, out);
@@ -444,6 +463,6 @@ core_adopt(struct core *c, const struct core_now *now, uint32_t entry, uint64_t 
 		c->conns[connection].claim = k;
 		c->conns[connection].n_messages = 1;
 	}
-	count_grant(c, k, c->claims[k].n_attempt, false);
+	grants_count(c, k, c->claims[k].stamp, c->claims[k].n_attempt, false);
 	run_push(c, qi);
 }

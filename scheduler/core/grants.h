@@ -15,3 +15,9 @@ enum granted grants_make(struct core *c, uint32_t qi, uint32_t conn, uint32_t ro
 void grants_give_up(struct core *c, uint32_t e, enum core_give_up why, const char *text);
 bool grants_expired(struct core *c, uint32_t e);
 void grants_clear(struct core *c);
+/* CORE_NONE when there is no such claim: an old lease, or nonsense from a worker. */
+uint32_t grants_claim_of(const struct core *c, uint32_t entry, uint64_t lease);
+/* `n` recipients of the claim are charged at `stamp`, or (`back`) given back. */
+void grants_count(struct core *c, uint32_t k, uint64_t stamp, uint32_t n, bool back);
+/* What was granted one by one and not attempted is given back. */
+void grants_ask_ends(struct core *c, uint32_t k);

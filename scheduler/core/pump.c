@@ -277,6 +277,7 @@ open_one(struct core *c, struct visit *v, unsigned target, uint32_t source, unsi
 		.route_generation = a->route_generation,
 		.target = (uint16_t)target,
 		.deadline_boot_us = c->now.boot_us + within,
+		.granted_boot_us = c->now.boot_us,
 	};
 
 	cn->route_slot = a->route_slot;

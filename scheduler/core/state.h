@@ -61,7 +61,8 @@ enum place {
 	PLACE_LEAVING, /* given up, withdrawn or finished: counts for nothing, waits for
 			  core_entry_gone() */
 };
-#define PLACES (PLACE_CLAIMED + 1) /* of entries that count in their queue; PLACE_FREE's count stays 0 */
+#define PLACES                                                                                     \
+	(PLACE_CLAIMED + 1) /* of entries that count in their queue; PLACE_FREE's count stays 0 */
 
 /* Widths: message ids are counted up from 1, 2^48 last 89 years at 100,000 a second. */
 struct entry {
@@ -136,8 +137,8 @@ struct queue {
 	uint32_t run_next;
 	uint32_t line_next, line_prev;
 	uint32_t doomed_next; /* in the line for core_give_up_room() */
-	uint32_t n[PLACES]; /* entries by place */
-	uint32_t n_rcpts;            /* unfinished ones */
+	uint32_t n[PLACES];   /* entries by place */
+	uint32_t n_rcpts;     /* unfinished ones */
 	struct list ready;
 	struct list lanes[2]; /* deferred, each sorted by due: one for the usual delay, one for
 				 others */
@@ -179,7 +180,8 @@ struct active {
 	uint32_t route_slot;
 	uint64_t route_generation; /* 0: none */
 	uint64_t route_expires;
-	uint64_t route_key;  /* what smtp-hosts and port the route is for, as a hash; 0: not known yet */
+	uint64_t route_key;  /* what smtp-hosts and port the route is for, as a hash; 0: not known
+				yet */
 	uint64_t asked_at;   /* 0: no lookup under way */
 	uint64_t dead_until; /* the domain cannot get mail: so said the DNS, and for so long */
 	struct core_target *targets;
@@ -215,8 +217,10 @@ struct conn {
 	uint32_t route_slot;
 	uint16_t target;
 	uint8_t worker;
-	uint8_t state : 7;
-	uint8_t retired : 1; /* its source IP is not to be used there any more, or not for its queue */
+	uint8_t state : 6;
+	uint8_t lockstep : 1; /* its peer has no PIPELINING */
+	uint8_t retired : 1; /* its source IP is not to be used there any more, or not for its queue
+			      */
 };
 
 struct claim {
@@ -227,7 +231,10 @@ struct claim {
 	uint32_t source;
 	uint16_t n_attempt;
 	uint8_t worker;
-	uint8_t *bits; /* recipients to attempt */
+	bool refused;     /* one was not granted */
+	uint8_t *bits;    /* recipients to attempt */
+	uint64_t *stamps; /* asked for one by one: when each was charged, 0 not; NULL: all with the
+			     claim */
 };
 
 struct source {
@@ -270,8 +277,8 @@ struct core {
 	} * chunks; /* CHUNK entries each: an empty one's memory goes back to the system */
 	size_t chunks_cap;
 	uint32_t n_chunks, low_chunk; /* those below are full */
-	uint32_t spare_chunk; /* empty, but not given back; CORE_NONE */
-	struct map marks; /* entry -> struct marks * */
+	uint32_t spare_chunk;         /* empty, but not given back; CORE_NONE */
+	struct map marks;             /* entry -> struct marks * */
 	struct texts errors;
 	struct map tags_map;
 	struct core_tag {

@@ -119,6 +119,8 @@ void ledger_written(const struct sim_record *r);
 void ledger_acknowledged(msg_id_t id);
 void ledger_refused(msg_id_t id);
 void ledger_granted(const struct message *work, struct slice bits, unsigned worker);
+/* An RCPT that was asked for leaves, granted at this stamp. */
+void ledger_stamped(uint64_t lease, unsigned rcpt, uint64_t stamp_boot_us);
 void ledger_took(uint64_t lease, unsigned rcpt,
 		 enum event_action action);        /* the far end answered */
 void ledger_lease_ends(uint64_t lease, bool said); /* result read or sent, or its worker is dead */
@@ -130,6 +132,6 @@ uint64_t ledger_rows(struct scheduler *s);
 void ledger_tell_open(void);
 unsigned ledger_open(void); /* acknowledged recipients without an end */
 struct sim_counts {
-	uint64_t written, acked, delivered, bounced, expired, deferred, dups, events, leases, refused, moved;
+	uint64_t written, acked, delivered, bounced, expired, deferred, dups, events, leases, refused, moved, stamped;
 };
 extern struct sim_counts sim_counts;
