@@ -1,4 +1,4 @@
-#include "scheduler/charges.h"
+#include "scheduler/charges_impl.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,322 +10,15 @@
 #include <unistd.h>
 
 #include "common/base/check.h"
-#include "common/base/crc32c.h"
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
-#include "scheduler/core/map.h"
 #include "scheduler/core/rate.h"
 
-#define NAME         "charges"
-#define NAME_NEW     "charges.new"
-#define MAGIC        0x31474843u /* "CHG1" */
-#define VERSION      1
-#define EXTENT_MAGIC 0x31454843u
-#define HEADER_BYTES 4096
-#define EXTENT_BYTES (128u << 10)
-#define EXTENT_HEAD  64
-#define EXTENTS_MAX  32768
-#define MAP_BYTES    (HEADER_BYTES + (size_t)EXTENTS_MAX * EXTENT_BYTES)
-#define SLOT_HEAD    offsetof(struct slot, rate)
-#define LOOK_A_TICK  256
-#define NO_SLOT      UINT32_MAX
-#define TIME_BIAS    (UINT64_C(1) << 62)
-
-/* Bytes of the rates of a slot; see rate_bytes(). */
-static const uint16_t sizes[] = { 64, 96, 136, 216, 376, 696, 1080, 2160 };
-#define SIZES (sizeof(sizes) / sizeof(sizes[0]))
-
-/* As it lies in the file; native byte order, the file never leaves the machine. Up to `crc` it is
- * written once, before the file has its name. Upgrade: another VERSION; a file of the older one is
- * made anew as after a reboot, with all limits closed for a window. */
-struct header {
-	uint32_t magic, version;
-	unsigned char instance[16];
-	unsigned char boot_id[16];
-	uint64_t since_us; /* first start under this boot, or where the file was made anew */
-	uint64_t short_us; /* fresh rates with windows up to this are closed until since + window */
-	/* The past. */
-	unsigned char old_boot_id[16];
-	uint64_t has_old;
-	int64_t shift_us;
-	uint64_t old_synced_us;
-	struct event_position events;
-	uint32_t crc_pad, crc;
-	/* Changed by one store each. */
-	uint64_t rebuilt;        /* 1: the past was counted */
-	uint64_t unknown_before; /* + TIME_BIAS; 0: nothing is unknown to longer windows */
-	uint64_t boot_us;        /* the clocks: this, */
-	uint64_t wall_less_boot; /* and wall - boot */
-	struct sync {
-		uint64_t boot_us; /* what was charged up to here was on the disk */
-		struct event_position events;
-		uint32_t seq, crc;
-	} syncs[2]; /* by turns */
-};
-_Static_assert(sizeof(struct header) <= HEADER_BYTES, "the header is one page");
-
-struct extent {
-	uint32_t magic, size; /* bytes of a rate */
-	uint32_t crc;
-};
-
-/* `word` is written last: a sequence number and a CRC32C of it and the key; 0: free. Of two slots
- * with one key the older one counts: it is freed when the newer one is whole. */
-struct slot {
-	uint64_t hi, lo; /* free: lo is the number of the next free one */
-	uint64_t word;
-	uint64_t rate[];
-};
-
-struct charges {
-	int fd;
-	unsigned char *base;
-	struct header *h;
-	uint32_t n_extents;
-	uint32_t next_seq;
-	uint32_t free[SIZES]; /* heads of lists */
-	struct map found;     /* key to slot: not taken yet */
-	size_t look;          /* where in its cells */
-	struct charges_counts counts;
-	bool no_room;        /* was said */
-	uint64_t damaged_us; /* slots lost their keys: fresh rates are closed from here; 0: none did
-			      */
-	/* Syncing. */
-	struct sync next;
-	struct event_position needs, needs_next;
-	bool holds, holds_next;
-};
-
-/* Places ------------------------------------------------------------------------------------- */
-static unsigned char *
-extent_at(const struct charges *c, uint32_t x)
-{
-	return c->base + HEADER_BYTES + (size_t)x * EXTENT_BYTES;
-}
-
-static size_t
-slot_bytes(uint32_t size)
-{
-	return SLOT_HEAD + size;
-}
-
-static uint32_t
-extent_slots(uint32_t size)
-{
-	return (uint32_t)((EXTENT_BYTES - EXTENT_HEAD) / slot_bytes(size));
-}
-
-static struct slot *
-slot_of(const struct charges *c, uint32_t id)
-{
-	unsigned char *x = extent_at(c, id >> 12);
-	const struct extent *e = (const void *)x;
-
-	return (struct slot *)(void *)(x + EXTENT_HEAD + (id & 4095) * slot_bytes(e->size));
-}
-
-static uint32_t
-size_of(const struct charges *c, uint32_t id)
-{
-	return ((const struct extent *)(const void *)extent_at(c, id >> 12))->size;
-}
-
-static int
-size_index(size_t bytes)
-{
-	for (unsigned i = 0; i < SIZES; i++)
-		if (sizes[i] >= bytes)
-			return (int)i;
-	return -1;
-}
-
-static uint32_t
-id_of(const struct charges *c, const struct slot *s)
-{
-	size_t at = (size_t)((const unsigned char *)s - c->base) - HEADER_BYTES;
-	uint32_t x = (uint32_t)(at / EXTENT_BYTES);
-	const struct extent *e = (const void *)extent_at(c, x);
-
-	return x << 12 | (uint32_t)((at % EXTENT_BYTES - EXTENT_HEAD) / slot_bytes(e->size));
-}
-
-/* Checks ------------------------------------------------------------------------------------- */
-static uint32_t
-header_crc(const struct header *h)
-{
-	return crc32c(0, h, offsetof(struct header, crc));
-}
-
-static uint32_t
-extent_crc(const struct extent *e)
-{
-	return crc32c(0, e, offsetof(struct extent, crc));
-}
-
-static uint32_t
-sync_crc(const struct sync *s)
-{
-	return crc32c(0, s, offsetof(struct sync, crc));
-}
-
-static uint64_t
-slot_word(const struct slot *s, uint32_t seq)
-{
-	uint64_t words[3] = { s->hi, s->lo, seq };
-
-	return (uint64_t)crc32c(0, words, sizeof(words)) << 32 | seq;
-}
-
-static uint64_t
-map_key(uint64_t hi, uint64_t lo)
-{
-	return hi * 0x9e3779b97f4a7c15ull ^ lo;
-}
-
-static void
-put(uint64_t *word, uint64_t value)
-{
-	__atomic_store_n(word, value, __ATOMIC_RELEASE);
-}
-
-/* Slots -------------------------------------------------------------------------------------- */
-static void
-push_free(struct charges *c, struct slot *s, uint32_t id, int size)
-{
-	put(&s->word, 0);
-	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-	s->lo = c->free[size];
-	c->free[size] = id;
-}
-
-/* The file gets one more extent. Blocks are taken here, where running out of them is an error; a
- * write to a hole of a mapped file on a full disk would be a signal. */
-static int
-grow(struct charges *c, int size)
-{
-	off_t at = (off_t)(HEADER_BYTES + (size_t)c->n_extents * EXTENT_BYTES);
-	struct extent *e;
-	int rc;
-
-	if (c->n_extents == EXTENTS_MAX)
-		return -E_FULL;
-	do {
-		rc = posix_fallocate(c->fd, at, EXTENT_BYTES);
-	} while (rc == EINTR);
-	if (rc != 0)
-		return -E_FULL;
-	e = (void *)extent_at(c, c->n_extents);
-	e->size = sizes[size];
-	e->magic = EXTENT_MAGIC;
-	e->crc = extent_crc(e);
-	for (uint32_t i = extent_slots(sizes[size]); i-- > 0;) {
-		uint32_t id = c->n_extents << 12 | i;
-
-		push_free(c, slot_of(c, id), id, size);
-	}
-	c->n_extents++;
-	c->counts.bytes = HEADER_BYTES + (uint64_t)c->n_extents * EXTENT_BYTES;
-	return 0;
-}
-
-/* A slot of that size whose rate is zeros; not in use before begin_use(). */
-static struct slot *
-new_slot(struct charges *c, int size)
-{
-	struct slot *s;
-
-	if (c->free[size] == NO_SLOT && grow(c, size) != 0)
-		return NULL;
-	s = slot_of(c, c->free[size]);
-	c->free[size] = (uint32_t)s->lo;
-	memset(s->rate, 0, sizes[size]);
-	return s;
-}
-
-static void
-begin_use(struct charges *c, struct slot *s, uint64_t hi, uint64_t lo)
-{
-	s->hi = hi;
-	s->lo = lo;
-	put(&s->word, slot_word(s, c->next_seq));
-	c->next_seq = c->next_seq == UINT32_MAX ? 1 : c->next_seq + 1;
-	c->counts.slots++;
-}
-
-static void
-end_use(struct charges *c, struct slot *s)
-{
-	uint32_t id = id_of(c, s);
-
-	push_free(c, s, id, size_index(size_of(c, id)));
-	c->counts.slots--;
-}
-
-/* A slot that was found in use. */
-static void
-found_slot(struct charges *c, struct slot *s, uint32_t id, uint64_t boot_us)
-{
-	uint64_t key = map_key(s->hi, s->lo), other = map_get(&c->found, key);
-	uint32_t seq = (uint32_t)s->word;
-
-	if (s->word != slot_word(s, seq)) {
-		c->counts.damaged++;
-		c->damaged_us = boot_us;
-		push_free(c, s, id, size_index(size_of(c, id)));
-		return;
-	}
-	c->counts.slots++;
-	if (seq >= c->next_seq)
-		c->next_seq = seq + 1;
-	if (other != MAP_NONE) {
-		struct slot *o = slot_of(c, (uint32_t)other);
-
-		if ((uint32_t)o->word < seq) {
-			end_use(c, s);
-			return;
-		}
-		end_use(c, o);
-	}
-	if (!rate_whole(s->rate, size_of(c, id), boot_us)) {
-		c->counts.damaged++;
-		rate_unknown(s->rate, boot_us, UINT64_MAX, 0);
-	}
-	map_put(&c->found, key, id);
-}
-
-static void
-scan(struct charges *c, uint64_t boot_us)
-{
-	for (uint32_t x = 0; x < c->n_extents; x++) {
-		struct extent *e = (void *)extent_at(c, x);
-		int size = size_index(e->size);
-
-		if (e->magic != EXTENT_MAGIC || e->crc != extent_crc(e) || size < 0 ||
-		    sizes[size] != e->size) {
-			/* All zeros: the process died before it was begun. */
-			if (e->magic != 0 || e->size != 0 || e->crc != 0) {
-				c->counts.damaged++;
-				c->damaged_us = boot_us;
-			}
-			size = 0;
-			memset(e, 0, EXTENT_BYTES);
-			e->size = sizes[size];
-			e->magic = EXTENT_MAGIC;
-			e->crc = extent_crc(e);
-		}
-		for (uint32_t i = extent_slots(e->size); i-- > 0;) {
-			uint32_t id = x << 12 | i;
-			struct slot *s = slot_of(c, id);
-
-			if (s->word == 0)
-				push_free(c, s, id, size);
-			else
-				found_slot(c, s, id, boot_us);
-		}
-	}
-	c->counts.unclaimed = c->found.n;
-}
+#define NAME        "charges"
+#define NAME_NEW    "charges.new"
+#define VERSION     1
+#define LOOK_A_TICK 256
 
 /* The file ----------------------------------------------------------------------------------- */
 static struct charges *
@@ -503,14 +196,14 @@ move_slot(void *arg, const struct slot *s, uint32_t size)
 
 	if (m->failed || rate_found_window_us(s->rate) <= CHARGES_SHORT_US)
 		return;
-	n = new_slot(m->to, size_index(size));
+	n = charges_new_slot(m->to, size_index(size));
 	if (n == NULL) {
 		m->failed = true;
 		return;
 	}
-	begin_use(m->to, n, s->hi, s->lo);
+	charges_begin_use(m->to, n, s->hi, s->lo);
 	if (!rate_shift(n->rate, s->rate, m->shift_us, m->boot_us))
-		end_use(m->to, n);
+		charges_end_use(m->to, n);
 	else
 		m->to->counts.moved++;
 }
@@ -590,7 +283,7 @@ charges_open(struct charges **out, int spool_fd, const unsigned char instance[16
 		if (rc != 0)
 			return rc;
 	}
-	scan(c, now->boot_us);
+	charges_scan(c, now->boot_us);
 	if (c->counts.damaged > 0)
 		log_error("charges=%s damaged=%zu limits=closed", NAME, c->counts.damaged);
 	charges_tick(c, now->boot_us, now->wall_us);
@@ -637,12 +330,12 @@ take_found(struct charges *c, const struct core_charge_key *key, int size)
 		return NULL;
 	has = size_of(c, (uint32_t)id);
 	if (has < sizes[size]) {
-		n = new_slot(c, size);
+		n = charges_new_slot(c, size);
 		if (n == NULL)
 			return NULL;
 		memcpy(n->rate, s->rate, has);
-		begin_use(c, n, key->hi, key->lo);
-		end_use(c, s);
+		charges_begin_use(c, n, key->hi, key->lo);
+		charges_end_use(c, s);
 		s = n;
 	}
 	(void)map_take(&c->found, map_key(key->hi, key->lo));
@@ -660,7 +353,7 @@ charges_take(struct charges *c, const struct core_charge_key *key, size_t bytes,
 	s = take_found(c, key, size);
 	*found = s != NULL;
 	if (s == NULL) {
-		s = new_slot(c, size);
+		s = charges_new_slot(c, size);
 		if (s == NULL) {
 			if (!c->no_room)
 				log_error("charges=%s error=\"no room left\" limits=in_memory",
@@ -669,7 +362,7 @@ charges_take(struct charges *c, const struct core_charge_key *key, size_t bytes,
 			return NULL;
 		}
 		mark_unknown(c, s);
-		begin_use(c, s, key->hi, key->lo);
+		charges_begin_use(c, s, key->hi, key->lo);
 	}
 	return s->rate;
 }
@@ -677,21 +370,21 @@ charges_take(struct charges *c, const struct core_charge_key *key, size_t bytes,
 void
 charges_give(struct charges *c, void *memory)
 {
-	end_use(c, (struct slot *)(void *)((unsigned char *)memory - SLOT_HEAD));
+	charges_end_use(c, (struct slot *)(void *)((unsigned char *)memory - SLOT_HEAD));
 }
 
 void
 charges_tick(struct charges *c, uint64_t boot_us, uint64_t wall_us)
 {
-	put(&c->h->wall_less_boot, wall_us - boot_us);
-	put(&c->h->boot_us, boot_us);
+	charges_put(&c->h->wall_less_boot, wall_us - boot_us);
+	charges_put(&c->h->boot_us, boot_us);
 	for (unsigned i = 0; i < LOOK_A_TICK && c->found.n > 0; i++) {
 		struct map_cell *cell = &c->found.cells[c->look++ % c->found.cap];
 
 		if (cell->value == MAP_NONE)
 			continue;
 		if (rate_is_over(slot_of(c, (uint32_t)cell->value)->rate, boot_us)) {
-			end_use(c, slot_of(c, (uint32_t)cell->value));
+			charges_end_use(c, slot_of(c, (uint32_t)cell->value));
 			(void)map_take(&c->found, cell->key);
 		}
 	}
@@ -719,8 +412,8 @@ charges_rebuilt(struct charges *c, int64_t known_boot_us)
 
 	/* With an old file all before its events is known, as far as it was then. */
 	if (c->h->has_old == 0 && known_boot_us != INT64_MIN)
-		put(&c->h->unknown_before, before);
-	put(&c->h->rebuilt, 1);
+		charges_put(&c->h->unknown_before, before);
+	charges_put(&c->h->rebuilt, 1);
 }
 
 void
@@ -728,8 +421,8 @@ charges_not_rebuilt(struct charges *c, uint64_t boot_us)
 {
 	uint32_t n = 0;
 
-	put(&c->h->unknown_before, boot_us + TIME_BIAS);
-	put(&c->h->rebuilt, 1);
+	charges_put(&c->h->unknown_before, boot_us + TIME_BIAS);
+	charges_put(&c->h->rebuilt, 1);
 	/* What was moved does not tell all. */
 	for (size_t i = 0; i < c->found.cap; i++) {
 		struct map_cell *cell = &c->found.cells[i];

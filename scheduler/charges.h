@@ -31,6 +31,7 @@ struct charges_now {
  * there is no file to be had: then limits are forgotten when the process dies. */
 int charges_open(struct charges **out, int spool_fd, const unsigned char instance[16],
 		 const struct charges_now *now);
+/* No rate in it is used any more. */
 void charges_close(struct charges **c);
 
 /* Memory for the rate of `key`: what was found, or new. NULL: there is no room on the disk. A key

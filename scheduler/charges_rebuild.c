@@ -1,5 +1,5 @@
-/* charges, the driver's side: the file that outlives the process, kept in step with the clocks and the disk; and what
- * happened before a reboot, told again by the event log. */
+/* charges, the driver's side: the file that outlives the process, kept in step with the clocks and
+ * the disk; and what happened before a reboot, told again by the event log. */
 #include <string.h>
 
 #include "common/base/clock.h"
@@ -23,7 +23,8 @@ struct rebuild {
 
 /* How long ago it was granted; false: the file has it, or it is of no boot that is known. */
 static bool
-age_of(const struct rebuild *rb, const struct event *e, const unsigned char boot_id[16], uint64_t stamp, uint64_t *age)
+age_of(const struct rebuild *rb, const struct event *e, const unsigned char boot_id[16],
+       uint64_t stamp, uint64_t *age)
 {
 	uint64_t boot = rb->now.boot_us, then;
 
@@ -32,7 +33,8 @@ age_of(const struct rebuild *rb, const struct event *e, const unsigned char boot
 		return !rb->past.has_boot;
 	}
 	if (rb->past.has_boot && memcmp(boot_id, rb->past.boot_id, 16) == 0) {
-		then = stamp + (uint64_t)rb->past.shift_us; /* perhaps before the boot: less than 0 */
+		then = stamp +
+		       (uint64_t)rb->past.shift_us; /* perhaps before the boot: less than 0 */
 		*age = (int64_t)(boot - then) > 0 ? boot - then : 0;
 		return stamp > rb->past.synced_boot_us;
 	}
@@ -110,7 +112,8 @@ read_events(struct rebuild *rb)
 	struct event e;
 	int rc;
 
-	if (end.file == 0 || (rb->past.from.file != 0 && !event_position_before(rb->past.from, end)))
+	if (end.file == 0 ||
+	    (rb->past.from.file != 0 && !event_position_before(rb->past.from, end)))
 		return 0;
 	rc = event_reader_open(&r, s->spool.events_fd, s->spool.instance, rb->past.from);
 	if (rc != 0)
@@ -142,7 +145,8 @@ rebuild(struct scheduler *s)
 	else if (!rb.whole && committer_meta_view(s->committer)->next_lsn > 1)
 		known = (int64_t)rb.now.boot_us; /* there were events, and they are gone */
 	charges_rebuilt(s->charges, known);
-	log_info("charges events=%llu counted=%llu", (unsigned long long)rb.events, (unsigned long long)rb.counted);
+	log_info("charges events=%llu counted=%llu", (unsigned long long)rb.events,
+		 (unsigned long long)rb.counted);
 }
 
 /* Life ----------------------------------------------------------------------------------------- */
@@ -224,18 +228,29 @@ charges_events_needed(const struct scheduler *s, struct event_position low)
 {
 	struct event_position at;
 
-	if (s->charges != NULL && charges_needs_events(s->charges, &at) && event_position_before(at, low))
+	if (s->charges != NULL && charges_needs_events(s->charges, &at) &&
+	    event_position_before(at, low))
 		return at;
 	return low;
 }
 
-/* An orderly end: the next boot needs no events. */
+/* An orderly end, and nothing is granted any more: twice, for what was charged and for the note
+ * that says so. Then no event is asked for whose stamp is older, wherever the note says they begin.
+ */
 void
 charges_stop(struct scheduler *s)
 {
+	uint64_t now = clock_boot_us();
+	struct event_position at;
+
 	offload_free(&s->charges_thread);
 	if (s->charges == NULL)
 		return;
-	charges_tick(s->charges, clock_boot_us(), clock_wall_us());
+	charges_tick(s->charges, now, clock_wall_us());
+	if (charges_needs_events(s->charges, &at)) {
+		charges_sync_begin(s->charges, now, at);
+		charges_sync_end(s->charges, charges_sync(s->charges));
+		(void)charges_sync(s->charges);
+	}
 	charges_close(&s->charges);
 }
