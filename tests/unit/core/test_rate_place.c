@@ -1,5 +1,6 @@
-/* rate: in memory that outlives the process. Each change is made by a child that is traced step by step; after every
- * store the memory is taken as what a killed process left, and must never count less than was charged. */
+/* rate: in memory that outlives the process. Each change is made by a child that is traced step by
+ * step; after every store the memory is taken as what a killed process left, and must never count
+ * less than was charged. */
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -92,8 +93,9 @@ never_less(const void *memory, const struct model *m, uint64_t now)
 		uint64_t room = rate_room(r, t), most = model_room(m, t);
 
 		if (room > most)
-			fail_msg("n=%llu window=%llu: room %llu, not %llu, %llu us later", (unsigned long long)m->n,
-				 (unsigned long long)m->window_us, (unsigned long long)room, (unsigned long long)most,
+			fail_msg("n=%llu window=%llu: room %llu, not %llu, %llu us later",
+				 (unsigned long long)m->n, (unsigned long long)m->window_us,
+				 (unsigned long long)room, (unsigned long long)most,
 				 (unsigned long long)(t - now));
 	}
 	assert_int_equal(rate_room(r, now + 3 * m->window_us + SECOND), rate_share(r));
@@ -203,7 +205,8 @@ later(const struct model *m, uint64_t now)
 	case 3:
 		return now + rnd() % (m->window_us / 3);
 	default:
-		return rnd() % 8 ? now + rnd() % (m->window_us / 10) : now + rnd() % (3 * m->window_us);
+		return rnd() % 8 ? now + rnd() % (m->window_us / 10)
+				 : now + rnd() % (3 * m->window_us);
 	}
 }
 
@@ -222,7 +225,8 @@ choose(struct op *op, struct rate *r, const struct model *m, bool others)
 		op->what = FORCE; /* no more than fills it: of more the oldest are forgotten */
 		op->k = 1 + rnd() % (m->n - rate_used(r));
 	} else if (dice < 15 && m->count > 0) {
-		const struct charge *c = &m->all[m->count - 1 - rnd() % (m->count < 6 ? m->count : 6)];
+		const struct charge *c =
+			&m->all[m->count - 1 - rnd() % (m->count < 6 ? m->count : 6)];
 
 		op->what = REFUND;
 		op->stamp = c->stamp;
@@ -234,8 +238,8 @@ choose(struct op *op, struct rate *r, const struct model *m, bool others)
 	}
 }
 
-/* The model after it: in a window of unknown place a charge may be missing as long as it is on its way, and
- * what is given back may be missing from then on. */
+/* The model after it: in a window of unknown place a charge may be missing as long as it is on its
+ * way, and what is given back may be missing from then on. */
 static void
 apply(struct model *m, const struct op *op)
 {
@@ -252,7 +256,8 @@ apply(struct model *m, const struct op *op)
 }
 
 static const uint64_t numbers[] = { 1, 2, 5, 7, 100, 128, 129, 1000, 5000 };
-static const uint64_t windows[] = { SECOND, 60 * SECOND, 600 * SECOND, 3600 * SECOND, 86400 * SECOND };
+static const uint64_t windows[] = { SECOND, 60 * SECOND, 600 * SECOND, 3600 * SECOND,
+				    86400 * SECOND };
 
 static struct model model, less;
 
@@ -276,7 +281,8 @@ killed_at_every_store(void **state)
 		r = rate_place(memory, model.n, model.window_us, op.now);
 		for (unsigned i = 0; i < 120; i++) {
 			op.now = later(&model, op.now);
-			for (unsigned tries = 0; tries == 0 || (i % 60 == 59 && op.what == LOOK && tries < 9); tries++)
+			for (unsigned tries = 0;
+			     tries == 0 || (i % 60 == 59 && op.what == LOOK && tries < 9); tries++)
 				choose(&op, r, &model, true);
 			less = model;
 			if (op.what == REFUND)

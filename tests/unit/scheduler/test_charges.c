@@ -234,7 +234,8 @@ not_known(void **state)
 	f->now.boot_us += SECOND;
 	again(f);
 	assert_int_equal(rate_room(take(f, 1, 100, 10 * MINUTE, false), f->now.boot_us), 20);
-	assert_int_equal(rate_when(take(f, 2, 100, HOUR, false), f->now.boot_us), 5 * HOUR + 40 * MINUTE + SECOND + 1);
+	assert_int_equal(rate_when(take(f, 2, 100, HOUR, false), f->now.boot_us),
+			 5 * HOUR + 40 * MINUTE + SECOND + 1);
 	/* Before this boot. */
 	charges_not_rebuilt(f->c, f->now.boot_us);
 	assert_int_equal(rate_when(take(f, 3, 100, HOUR, false), f->now.boot_us),
@@ -255,11 +256,13 @@ of_another(void **state)
 	charges_close(&f->c);
 	assert_int_equal(charges_open(&f->c, f->dir, them, &f->now), 0);
 	assert_int_equal(slots(f), 0);
-	assert_int_equal(rate_when(take(f, 1, 10, MINUTE, false), f->now.boot_us), 6 * HOUR + MINUTE + 600001);
+	assert_int_equal(rate_when(take(f, 1, 10, MINUTE, false), f->now.boot_us),
+			 6 * HOUR + MINUTE + 600001);
 	assert_int_equal(rate_room(take(f, 2, 10, HOUR, false), f->now.boot_us), 2);
 }
 
-/* Any byte may be wrong: it is opened, and a slot whose head is wrong leaves short windows closed. */
+/* Any byte may be wrong: it is opened, and a slot whose head is wrong leaves short windows closed.
+ */
 static void
 damage(void **state)
 {
@@ -386,8 +389,9 @@ main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(after_a_death), T(in_a_change), T(nobody_takes),     T(reboot),    T(not_known),   T(of_another),
-		T(damage),	  T(cut_off),	  T(hundred_thousand), T(full_disk), T(events_kept),
+		T(after_a_death),    T(in_a_change), T(nobody_takes), T(reboot),
+		T(not_known),        T(of_another),  T(damage),       T(cut_off),
+		T(hundred_thousand), T(full_disk),   T(events_kept),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
