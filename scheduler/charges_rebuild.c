@@ -85,8 +85,9 @@ count_event(struct rebuild *rb, const struct event *e, const unsigned char boot_
 
 	if (e->lsn == 1)
 		rb->whole = true;
+	/* Grants since the oldest event was logged have theirs behind it. */
 	if (rb->events++ == 0)
-		rb->oldest_age_us = p.age_us;
+		rb->oldest_age_us = rb->now.wall_us > e->wall_us ? rb->now.wall_us - e->wall_us : 0;
 	if (!counts || (e->kind != EVENT_RESULT && e->kind != EVENT_CONNECT))
 		return;
 	p.connects = e->kind == EVENT_CONNECT;
