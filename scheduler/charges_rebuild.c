@@ -72,6 +72,42 @@ sender_domain_of(const struct scheduler *s, struct slice sender)
 }
 
 static void
+count(struct rebuild *rb, const struct event *e, const unsigned char boot_id[16], uint64_t stamp,
+      struct core_past *p)
+{
+	if (p->rcpts + p->connects + p->bytes == 0 || !age_of(rb, e, boot_id, stamp, &p->age_us))
+		return;
+	core_charge_event(rb->s->core, &rb->now, p);
+	rb->counted++;
+}
+
+/* Recipients that were asked for one by one have stamps of their own, in order: those of one stamp
+ * go together. */
+static void
+count_rcpts(struct rebuild *rb, const struct event *e, const unsigned char boot_id[16],
+	    struct core_past *p)
+{
+	uint64_t last = e->stamp_boot_us;
+
+	p->bytes = e->volume_bytes;
+	for (size_t i = 0; i < e->n_rcpts; i++) {
+		const struct event_rcpt *r = &e->rcpts[i];
+		uint64_t stamp = r->stamp_boot_us ? r->stamp_boot_us : e->stamp_boot_us;
+
+		if (r->action == EVENT_UNATTEMPTED || r->stamp_boot_us == EVENT_STAMP_NONE)
+			continue;
+		if (stamp != last) {
+			count(rb, e, boot_id, last, p);
+			p->rcpts = 0;
+			p->bytes = 0;
+			last = stamp;
+		}
+		p->rcpts++;
+	}
+	count(rb, e, boot_id, last, p);
+}
+
+static void
 count_event(struct rebuild *rb, const struct event *e, const unsigned char boot_id[16])
 {
 	struct scheduler *s = rb->s;
@@ -79,29 +115,21 @@ count_event(struct rebuild *rb, const struct event *e, const unsigned char boot_
 	struct core_past p = { .queue = queue != 0 ? queue : CORE_NONE,
 			       .source_ip = source_ip_of(s, e->dlv_source_ip),
 			       .vmta = e->vmta,
+			       .provider = e->provider,
 			       .job = names_find(s->names, e->job),
 			       .sender_domain = sender_domain_of(s, e->sender) };
-	bool counts = age_of(rb, e, boot_id, e->stamp_boot_us, &p.age_us);
 
 	if (e->lsn == 1)
 		rb->whole = true;
 	/* Grants since the oldest event was logged have theirs behind it. */
 	if (rb->events++ == 0)
 		rb->oldest_age_us = rb->now.wall_us > e->wall_us ? rb->now.wall_us - e->wall_us : 0;
-	if (!counts || (e->kind != EVENT_RESULT && e->kind != EVENT_CONNECT))
-		return;
-	p.connects = e->kind == EVENT_CONNECT;
-	for (size_t i = 0; i < e->n_rcpts; i++) {
-		if (e->rcpts[i].action == EVENT_UNATTEMPTED)
-			continue;
-		p.rcpts++;
-		if (e->rcpts[i].action == EVENT_DELIVERED)
-			p.bytes = e->body_bytes;
+	if (e->kind == EVENT_RESULT) {
+		count_rcpts(rb, e, boot_id, &p);
+	} else if (e->kind == EVENT_CONNECT || e->kind == EVENT_ATTEMPT) {
+		p.connects = 1;
+		count(rb, e, boot_id, e->stamp_boot_us, &p);
 	}
-	if (p.rcpts + p.connects == 0)
-		return;
-	core_charge_event(s->core, &rb->now, &p);
-	rb->counted++;
 }
 
 static int
