@@ -11,7 +11,7 @@
 #include "common/base/wire.h"
 
 #define MAGIC      0x3152434cu /* "LCR1" */
-#define VERSION    1
+#define VERSION    2
 #define BYTES_MAX  (16u << 20)
 #define PATH_BYTES 4096
 
@@ -27,7 +27,7 @@ static int
 decode(struct cursor *c, struct slice s)
 {
 	struct wire_reader r;
-	uint32_t n, crc;
+	uint32_t version, n, crc;
 
 	if (s.n < 4)
 		return -E_CRC;
@@ -36,7 +36,7 @@ decode(struct cursor *c, struct slice s)
 	if (crc != crc32c(0, s.p, s.n - 4))
 		return -E_CRC;
 	wire_read_init(&r, slice_of(s.p, s.n - 4));
-	if (wire_u32(&r) != MAGIC || wire_u32(&r) != VERSION)
+	if (wire_u32(&r) != MAGIC || (version = wire_u32(&r)) < 1 || version > VERSION)
 		return -E_FORMAT;
 	c->at.file = wire_u64(&r);
 	c->at.offset = wire_u64(&r);
@@ -53,6 +53,7 @@ decode(struct cursor *c, struct slice s)
 		f->bytes = wire_u64(&r);
 		f->opened_wall_us = wire_u64(&r);
 	}
+	c->next_lsn = version >= 2 ? wire_u64(&r) : 0;
 	return wire_done(&r) ? 0 : -E_FORMAT;
 }
 
@@ -98,6 +99,7 @@ encode(struct buf *b, const struct cursor *c)
 		wire_put_u64(b, c->files[i].bytes);
 		wire_put_u64(b, c->files[i].opened_wall_us);
 	}
+	wire_put_u64(b, c->next_lsn);
 	wire_put_u32(b, crc32c(0, b->data + b->start, b->len));
 }
 

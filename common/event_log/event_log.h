@@ -62,10 +62,28 @@ void event_writer_close(struct event_writer **w); /* what was not synced is gone
 
 struct event_reader;
 int event_reader_open(struct event_reader **out, int events_fd, const unsigned char instance[16], struct event_position from);
+/* The same, and the lsn that the first event must have (0: any). */
+int event_reader_open_at(struct event_reader **out, int events_fd, const unsigned char instance[16],
+			 struct event_position from, uint64_t lsn);
 /* The next event before `limit` ({0,0}: to the end of what is valid, to be asked rarely: the end is found
  * by a scan of the file). 1 and *e borrowed until the next call, 0 nothing more now, -E_CRC / -E_BAD /
- * -E_IO / -E_MISSING. *pos becomes the position behind it. */
+ * -E_FORMAT / -E_FOREIGN / -E_MISSING when what is there is damaged or gone, or -E_IO and the like.
+ * *pos becomes the position behind it. Files are read through maps: a caller that is to survive a bad
+ * disk runs this, and event_resync(), guarded; after a fault the reader can only be closed. */
 int event_read(struct event_reader *r, struct event_position limit, struct event *e, struct event_position *pos);
+/* What was passed over. */
+struct event_gap {
+	struct event_position from, to; /* `to`: where reading goes on */
+	bool whole;     /* no event is missing: the header of a file is damaged, or nothing is behind its end */
+	uint64_t bytes; /* between them, of files that are there, with what was not used at their ends */
+	uint64_t first_lsn, last_lsn; /* of the events missing; 0: not known */
+};
+/* After event_read() told of damage: goes on at the next whole event before `limit` (not {0,0}: all before it was
+ * synced) that can stand behind the last one read. 1, 0 when there is none and reading goes on at the limit, or
+ * -E_*: a disk that cannot be read is no damage, nothing was passed over. */
+int event_resync(struct event_reader *r, struct event_position limit, struct event_gap *gap);
+/* The lsn that the next event must have; 0: not known. */
+uint64_t event_reader_expects(const struct event_reader *r);
 /* Of the event read last: the boot that its stamp_boot_us belongs to. */
 const unsigned char *event_reader_boot_id(const struct event_reader *r);
 void event_reader_close(struct event_reader **r);
