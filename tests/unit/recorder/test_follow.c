@@ -657,6 +657,59 @@ a_disk_that_cannot_be_read(void **state)
 	check_all(x);
 }
 
+/* Stands before the system's: what is synced, in its order. */
+static char synced[40][4096];
+static unsigned n_synced;
+int fsync(int fd);
+int
+fsync(int fd)
+{
+	char link[64];
+	ssize_t n;
+
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	n = readlink(link, synced[n_synced % 40], sizeof synced[0] - 1);
+	if (n > 0)
+		synced[n_synced++ % 40][n] = '\0';
+	return (int)syscall(SYS_fsync, fd);
+}
+
+static unsigned
+times_synced(const char *path)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < n_synced && i < 40; i++)
+		n += strcmp(synced[i], path) == 0;
+	return n;
+}
+
+/* A directory that was made for the records is there after a power cut: the one that holds its name
+ * was synced before the cursor stood behind them. Also when a life that made it ended right then.
+ */
+static void
+names_are_synced(void **state)
+{
+	struct fixture *x = *state;
+
+	open_follow(x);
+	log_events(x, 5);
+	n_synced = 0;
+	run_all(x, WALL);
+	assert_int_equal(follow_position(x->f).file, 0); /* no cursor yet */
+	assert_true(times_synced(scratch_path(x->root, "made")) >= 1);
+	assert_true(times_synced(x->root) >= 2); /* it holds made/, and the other file */
+	follow_close(&x->f);
+	snprintf(x->json, sizeof x->json, "%s/other/lines.json", x->root);
+	x->files[0].path = x->json; /* only this one */
+	mkdir(scratch_path(x->root, "other"), 0750);
+	n_synced = 0;
+	assert_int_equal(follow_open(&x->f, x->events, x->cursors, instance, x->files, 1), 0);
+	assert_int_equal(follow_run(x->f, event_writer_position(x->w), 100, WALL), 0);
+	assert_int_equal(times_synced(scratch_path(x->root, "other")), 1);
+	assert_int_equal(times_synced(x->root), 1);
+}
+
 int
 main(void)
 {
@@ -674,7 +727,7 @@ main(void)
 		TEST(damaged_events),
 		TEST(an_event_file_cut_while_mapped),
 		TEST(a_disk_that_cannot_be_read),
-		
+		TEST(names_are_synced),
 		TEST(damaged_end_of_a_file_behind_a_start),
 	};
 
