@@ -20,7 +20,7 @@
 #define REFUSE_US    1000000u /* after the scheduler had no room for a message */
 #define NO_ROOM      "452 4.3.1 Insufficient system storage"
 #define BUSY         "451 4.3.2 System not accepting mail, try again later"
-#define PAUSE_US     500000u  /* after a failed write */
+#define PAUSE_US     500000u /* after a failed write */
 
 struct id_block {
 	msg_id_t next;
@@ -54,7 +54,8 @@ struct inlet {
 	uint64_t held_bytes;
 	struct inlet_counts counts;
 
-	struct message seals[SEALS_KEPT]; /* a ring: told once, told again to a new scheduler */
+	struct message
+		seals[SEALS_KEPT]; /* a ring: told to this scheduler, told again to the next */
 	unsigned n_seals;
 
 	struct iovec *iov;
@@ -198,7 +199,7 @@ seal_place(struct inlet *in, enum room_place place, uint64_t end, bool failed)
 
 	room_seal(&in->room, place, end, &seal);
 	seal.u.seg_seal.failed = failed;
-	queue_notice(in, &in->outgoing, notice_seal(&seal, false));
+	queue_notice(in, &in->outgoing, notice_seal(&seal));
 	room_shift(&in->room);
 	note_room(in);
 }
@@ -226,7 +227,7 @@ take_segment(struct inlet *in, const struct message *m)
 	seal.u.seg_seal.number = m->u.seg_open.number;
 	seal.u.seg_seal.epoch = m->u.seg_open.epoch;
 	seal.u.seg_seal.end = SEGMENT_HEADER_BYTES;
-	queue_notice(in, &in->outgoing, notice_seal(&seal, false));
+	queue_notice(in, &in->outgoing, notice_seal(&seal));
 }
 
 /* Asks for what runs low; what the ring does not take is asked for next turn. */
@@ -352,7 +353,8 @@ form_group(struct inlet *in)
 		return;
 	/* Files are smaller on a small disk: what no ordinary one takes waits for its own. */
 	while (room_has(&in->room, ROOM_CURRENT) && in->waiting.head != NULL &&
-	       in->waiting.head->total > in->room.at[ROOM_CURRENT].info.bytes - SEGMENT_HEADER_BYTES)
+	       in->waiting.head->total >
+		       in->room.at[ROOM_CURRENT].info.bytes - SEGMENT_HEADER_BYTES)
 		parcel_push(&in->large, parcel_pop(&in->waiting));
 	if (in->waiting.head == NULL)
 		return;
@@ -450,7 +452,7 @@ send_notice(struct inlet *in, struct parcel *p)
 	notice_message(p, &m);
 	if (channel_send(in->channel, &m, SLICE_NONE) != 0)
 		return false;
-	if (!p->sent && p->notice == MESSAGE_SEG_SEAL)
+	if (p->notice == MESSAGE_SEG_SEAL)
 		in->seals[in->n_seals++ % SEALS_KEPT] = m;
 	in->n--;
 	parcel_free(parcel_pop(&in->outgoing));
@@ -538,7 +540,9 @@ inlet_disconnect(struct inlet *in)
 	room_forget_asked(&in->room);
 }
 
-/* What the last scheduler may not have kept is told to the new one, in the old order. */
+/* What the last scheduler may not have kept is told to the new one, in the old order: a SEAL that
+ * was told stood behind the NEWs of its segment, and what was not told, perhaps since another
+ * death, stands behind both. */
 static void
 tell_again(struct inlet *in)
 {
@@ -548,7 +552,8 @@ tell_again(struct inlet *in)
 	for (struct parcel *p; (p = parcel_pop(&in->sent)) != NULL;)
 		parcel_push(&again, p);
 	for (unsigned i = from; i < in->n_seals; i++)
-		queue_notice(in, &again, notice_seal(&in->seals[i % SEALS_KEPT], true));
+		queue_notice(in, &again, notice_seal(&in->seals[i % SEALS_KEPT]));
+	in->n_seals = 0;
 	in->n -= notice_drop_held(&in->outgoing);
 	parcel_prepend(&in->outgoing, &again);
 	/* Behind all of that: what of ours it then has open and does not hear of here, we never
@@ -714,7 +719,7 @@ inlet_seal_all(struct inlet *in)
 			struct message seal;
 
 			room_seal(&in->room, i, in->room.at[i].end, &seal);
-			queue_notice(in, &in->outgoing, notice_seal(&seal, false));
+			queue_notice(in, &in->outgoing, notice_seal(&seal));
 		}
 	}
 	send_outgoing(in);
