@@ -139,7 +139,8 @@ open_for(struct segments *s, uint32_t number, uint64_t epoch, const struct reque
 	g->row.receiver = (uint8_t)r->owner;
 	g->row.epoch = epoch;
 	g->row.committed = SEGMENT_HEADER_BYTES;
-	g->doubted = g->failed = g->no_move = false;
+	g->row.failed = false;
+	g->doubted = g->no_move = false;
 	segment_table_move(&s->t, number, segment_table_open_list(r->owner));
 	segment_pool_note(&s->pool, loop_boot_us(s->loop), g->row.bytes);
 	segment_table_mark(&s->t, number);
@@ -169,7 +170,6 @@ come(struct segments *s, uint32_t number, uint64_t bytes)
 	g->row.bytes = bytes;
 	g->row.state = STORE_SEGMENT_FREE;
 	g->known = true;
-	g->failed = false;
 	s->files++;
 	segment_table_mark(&s->t, number);
 }
@@ -281,7 +281,7 @@ is_free_now(void *ctx, uint64_t number, uint64_t epoch, uint64_t unused)
 	CHECK(g != NULL && g->row.epoch == epoch && g->list == SEGMENT_HELD);
 	if (s->tight)
 		most = SEGMENT_POOL_LOW;
-	if (unused_count(s) >= most || g->row.bytes != s->ordinary || g->failed)
+	if (unused_count(s) >= most || g->row.bytes != s->ordinary || g->row.failed)
 		segments_retire(s, (uint32_t)number);
 	else
 		segment_table_move(&s->t, (uint32_t)number, SEGMENT_FREE);
@@ -407,12 +407,16 @@ find_open(struct segments *s, uint32_t number, uint64_t epoch, unsigned owner)
 void
 segments_seal(struct segments *s, uint32_t number, uint64_t epoch, unsigned owner, bool failed)
 {
-	struct seg *g = find_open(s, number, epoch, owner);
+	struct seg *g = segment_table_find(&s->t, number);
 
-	if (g == NULL)
-		return;
-	g->failed = failed;
-	seal(s, number);
+	/* An epoch is of one use of one file, whoever sealed it meanwhile. */
+	if (failed && g != NULL && g->row.epoch == epoch && g->row.state != STORE_SEGMENT_FREE &&
+	    !g->row.failed) {
+		g->row.failed = true;
+		segment_table_mark(&s->t, number);
+	}
+	if (find_open(s, number, epoch, owner) != NULL)
+		seal(s, number);
 }
 
 void

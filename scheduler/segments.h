@@ -54,7 +54,8 @@ int segments_check(struct segments *s, uint32_t number, uint64_t epoch, unsigned
 		   uint64_t offset, uint64_t bytes);
 /* Taken: counts in the batch that fills. */
 void segments_committed_to(struct segments *s, uint32_t number, uint64_t end);
-/* `failed`: a write or sync of it did; its file goes when it is empty. */
+/* `failed`: a write or sync of it did; its file goes when it is empty. Told again by a receiver that
+ * outlived a scheduler, also of one that is sealed already. */
 void segments_seal(struct segments *s, uint32_t number, uint64_t epoch, unsigned owner,
 		   bool failed);
 /* The receiver is gone: what it had open is sealed at the committed offset. */

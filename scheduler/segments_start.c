@@ -106,8 +106,8 @@ start_one(struct segments *s, uint32_t number)
 		forget_free(s, number);
 		return;
 	}
-	if (g->list == SEGMENT_FREE && g->row.bytes != s->ordinary) {
-		segments_retire(s, number); /* made for one large message */
+	if (g->list == SEGMENT_FREE && (g->row.bytes != s->ordinary || g->row.failed)) {
+		segments_retire(s, number); /* made for one large message, or not good */
 		return;
 	}
 	if (rc != 0)

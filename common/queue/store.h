@@ -65,6 +65,7 @@ struct store_segment {
 	uint64_t committed; /* records below this offset are acknowledged or forgotten */
 	uint8_t state;
 	uint8_t receiver; /* owner while OPEN */
+	bool failed;      /* a write or sync of it did: its file goes when it is empty */
 };
 struct store_meta {
 	uint64_t next_message_id; /* high-water mark of leased blocks */

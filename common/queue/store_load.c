@@ -224,6 +224,8 @@ store_load_queues(struct store *s,
 	return each(s, s->queues, one_queue, &l, bad);
 }
 
+#define SEGMENT_ROW_OLD_BYTES 26 /* as it was written before there was `failed` */
+
 struct load_segments {
 	void (*fn)(void *arg, uint32_t number, const struct store_segment *seg);
 	void *arg;
@@ -243,6 +245,7 @@ one_segment(void *arg, MDB_val key, struct slice rest)
 	seg.committed = wire_u64(&r);
 	seg.state = wire_u8(&r);
 	seg.receiver = wire_u8(&r);
+	seg.failed = rest.n > SEGMENT_ROW_OLD_BYTES && wire_u8(&r) != 0;
 	if (r.bad || seg.state > STORE_SEGMENT_SEALED || !store_number_decode(key, &number))
 		return false;
 	l->fn(l->arg, number, &seg);

@@ -164,6 +164,7 @@ store_put_segment(struct store_txn *t, uint32_t number, const struct store_segme
 	wire_put_u64(&b, seg->committed);
 	wire_put_u8(&b, seg->state);
 	wire_put_u8(&b, seg->receiver);
+	wire_put_u8(&b, seg->failed);
 	rc = put_numbered(t, t->store->segments, number, buf_slice(&b));
 	buf_clear(&b);
 	return rc;

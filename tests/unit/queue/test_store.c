@@ -212,6 +212,7 @@ see_segment(void *arg, uint32_t number, const struct store_segment *seg)
 	assert_int_equal(seg->committed, 4096 + number);
 	assert_int_equal(seg->state, number % 3);
 	assert_int_equal(seg->receiver, 2);
+	assert_int_equal(seg->failed, number == 2);
 	++*(unsigned *)arg;
 }
 
@@ -249,7 +250,8 @@ the_other_tables(void **state)
 					     .bytes = SEGMENT_BYTES,
 					     .committed = 4096 + i,
 					     .state = (uint8_t)(i % 3),
-					     .receiver = 2 };
+					     .receiver = 2,
+					     .failed = i == 2 };
 
 		assert_int_equal(store_put_queue(t, i, &q), 0);
 		assert_int_equal(store_put_segment(t, i, &seg), 0);

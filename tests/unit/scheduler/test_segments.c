@@ -333,6 +333,40 @@ failed_and_unfinished(void **state)
 	end(f);
 }
 
+/* That a write failed is kept in the row, and heard again of what is sealed already. */
+static void
+failed_before_a_restart(void **state)
+{
+	struct world w;
+	struct fixture *f = make(&w, 20);
+
+	(void)state;
+	for (uint32_t n = 1; n <= 4; n++) {
+		struct store_segment row = {
+			.epoch = 10 + n,
+			.bytes = SEGMENT_BYTES,
+			.state = n == 4 ? STORE_SEGMENT_FREE : STORE_SEGMENT_SEALED,
+			.receiver = 3,
+			.failed = n == 1 || n == 4,
+		};
+
+		make_file(f, n, 10 + n, STORE_SEGMENT_SEALED, false);
+		segments_restore(w.segments, n, &row);
+	}
+	for (uint32_t n = 1; n <= 3; n++)
+		segments_restore_entry(w.segments, n, 10 + n, 1);
+	segments_start(w.segments);
+	assert_true(goes(f, 4));
+	segments_seal(w.segments, 2, 12, 3, true);
+	segments_seal(w.segments, 3, 99, 3, true); /* of another life of the file */
+	for (uint32_t n = 1; n <= 3; n++)
+		segments_live(w.segments, n, -1, 1);
+	assert_true(goes(f, 1));
+	assert_true(goes(f, 2));
+	assert_true(has_file(f, 3));
+	end(f);
+}
+
 /* Thin is what live mail fills to less than a quarter, sealed, the longest first. */
 static void
 thin_ones(void **state)
@@ -406,6 +440,7 @@ main(void)
 		cmocka_unit_test(open_and_unknown),
 		cmocka_unit_test(half_written_by_compaction),
 		cmocka_unit_test(failed_and_unfinished),
+		cmocka_unit_test(failed_before_a_restart),
 		cmocka_unit_test(thin_ones),
 		cmocka_unit_test(pool_follows_traffic),
 	};
