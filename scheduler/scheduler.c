@@ -528,6 +528,7 @@ take_up(struct scheduler *s, const struct store_meta *meta, uint64_t first_lease
 	s->committer = committer_new(s->loop, s->store, s->log, meta, &hooks, s);
 	s->log = NULL;
 	s->segments = segments_new(s->loop, s->committer, s->spool.segments_fd, s->spool.instance, intake_segment, s);
+	segments_expect(s->segments, s->n_receivers);
 	return recovery_load(s, meta);
 }
 

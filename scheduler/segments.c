@@ -71,7 +71,8 @@ is_ordinary(const struct segments *s, const struct request *r)
 static uint64_t
 bytes_for(const struct segments *s, const struct request *r)
 {
-	return is_ordinary(s, r) ? s->ordinary : (r->bytes + SEGMENT_HEADER_BYTES + 4095) & ~4095ull;
+	return is_ordinary(s, r) ? s->ordinary
+				 : (r->bytes + SEGMENT_HEADER_BYTES + 4095) & ~4095ull;
 }
 
 static void
@@ -140,7 +141,7 @@ open_for(struct segments *s, uint32_t number, uint64_t epoch, const struct reque
 	g->row.epoch = epoch;
 	g->row.committed = SEGMENT_HEADER_BYTES;
 	g->row.failed = false;
-	g->doubted = g->no_move = false;
+	g->doubted = g->old = g->no_move = false;
 	segment_table_move(&s->t, number, segment_table_open_list(r->owner));
 	segment_pool_note(&s->pool, loop_boot_us(s->loop), g->row.bytes);
 	segment_table_mark(&s->t, number);
@@ -307,14 +308,13 @@ void
 segments_weigh(struct segments *s, uint32_t number)
 {
 	struct seg *g = &s->t.segs[number];
-	bool thin = g->live_kbytes * 1024 * THIN_SHARE < g->row.bytes &&
+	bool thin = g->live > 0 && g->live_kbytes * 1024 * THIN_SHARE < g->row.bytes &&
 		    g->row.bytes == s->ordinary && !g->no_move;
 
 	if (g->list != SEGMENT_SEALED && g->list != SEGMENT_THIN)
 		return;
-	if (g->live == 0) {
-		if (g->pins == 0)
-			make_free(s, number);
+	if (g->live == 0 && g->pins == 0 && !(g->old && s->n_unheard > 0)) {
+		make_free(s, number);
 	} else if (thin && g->list == SEGMENT_SEALED) {
 		g->thin_since_us = loop_boot_us(s->loop);
 		segment_table_move(&s->t, number, SEGMENT_THIN);
@@ -419,6 +419,24 @@ segments_seal(struct segments *s, uint32_t number, uint64_t epoch, unsigned owne
 		seal(s, number);
 }
 
+/* The receiver has told all that it had, or is gone. After the last one nobody of before writes to
+ * an old segment, nor has to hear that a message in it is committed. */
+static void
+heard(struct segments *s, unsigned receiver)
+{
+	if (!s->unheard[receiver])
+		return;
+	s->unheard[receiver] = false;
+	if (--s->n_unheard > 0)
+		return;
+	for (uint32_t n = 1; n <= s->t.highest; n++) {
+		if (s->t.segs[n].old) {
+			s->t.segs[n].old = false;
+			segments_weigh(s, n);
+		}
+	}
+}
+
 void
 segments_seal_all(struct segments *s, unsigned receiver)
 {
@@ -426,6 +444,7 @@ segments_seal_all(struct segments *s, unsigned receiver)
 
 	while (s->t.lists[list].n > 0)
 		seal(s, s->t.lists[list].first);
+	heard(s, receiver);
 }
 
 void
@@ -437,13 +456,14 @@ segments_held_begin(struct segments *s, unsigned receiver)
 		s->t.segs[n].doubted = true;
 }
 
-void
+bool
 segments_held(struct segments *s, uint32_t number, uint64_t epoch, unsigned receiver)
 {
 	struct seg *g = find_open(s, number, epoch, receiver);
 
 	if (g != NULL)
 		g->doubted = false;
+	return g != NULL;
 }
 
 void
@@ -460,6 +480,7 @@ segments_held_end(struct segments *s, unsigned receiver)
 		}
 		n = next;
 	}
+	heard(s, receiver);
 }
 
 void

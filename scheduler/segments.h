@@ -28,6 +28,10 @@ struct segments *segments_new(struct loop *loop, struct committer *committer, in
 			      const unsigned char instance[16], segments_opened *fn, void *arg);
 void segments_free(struct segments **s);
 
+/* Before all that: receivers 0..n-1 may live on from before. What is not free at the start is not
+ * used again until each of them has said all that it has (segments_held_end) or is known to be gone
+ * (segments_seal_all): it may still write there, or tell of what was committed there. */
+void segments_expect(struct segments *s, unsigned receivers);
 /* Start: rows as loaded, then files without a row (removed), then the pool. */
 void segments_restore(struct segments *s, uint32_t number, const struct store_segment *seg);
 /* An entry was loaded that lives in it: also when the segment's own row was lost. */
@@ -61,9 +65,10 @@ void segments_seal(struct segments *s, uint32_t number, uint64_t epoch, unsigned
 /* The receiver is gone: what it had open is sealed at the committed offset. */
 void segments_seal_all(struct segments *s, unsigned receiver);
 /* A receiver that outlived a scheduler says which ones it has: begin, each of them, end. The others
- * of it, whose SEG_OPEN was lost with that scheduler, are sealed. */
+ * of it, whose SEG_OPEN was lost with that scheduler, are sealed. False: we do not have it as open
+ * of this receiver, its row was lost; the receiver must not go on writing there. */
 void segments_held_begin(struct segments *s, unsigned receiver);
-void segments_held(struct segments *s, uint32_t number, uint64_t epoch, unsigned receiver);
+bool segments_held(struct segments *s, uint32_t number, uint64_t epoch, unsigned receiver);
 void segments_held_end(struct segments *s, unsigned receiver);
 
 /* One more, one less entry lives in it, with a record of `kbytes`. The last call after the entry's

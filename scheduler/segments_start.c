@@ -14,6 +14,14 @@ list_of(const struct store_segment *row)
 }
 
 void
+segments_expect(struct segments *s, unsigned receivers)
+{
+	for (unsigned i = 0; i < receivers; i++)
+		s->unheard[i] = true;
+	s->n_unheard = receivers;
+}
+
+void
 segments_restore(struct segments *s, uint32_t number, const struct store_segment *row)
 {
 	struct seg *g;
@@ -23,6 +31,7 @@ segments_restore(struct segments *s, uint32_t number, const struct store_segment
 	g = segment_table_at(&s->t, number);
 	g->row = *row;
 	g->known = true;
+	g->old = row->state != STORE_SEGMENT_FREE;
 	segment_table_move(&s->t, number, list_of(row));
 	s->files++;
 }
@@ -33,9 +42,11 @@ segments_restore_entry(struct segments *s, uint32_t number, uint64_t epoch, uint
 	struct seg *g = segment_table_find(&s->t, number);
 
 	if (g == NULL) {
-		/* The row is damaged; the file is not swept. */
+		/* The row is damaged; the file is not swept. Whose it was is not known: what
+		 * compaction had open is kept longest. */
 		struct store_segment row = { .epoch = epoch,
-					     .state = STORE_SEGMENT_SEALED,
+					     .state = STORE_SEGMENT_OPEN,
+					     .receiver = SEGMENTS_COMPACTOR,
 					     .bytes = s->ordinary };
 
 		if (number == 0 || number >= SEGMENTS_MAX)
@@ -117,7 +128,8 @@ start_one(struct segments *s, uint32_t number)
 		note_info(s, number, &info);
 	if (g->list == SEGMENT_OPEN_COMPACTOR) {
 		/* A worker may read from it under a claim of our earlier life whose row was not
-		 * committed any more. Its row stays as it is, for a further start may come first. */
+		 * committed any more. Its row stays as it is, for a further start may come first.
+		 */
 		g->pins++;
 		g->doubted = true;
 	} else {

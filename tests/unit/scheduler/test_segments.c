@@ -267,13 +267,107 @@ open_and_unknown(void **state)
 	}
 	segments_start(w.segments);
 	segments_held_begin(w.segments, 3);
-	segments_held(w.segments, 1, 11, 3);
-	segments_held(w.segments, 3, 13, 3); /* another's */
+	assert_true(segments_held(w.segments, 1, 11, 3));
+	assert_false(segments_held(w.segments, 3, 13, 3)); /* another's */
 	assert_int_equal(segments_check(w.segments, 2, 12, 3, SEGMENT_HEADER_BYTES, 64), 1);
 	segments_held_end(w.segments, 3);
 	assert_int_equal(segments_check(w.segments, 1, 11, 3, SEGMENT_HEADER_BYTES, 64), 1);
 	assert_int_equal(segments_check(w.segments, 2, 12, 3, SEGMENT_HEADER_BYTES, 64), -E_DENIED);
 	assert_int_equal(segments_check(w.segments, 3, 13, 4, SEGMENT_HEADER_BYTES, 64), 1);
+	end(f);
+}
+
+static bool
+is_known(struct world *w, uint32_t number, uint64_t epoch, unsigned receiver)
+{
+	return segments_check(w->segments, number, epoch, receiver, SEGMENT_HEADER_BYTES, 64) == 0;
+}
+
+/* All of it has been sent on already, but that it was committed may not have been heard: it is not
+ * used again before every receiver of the earlier life has told again what it has no answer for. */
+static void
+told_again_late(void **state)
+{
+	struct world w;
+	struct fixture *f = make(&w, 20);
+
+	(void)state;
+	segments_expect(w.segments, 3);
+	for (uint32_t n = 1; n <= 2; n++) {
+		struct store_segment row = { .epoch = 10 + n,
+					     .bytes = SEGMENT_BYTES,
+					     .committed = SEGMENT_HEADER_BYTES + 64,
+					     .state = STORE_SEGMENT_SEALED,
+					     .receiver = 1 };
+
+		make_file(f, n, 10 + n, STORE_SEGMENT_SEALED, false);
+		segments_restore(w.segments, n, &row);
+	}
+	segments_restore_entry(w.segments, 2, 12, 1);
+	segments_start(w.segments);
+	segments_live(w.segments, 2, -1, 1);
+	segments_held_end(w.segments, 0);
+	segments_seal_all(w.segments, 2);
+	segments_seal_all(w.segments, 2); /* and dies once more */
+	run_for(f, 300);
+	assert_true(is_known(&w, 1, 11, 1));
+	assert_true(is_known(&w, 2, 12, 1));
+	segments_held_begin(w.segments, 1);
+	assert_true(is_known(&w, 1, 11, 1));
+	segments_held_end(w.segments, 1);
+	assert_false(is_known(&w, 1, 11, 1));
+	assert_false(is_known(&w, 2, 12, 1));
+	run_for(f, 300);
+	end(f);
+}
+
+/* Among the next `most` that are asked for. */
+static bool
+is_given(struct fixture *f, uint32_t number, unsigned most)
+{
+	struct world *w = f->at;
+
+	run_for(f, 200);
+	for (unsigned i = 0; i < most; i++) {
+		segments_request(w->segments, 3, 17, 0);
+		fx_run(f);
+		assert_int_equal(w->rc, 0);
+		if (w->number == number)
+			return true;
+	}
+	return false;
+}
+
+/* The row of a file is lost while a receiver writes to it: it is told, and until it is dead the
+ * file is nobody else's, even if no mail lives in it any more. */
+static void
+row_lost_while_open(void **state)
+{
+	struct world w;
+	struct fixture *f = make(&w, 20);
+
+	segments_expect(w.segments, 2);
+	make_file(f, 1, 11, STORE_SEGMENT_OPEN, false);
+	make_file(f, 2, 12, STORE_SEGMENT_OPEN, false); /* no mail either: swept */
+	segments_restore_entry(w.segments, 1, 11, 3);
+	segments_start(w.segments);
+	segments_live(w.segments, 1, -1, 3);
+	segments_held_end(w.segments, 0);
+	segments_held_begin(w.segments, 1);
+	assert_false(segments_held(w.segments, 1, 11, 1));
+	assert_false(segments_held(w.segments, 2, 12, 1));
+	assert_int_equal(segments_check(w.segments, 1, 11, 1, SEGMENT_HEADER_BYTES, 64), -E_DENIED);
+	assert_false(is_given(f, 1, 4));
+	if (*state != NULL) { /* a worker of before may read it: it may have been compaction's */
+		segments_seal_all(w.segments, 1);
+		assert_false(is_given(f, 1, 4));
+		segments_release_old(w.segments);
+	} else {
+		segments_release_old(w.segments);
+		assert_false(is_given(f, 1, 4));
+		segments_seal_all(w.segments, 1); /* dead */
+	}
+	assert_true(is_given(f, 1, 8));
 	end(f);
 }
 
@@ -431,6 +525,7 @@ pool_follows_traffic(void **state)
 int
 main(void)
 {
+	static int first_the_receiver;
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(epoch_in_a_file_only),
 		cmocka_unit_test(file_that_cannot_be_stamped),
@@ -439,6 +534,9 @@ main(void)
 		cmocka_unit_test(too_many_open),
 		cmocka_unit_test(open_and_unknown),
 		cmocka_unit_test(half_written_by_compaction),
+		cmocka_unit_test(told_again_late),
+		cmocka_unit_test(row_lost_while_open),
+		cmocka_unit_test_prestate(row_lost_while_open, &first_the_receiver),
 		cmocka_unit_test(failed_and_unfinished),
 		cmocka_unit_test(failed_before_a_restart),
 		cmocka_unit_test(thin_ones),
