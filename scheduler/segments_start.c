@@ -103,6 +103,20 @@ forget_free(struct segments *s, uint32_t number)
 	(void)segment_remove(s->dir, number);
 }
 
+/* What a receiver says of it is not what lies there. */
+static void
+close_to_receiver(struct segments *s, uint32_t number)
+{
+	struct seg *g = &s->t.segs[number];
+
+	if (g->list < SEGMENT_OPEN)
+		return;
+	log_error("segment=%u receiver=%u file=other action=sealed", number, g->row.receiver);
+	g->row.state = STORE_SEGMENT_SEALED;
+	segment_table_mark(&s->t, number);
+	segment_table_move(&s->t, number, SEGMENT_SEALED);
+}
+
 static void
 start_one(struct segments *s, uint32_t number)
 {
@@ -126,6 +140,8 @@ start_one(struct segments *s, uint32_t number)
 			  g->live);
 	else
 		note_info(s, number, &info);
+	if (rc != 0 || info.epoch != g->row.epoch)
+		close_to_receiver(s, number);
 	if (g->list == SEGMENT_OPEN_COMPACTOR) {
 		/* A worker may read from it under a claim of our earlier life whose row was not
 		 * committed any more. Its row stays as it is, for a further start may come first.

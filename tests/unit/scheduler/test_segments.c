@@ -371,6 +371,29 @@ row_lost_while_open(void **state)
 	end(f);
 }
 
+/* Rows of files that have gone, or are of another life: who has them open is told. */
+static void
+open_but_not_there(void **state)
+{
+	struct world w;
+	struct fixture *f = make(&w, 30);
+
+	(void)state;
+	segments_expect(w.segments, 4);
+	make_file(f, 2, 22, STORE_SEGMENT_OPEN, false);
+	make_file(f, 3, 13, STORE_SEGMENT_OPEN, false);
+	for (uint32_t n = 1; n <= 3; n++)
+		open_row(&w, n, 10 + n, 3);
+	segments_start(w.segments);
+	for (uint32_t n = 1; n <= 3; n++)
+		assert_int_equal(segments_check(w.segments, n, 10 + n, 3, SEGMENT_HEADER_BYTES, 64),
+				 n == 3 ? 1 : -E_DENIED);
+	segments_held_begin(w.segments, 3);
+	for (uint32_t n = 1; n <= 3; n++)
+		assert_int_equal(segments_held(w.segments, n, 10 + n, 3), n == 3);
+	end(f);
+}
+
 /* What compaction had open is kept until no claim of that life can be read from it. */
 static void
 half_written_by_compaction(void **state)
@@ -534,6 +557,7 @@ main(void)
 		cmocka_unit_test(too_many_open),
 		cmocka_unit_test(open_and_unknown),
 		cmocka_unit_test(half_written_by_compaction),
+		cmocka_unit_test(open_but_not_there),
 		cmocka_unit_test(told_again_late),
 		cmocka_unit_test(row_lost_while_open),
 		cmocka_unit_test_prestate(row_lost_while_open, &first_the_receiver),
