@@ -231,6 +231,7 @@ on_tick(void *arg)
 		check_quota(s);
 	keep_segments(s);
 	dispatch_tick(s);
+	records_tick(s);
 	routes_tick(s);
 	stats_tick(s);
 	tell_recorder(s);

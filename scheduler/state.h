@@ -203,13 +203,15 @@ struct store_row settle_row(const struct core_entry_facts *f);
 struct slice settle_rcpt_address(const struct record *rec, const struct core_entry_facts *f, unsigned index);
 bool settle_rcpt_is_done(const struct core_entry_facts *f, unsigned index);
 
-/* records: reading them in the reader thread. `rec` is NULL when rc < 0; -E_MISSING: the entry, not claimed
- * nor leaving, went away meanwhile. Called back at the top of the loop; at once while starting. */
+/* records: reading them in the reader thread. `rec` is NULL when rc < 0: it is damaged or lost; -E_MISSING: the
+ * entry, not claimed nor leaving, went away meanwhile. What may pass (no descriptor, no memory) is no answer: it
+ * is tried again until there is one. Called back at the top of the loop; while starting at once, if it can be. */
 typedef void records_fn(struct scheduler *s, void *arg, int rc, const struct record *rec);
 void records_open(struct scheduler *s);
 void records_close(struct scheduler *s);
 /* Once per turn, before the batch is handed over. */
 void records_turn(struct scheduler *s);
+void records_tick(struct scheduler *s);
 /* How many stand in line. */
 size_t records_waiting(const struct scheduler *s);
 void records_read(struct scheduler *s, uint32_t entry, records_fn *fn, void *arg);
