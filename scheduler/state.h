@@ -69,8 +69,11 @@ struct old_claim {
 /* A message of the last commit: its reception was being logged beside it. */
 struct lost_reception {
 	msg_id_t message;
-	uint32_t entry; /* its first; CORE_NONE: no row */
+	struct entry_key key;
+	uint32_t entry; /* of `key`, one of its entries; CORE_NONE: no row */
 	bool logged;    /* the event is there */
+	bool held;      /* the entry: it is not sent yet */
+	bool owed;      /* the record is being read */
 };
 
 struct scheduler {
@@ -122,6 +125,7 @@ struct scheduler {
 	/* recovery */
 	struct lost_reception *receptions; /* by message: rows whose event may be missing */
 	size_t n_receptions;
+	bool receptions_begin;
 	struct old_claim *old_claims; /* while loading by entry, then by lease */
 	size_t n_old_claims, cap_old_claims;
 	/* cursor of the recorder */
@@ -243,7 +247,9 @@ void recovery_worker_known(struct scheduler *s, unsigned worker);
 int receptions_load(struct scheduler *s);
 void receptions_seen(struct scheduler *s, msg_id_t message); /* a replayed event */
 int receptions_put(struct scheduler *s, struct store_txn *t); /* those not seen */
-void receptions_row(struct scheduler *s, struct entry_key key, uint32_t entry);
+/* A row is there. True: its entry is to be added uncommitted, the reception comes first. */
+bool receptions_row(struct scheduler *s, struct entry_key key, bool claimed);
+void receptions_entry(struct scheduler *s, struct entry_key key, uint32_t entry);
 void receptions_log_again(struct scheduler *s);
 
 /* control: operators. */

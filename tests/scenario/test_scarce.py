@@ -6,9 +6,12 @@ import resource
 import signal
 import smtplib
 import subprocess
+import threading
 import time
 
 import harness
+import pytest
+import test_damage
 
 HANGS = """providers = ( { name = "p"; listen = [ "127.0.0.1:%d" ]; features = [ "PIPELINING", "8BITMIME" ];
   delay-ms = { dot = 60000; }; } );"""
@@ -107,4 +110,76 @@ def test_a_lost_attempt_waits_for_the_record(folder):
         harness.wait_for(lambda: rows(sluice, "t"), 20)
         assert [r["rcpt"] for r in rows(sluice, "t")][:1] == ["one@d.example"]
         assert early == [] and sluice.pids("scheduler") == [scheduler]
+    sink.stop()
+
+
+def send_unanswered(sluice, *rcpts):
+    with pytest.raises((smtplib.SMTPException, OSError)):
+        send(sluice, *rcpts)
+
+
+def holds(path, text):
+    with open(path, "rb") as f:
+        return text in f.read()
+
+
+def unlogged_reception(folder, *rcpts):
+    """A queue that lost its scheduler right between the rows of a message and its reception event; nobody runs."""
+    sluice = harness.Sluice(folder)
+    sluice.start()
+    time.sleep(1)  # the event files are made ready
+    tracer = subprocess.Popen(
+        ["strace", "-f", "-qq", "-o", os.path.join(folder, "trace"), "-p", str(sluice.pids("scheduler")[0]), "-e", "trace=pwrite64",
+         "-e", "inject=pwrite64:error=EIO:when=1"] + [w for n in glob.glob(sluice.spool + "/events/*") for w in ("-P", n)])
+    harness.wait_for(lambda: "TracerPid:\t0\n" not in open(f"/proc/{sluice.pids('scheduler')[0]}/status").read(), 10)
+    sending = threading.Thread(target=send_unanswered, args=(sluice, *rcpts))
+    sending.start()
+    harness.wait_for(lambda: "commit=failed" in sluice.log(), 10, 0.005)
+    sluice.kill()
+    sending.join(20)
+    tracer.wait(10)
+    assert rows(sluice, "r") == []
+    return sluice
+
+
+def test_a_reception_is_found_by_any_entry(folder):
+    """The row of the first recipient is damaged: the `r` records come from the other one's."""
+    sluice = unlogged_reception(folder, "one@d.example", "two@e.example")
+    seen = []
+
+    def change(data):
+        for key, at, _ in test_damage.rows(data):
+            if key[8:] == b"\0\0":
+                data[at + 14] ^= 16
+                seen.append(key)
+    test_damage.edit(os.path.join(sluice.spool, "lmdb/data.mdb"), change)
+    assert seen
+    with sluice:
+        harness.wait_for(lambda: len(rows(sluice, "r")) == 2, 10)
+        assert sorted(r["rcpt"] for r in rows(sluice, "r")) == ["one@d.example", "two@e.example"]
+
+
+def test_a_reception_is_not_forgotten(folder):
+    """Its segment cannot be opened in the next life, nor in the one after: the `r` record comes when it can, before the mail goes."""
+    port = harness.free_port()
+    sluice = unlogged_reception(folder, "one@d.example")
+    sluice.text = sluice.text.replace('domains = ( { name = "*"; ', f'domains = ( {{ name = "*"; smtp-hosts = "[127.0.0.1]:{port}"; ')
+    sink = harness.Sink(folder, [f"127.0.0.1:{port}"])
+    hidden = [(p, p + ".hidden") for p in glob.glob(sluice.spool + "/segments/*.seg") if holds(p, b"Subject: 1")]
+    assert len(hidden) == 1
+    for path, away in hidden:
+        os.rename(path, away)
+        os.symlink(os.path.basename(path), path)
+    for _ in range(2):
+        sluice.start()
+        time.sleep(1.5)
+        sluice.kill()
+    with sluice:
+        time.sleep(0.7)
+        assert rows(sluice, "r") == [] and sink.taken() == 0
+        for path, away in hidden:
+            os.rename(away, path)
+        harness.wait_for(lambda: rows(sluice, "r") and sink.taken() == 1, 20)
+        sluice.wait_drained()
+        assert [r["rcpt"] for r in rows(sluice, "r")] == ["one@d.example"]
     sink.stop()
