@@ -14,6 +14,7 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/event_log/event_cursor.h"
 #include "common/proc/route.h"
 #include "scheduler/admission.h"
 #include "scheduler/control.h"
@@ -471,12 +472,32 @@ map_bytes(void)
 	return text != NULL && slice_u64(slice_str(text), STORE_MAP_BYTES, &bytes) ? bytes : STORE_MAP_BYTES;
 }
 
+/* Files of the log that the store and the recorder have done with may hold the room that this start needs on a full
+ * disk, and the recorder speaks only to one that is ready. */
+static struct event_position
+free_event_files(struct scheduler *s, const struct store_meta *meta)
+{
+	struct event_position low = { meta->event_file, meta->event_offset };
+	int rc = event_cursor_position(s->spool.cursors_fd, &s->recorder_at);
+
+	if (rc != 0)
+		low = s->recorder_at = (struct event_position){ 0, 0 };
+	else if (event_position_before(s->recorder_at, low))
+		low = s->recorder_at;
+	if (rc == 0)
+		rc = event_log_trim(s->spool.events_fd, low, s->old_event_files);
+	if (rc != 0 && rc != -E_MISSING)
+		log_warn("event_log trim=failed error=\"%s\"", err_text(rc));
+	return low;
+}
+
 /* All that is on the disk, made whole: what fails here may pass. Opening makes the end of the log durable;
  * only what is may be replayed. */
 static int
 open_disk(struct scheduler *s, struct store_meta *meta, uint64_t *first_lease)
 {
 	const char *path = conf_global(s->conf)->spool, *why = "";
+	struct event_position low;
 	int rc = spool_open(&s->spool, path, &why);
 
 	if (rc != 0) {
@@ -495,12 +516,15 @@ open_disk(struct scheduler *s, struct store_meta *meta, uint64_t *first_lease)
 		rc = admission_check(&s->spool, meta);
 	if (rc != 0)
 		return rc;
+	low = free_event_files(s, meta);
 	/* The commit of the replay makes the mark durable before the first lease is given: what a worker says of
 	 * a lease of a life that ended at once is not taken for one of this life. */
 	*first_lease = meta->next_lease;
 	meta->next_lease += 1u << 20;
 	rc = event_writer_open(&s->log, s->spool.events_fd, s->spool.instance,
 			       (struct event_position){ meta->event_file, meta->event_offset }, meta->next_lsn);
+	if (rc == 0 && event_recycle(s->log, low) != 0)
+		log_warn("event_log recycle=failed"); /* tried again when the recorder speaks */
 	if (rc == 0)
 		rc = recovery_replay(s, meta, event_writer_position(s->log));
 	if (rc == 0)
@@ -563,8 +587,15 @@ start(struct scheduler *s)
 {
 	struct store_meta meta;
 	uint64_t first_lease;
-	int rc = open_disk(s, &meta, &first_lease);
+	int rc;
 
+	s->old_event_files = EVENT_SPARES;
+	rc = open_disk(s, &meta, &first_lease);
+	if (rc == -E_FULL) { /* not even these */
+		close_disk(s);
+		s->old_event_files = 0;
+		rc = open_disk(s, &meta, &first_lease);
+	}
 	if (rc != 0) {
 		if (s->tries++ % TRIES_A_LINE == 0)
 			log_error("queue open=failed error=\"%s\" tries=%u action=wait", err_text(rc), s->tries);

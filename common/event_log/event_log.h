@@ -27,6 +27,8 @@ event_position_before(struct event_position a, struct event_position b)
 	return a.file < b.file || (a.file == b.file && a.offset < b.offset);
 }
 
+#define EVENT_SPARES 2 /* files kept ready behind the one that is written */
+
 struct event_writer;
 /* Opens for append at the end of what is valid from `from` on, {0, 0} being the first file there is;
  * `next_lsn` is the lsn of the event at `from` (both of the store's meta). Everything up to the end is
@@ -52,6 +54,9 @@ bool event_writer_takes(const struct event_writer *w, size_t encoded_bytes);
 /* Files wholly before `low` may be used again (two are kept ready, more are removed). Background work is
  * the caller's thread: call it there; this and event_prepare() may run beside append and sync. */
 int event_recycle(struct event_writer *w, struct event_position low);
+/* The same without a writer, for a disk that has no room to open one: removes the files wholly before `low`, but
+ * for the youngest `keep` of them. */
+int event_log_trim(int events_fd, struct event_position low, unsigned keep);
 /* Pre-writes the next file if there is none; slow, call it from a background thread. */
 int event_prepare(struct event_writer *w);
 /* The beginning of the oldest file there is; {1, 0} when there is none. Negative: -E_*. */

@@ -17,7 +17,6 @@
 #include "common/event_log/event_reader.h"
 
 #define COPY_BYTES (1u << 20)
-#define SPARES 2 /* files kept ready behind the one that is written */
 
 /* What of a batch goes into one file. */
 struct part {
@@ -451,7 +450,7 @@ recycle_one(void *arg, uint64_t number)
 
 	if (c->rc != 0 || number >= c->low || number >= w->file)
 		return;
-	if (c->highest < w->file + SPARES) {
+	if (c->highest < w->file + EVENT_SPARES) {
 		int rc = reuse(w, number, c->highest + 1);
 
 		if (rc == 0)
@@ -516,4 +515,45 @@ event_log_files(int events_fd)
 	int rc = event_file_each(events_fd, count, &n);
 
 	return rc != 0 ? rc : n;
+}
+
+struct trimming {
+	int dir;
+	uint64_t low;  /* files before it are done with */
+	unsigned left; /* so many of them are to go */
+	int rc;
+};
+
+static void
+count_old(void *arg, uint64_t number)
+{
+	struct trimming *t = arg;
+
+	t->left += number < t->low;
+}
+
+static void
+trim_one(void *arg, uint64_t number)
+{
+	struct trimming *t = arg;
+	char name[EVENT_NAME_BYTES];
+
+	if (t->left == 0 || number >= t->low)
+		return;
+	t->left--;
+	event_file_name(name, number);
+	if (unlinkat(t->dir, name, 0) != 0 && t->rc == 0)
+		t->rc = -err_errno();
+}
+
+int
+event_log_trim(int events_fd, struct event_position low, unsigned keep)
+{
+	struct trimming t = { .dir = events_fd, .low = low.file };
+	int rc = event_file_each(events_fd, count_old, &t);
+
+	t.left = t.left > keep ? t.left - keep : 0;
+	if (rc == 0 && t.left > 0)
+		rc = event_file_each(events_fd, trim_one, &t);
+	return rc != 0 ? rc : t.rc;
 }

@@ -183,3 +183,40 @@ def test_a_reception_is_not_forgotten(folder):
         sluice.wait_drained()
         assert [r["rcpt"] for r in rows(sluice, "r")] == ["one@d.example"]
     sink.stop()
+
+
+def mount(path, megabytes, again=False):
+    """Why not, or "". """
+    words = ["mount", "-t", "tmpfs", "-o", f"{'remount,' if again else ''}size={megabytes}m", "tmpfs", path]
+    return subprocess.run(words, capture_output=True, text=True).stderr.strip()
+
+
+def test_a_full_disk_of_events_that_were_read(folder):
+    """The start needs a new event file, the disk is full of old ones that the recorder has done with: they make room."""
+    spool = os.path.join(folder, "spool")
+    os.makedirs(spool)
+    why = mount(spool, 64)
+    if why:
+        pytest.skip("no file system can be mounted: " + why)
+    try:
+        sluice = harness.Sluice(folder, spool=spool, sink_port=harness.free_port())
+        for megabytes in (64, 96, 64):  # for a disk of another size each start begins a file of another size
+            assert mount(spool, megabytes, again=True) == ""
+            sluice.start()
+            send(sluice, f"r{megabytes}@d.example")
+            assert sluice.stop() == 0
+        files = sorted(glob.glob(spool + "/events/*.log"))
+        tail = [f for f in files if holds(f, b"r64@d.example")][-1]
+        assert int(os.path.basename(tail)[:-4]) >= 3
+        for spare in files[files.index(tail) + 1:]:
+            os.unlink(spare)
+        assert mount(spool, 96, again=True) == ""
+        with open(spool + "/events/000000000001.log", "wb", buffering=0) as f, pytest.raises(OSError):
+            while True:
+                f.write(bytes(65536))
+        with sluice:
+            send(sluice, "more@d.example")
+            assert sluice.queued() == 4 and not os.path.exists(spool + "/events/000000000001.log")
+    finally:
+        sluice.kill()
+        subprocess.run(["umount", spool], check=False)
