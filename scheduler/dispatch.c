@@ -401,6 +401,7 @@ on_hello(struct peer *p, const struct message *m)
 
 	if (m->kind == MESSAGE_WORKER_HELLO) {
 		p->pid = m->u.hello.pid;
+		core_worker_connections(s->core, &now, p->slot, m->u.hello.connections);
 		log_info("worker=%u pid=%u hello resumed=%d", p->slot, p->pid,
 			 (m->u.hello.flags & HELLO_RESUMED) != 0);
 		return;

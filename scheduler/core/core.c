@@ -193,6 +193,11 @@ next_queue(struct core *c, enum line *turn)
 	*turn = LINE_ASKS;
 	if (c->asks_line.head != CORE_NONE && pump_asks_room(c))
 		return c->asks_line.head;
+	*turn = LINE_CONNS;
+	for (unsigned w = 0; c->n_conns_line > 0 && w < c->n_workers; w++) {
+		if (c->workers[w].conns.head != CORE_NONE && sources_conn_room(c, w))
+			return c->workers[w].conns.head;
+	}
 	*turn = LINE_NONE;
 	return run_pop(c);
 }
@@ -245,6 +250,14 @@ core_worker_up(struct core *c, const struct core_now *now, unsigned worker)
 	core_clock(c, now);
 	CHECK(worker < c->n_workers);
 	sources_worker_up(c, worker);
+}
+
+void
+core_worker_connections(struct core *c, const struct core_now *now, unsigned worker, uint32_t most)
+{
+	core_clock(c, now);
+	CHECK(worker < c->n_workers);
+	c->workers[worker].most_conns = most;
 }
 
 void

@@ -40,7 +40,7 @@ enum core_give_up {
 enum core_wait {
 	CORE_WAIT_NONE,        /* runs, or may run at once */
 	CORE_WAIT_EMPTY,       /* no mail */
-	CORE_WAIT_CONNECTIONS, /* max-smtp-out or total-max-smtp-out is used up */
+	CORE_WAIT_CONNECTIONS, /* max-smtp-out or total-max-smtp-out is used up, or what a worker can have */
 	CORE_WAIT_RATE,        /* max-msg-rate or max-connect-rate */
 	CORE_WAIT_PAUSED,
 	CORE_WAIT_RETRY,       /* the queue's next-retry time, or all its entries are due later */
@@ -141,6 +141,8 @@ bool core_entry_withdraw(struct core *c, const struct core_now *now, uint32_t en
  * than workers). Home: IP i at worker i mod W. When its owner dies it moves to a live worker at once if
  * that one does not come back within 200 ms; it goes home when the guest has closed its connections. */
 void core_worker_up(struct core *c, const struct core_now *now, unsigned worker);
+/* It has descriptors for so many connections, 0: for any number. Till told otherwise. */
+void core_worker_connections(struct core *c, const struct core_now *now, unsigned worker, uint32_t most);
 /* All its connections are gone; its leases are settled one by one by the driver (core_result with
  * connection lost, or core_returned) from the claim table, before or after this call. */
 void core_worker_down(struct core *c, const struct core_now *now, unsigned worker);

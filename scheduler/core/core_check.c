@@ -202,7 +202,7 @@ check_line(const struct core *c, const struct list *l, enum line which, unsigned
 
 		CHECK(q->line == which && q->line_prev == prev);
 		CHECK(which != LINE_SOURCES || q->vmta == (int)of);
-		CHECK(which != LINE_ROOM || q->line_of == of);
+		CHECK((which != LINE_ROOM && which != LINE_CONNS) || q->line_of == of);
 		n++;
 	}
 	CHECK(l->tail == prev);
@@ -212,7 +212,7 @@ check_line(const struct core *c, const struct list *l, enum line which, unsigned
 static void
 check_lines(const struct core *c)
 {
-	uint32_t running = 0, waiting = 0;
+	uint32_t running = 0, waiting = 0, conns = 0, all_conns = 0;
 
 	for (uint32_t qi = c->run.head; qi != CORE_NONE; qi = c->queues[qi].run_next) {
 		CHECK(c->queues[qi].in_run);
@@ -224,10 +224,14 @@ check_lines(const struct core *c)
 		waiting += check_line(c, &c->vmtas[i].line, LINE_SOURCES, i);
 	for (unsigned i = 0; i < c->n_workers; i++) {
 		waiting += check_line(c, &c->workers[i].line, LINE_ROOM, i);
+		conns += check_line(c, &c->workers[i].conns, LINE_CONNS, i);
+		all_conns += c->workers[i].n_conns;
 		/* Who stands in line for a worker with room is about to be told. */
 		CHECK(c->workers[i].full || c->workers[i].line.head == CORE_NONE ||
 		      c->run.head != CORE_NONE);
 	}
+	CHECK(conns == c->n_conns_line && all_conns == c->n_conns);
+	waiting += conns;
 	for (uint32_t i = 0; i < c->n_queues; i++) {
 		running -= c->queues[i].in_run;
 		waiting -= c->queues[i].line != LINE_NONE;

@@ -103,7 +103,7 @@ sources_make(struct core *c, const struct core_world *w)
 	CHECK(w->workers >= 1 && w->workers <= WORKERS_MAX);
 	c->n_workers = w->workers;
 	for (unsigned i = 0; i < WORKERS_MAX; i++)
-		c->workers[i].line = (struct list){ CORE_NONE, CORE_NONE };
+		c->workers[i].line = c->workers[i].conns = (struct list){ CORE_NONE, CORE_NONE };
 	make_tables(c, w);
 }
 
@@ -182,18 +182,40 @@ sources_worker(const struct core *c, uint32_t source)
 	return -1;
 }
 
+bool
+sources_conn_room(const struct core *c, unsigned worker)
+{
+	const struct worker *w = &c->workers[worker];
+
+	return w->most_conns == 0 || w->n_conns < w->most_conns;
+}
+
+/* Nobody overtakes those that wait for it. */
+static bool
+takes_conn(const struct core *c, unsigned worker, unsigned heads, unsigned *full)
+{
+	if (sources_conn_room(c, worker) &&
+	    (worker == heads || c->workers[worker].conns.head == CORE_NONE))
+		return true;
+	*full = worker;
+	return false;
+}
+
 /* The worker for its next connection, -1: none now. */
 static int
-next_worker(struct core *c, uint32_t source)
+next_worker(struct core *c, uint32_t source, unsigned heads, unsigned *full)
 {
 	struct source *s = &c->sources[source];
 
-	if (s->guest >= 0)
-		return sources_leaving(c, source) ? -1 : s->guest;
+	if (s->guest >= 0) {
+		if (sources_leaving(c, source) || !takes_conn(c, (unsigned)s->guest, heads, full))
+			return -1;
+		return s->guest;
+	}
 	for (unsigned i = 1; i <= c->n_workers; i++) {
 		unsigned w = (s->turn + i) % c->n_workers;
 
-		if (c->workers[w].up && is_home(c, source, w)) {
+		if (c->workers[w].up && is_home(c, source, w) && takes_conn(c, w, heads, full)) {
 			s->turn = w;
 			return (int)w;
 		}
@@ -202,12 +224,13 @@ next_worker(struct core *c, uint32_t source)
 }
 
 bool
-sources_pick(struct core *c, uint32_t vmta, uint32_t *turn, uint32_t *source, unsigned *worker,
-	     uint64_t *when)
+sources_pick(struct core *c, uint32_t vmta, unsigned heads, uint32_t *turn, uint32_t *source,
+	     unsigned *worker, uint64_t *when, unsigned *full)
 {
 	struct vmta *v = &c->vmtas[vmta];
 
 	*when = NEVER;
+	*full = WORKERS_MAX;
 	for (uint32_t i = 0; i < v->n_turns; i++) {
 		uint32_t s = v->turns[(*turn + i) % v->n_turns];
 		uint64_t bad = c->sources[s].bad_until;
@@ -217,7 +240,7 @@ sources_pick(struct core *c, uint32_t vmta, uint32_t *turn, uint32_t *source, un
 			*when = bad < *when ? bad : *when;
 			continue;
 		}
-		w = next_worker(c, s);
+		w = next_worker(c, s, heads, full);
 		if (w < 0)
 			continue;
 		*turn = (*turn + i + 1) % v->n_turns;
@@ -406,6 +429,7 @@ sources_worker_down(struct core *c, unsigned worker)
 	c->workers[worker].up = false;
 	c->workers[worker].full = false;
 	run_wake_line(c, &c->workers[worker].line);
+	run_wake_line(c, &c->workers[worker].conns);
 	for (uint32_t i = 1; i < c->n_sources; i++) {
 		struct source *s = &c->sources[i];
 

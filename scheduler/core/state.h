@@ -108,6 +108,7 @@ enum line {
 	LINE_ASKS,    /* lookups in flight */
 	LINE_SOURCES, /* of its virtual MTA */
 	LINE_ROOM,    /* the claim table of a worker */
+	LINE_CONNS,   /* the connections that a worker can have */
 };
 
 /* Which directive refused; the texts are in view.c. */
@@ -122,6 +123,7 @@ enum limit {
 	LIMIT_TARGETS,
 	LIMIT_ATTEMPTS,
 	LIMIT_HANDED_BACK,
+	LIMIT_DESCRIPTORS,
 };
 
 struct queue {
@@ -147,7 +149,7 @@ struct queue {
 	uint32_t release_left; /* so many from the lanes are to be released at once */
 	int32_t vmta;          /* -1: not configured */
 	uint16_t name_len;
-	uint16_t line_of; /* worker of LINE_ROOM */
+	uint16_t line_of; /* worker of LINE_ROOM, LINE_CONNS */
 	uint8_t wait;     /* enum core_wait */
 	uint8_t limit;    /* enum limit */
 	uint8_t line;     /* enum line */
@@ -241,7 +243,10 @@ struct source {
 };
 
 struct worker {
-	struct list line; /* queues waiting for its claim table */
+	struct list line;  /* queues waiting for its claim table */
+	struct list conns; /* queues waiting for a connection to end */
+	uint32_t n_conns;
+	uint32_t most_conns; /* 0: any number */
 	bool up;
 	bool full;
 };
@@ -300,7 +305,7 @@ struct core {
 	uint32_t n_conns_made, n_conns; /* numbers ever used; not free */
 	struct list free_conns;
 	struct list resting; /* all idle ones, by rest_next; the longest idle first */
-	uint32_t n_closing, n_total_line;
+	uint32_t n_closing, n_total_line, n_conns_line;
 	struct claim *claims;
 	size_t claims_cap;
 	uint32_t n_claims_made, n_claims, free_claim;

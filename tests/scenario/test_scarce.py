@@ -220,3 +220,32 @@ def test_a_full_disk_of_events_that_were_read(folder):
     finally:
         sluice.kill()
         subprocess.run(["umount", spool], check=False)
+
+
+def test_more_queues_than_a_worker_has_descriptors(folder):
+    """Each queue gets its connection in turn; none is opened in vain, none is lost."""
+    port, n = harness.free_port(), 300
+    sink = harness.Sink(folder, script=HANGS.replace("60000", "1000") % port)
+    with harness.Sluice(folder, sink_port=port, workers=1) as sluice:
+        resource.prlimit(sluice.master_pid(), resource.RLIMIT_NOFILE, (300, 300))
+        kill_worker(sluice)
+        harness.wait_for(lambda: sluice.log().count("ready role=worker") == 2, 10)
+        assert resource.prlimit(sluice.pids("worker")[0], resource.RLIMIT_NOFILE) == (300, 300)
+        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=10) as s:
+            for i in range(n):
+                s.sendmail("a@b.example", [f"r@d{i}.example"], b"Subject: 1\r\n\r\nhi\r\n")
+
+        def limits():
+            return [q["blocked"]["limit"] for q in sluice.ask("show", "queues")["queue"] if q.get("blocked")]
+        harness.wait_for(lambda: "descriptors of the worker" in limits(), 10)
+        most = 0
+        while sink.taken() < n:
+            most = max(most, len(descriptors(sluice.pids("worker")[0])))
+            time.sleep(0.1)
+        sluice.wait_drained()
+        assert 80 < most < 300, most
+        assert "connect=failed" not in sluice.log() and "no room left" not in sluice.log() and sluice.log().count("died role") == 1
+        assert rows(sluice, "t") == []
+        assert {t.rcpt for many in sink.read().taken.values() for t in many} == {f"r@d{i}.example" for i in range(n)}
+        assert sink.taken() == n
+    sink.stop()

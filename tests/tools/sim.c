@@ -302,6 +302,7 @@ start_worker(unsigned worker)
 	if (w.up[worker])
 		return;
 	w.up[worker] = true;
+	core_worker_connections(w.core, &w.now, worker, below(3) ? 0 : 1 + below(6));
 	core_worker_up(w.core, &w.now, worker);
 }
 

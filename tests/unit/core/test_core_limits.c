@@ -239,6 +239,74 @@ total_in_turn(void **state)
 	}
 }
 
+/* A worker has descriptors for two connections: in turn by age, and who has another worker goes there. */
+static void
+descriptors(void **state)
+{
+	static const uint32_t order[] = { 11, 15, 19 };
+
+	(void)state;
+	fx_begin_in(2, 3, CONF_UNLIMITED);
+	core_worker_connections(fx.core, &fx.now, 1, 2);
+	for (uint32_t q = 3; q < 20; q += 4) /* of worker 1 alone */
+		mail(q, 1);
+	run();
+	for (uint32_t q = 3; q < 20; q += 4)
+		route(q, 1);
+	assert_int_equal(fx.n_opens, 2);
+	assert_int_equal(view(11).wait, CORE_WAIT_CONNECTIONS);
+	assert_string_equal(view(11).limit, "descriptors of the worker");
+	mails(1, 2); /* of either worker */
+	run();
+	route(1, 1);
+	assert_int_equal(fx.n_opens, 4);
+	assert_int_equal(fx.opens[2].worker, 0);
+	assert_int_equal(fx.opens[3].worker, 0);
+	/* What has nothing more to send ends for those that wait. */
+	for (unsigned k = 0; k < 3; k++) {
+		unsigned conn = k < 2 ? k : 4;
+
+		opened(conn);
+		settle(conn < 2 ? conn : 2, EVENT_DELIVERED);
+		assert_int_equal(fx.n_closes, k + 1);
+		assert_int_equal(fx.closes[k], fx.opens[conn].connection);
+		core_closed(fx.core, &fx.now, fx.closes[k], SLICE_NONE);
+		run();
+		assert_int_equal(fx.n_opens, k + 5);
+		assert_int_equal(fx.opens[k + 4].queue, order[k]);
+		assert_int_equal(fx.opens[k + 4].worker, 1);
+	}
+	/* It comes back with more of them. */
+	mails(23, 3);
+	run();
+	route(23, 1);
+	assert_int_equal(fx.n_opens, 7);
+	core_worker_connections(fx.core, &fx.now, 1, 0);
+	run();
+	assert_int_equal(fx.n_opens, 10);
+}
+
+/* Those that wait for one that dies do not wait for ever. */
+static void
+descriptors_of_a_dead_worker(void **state)
+{
+	(void)state;
+	fx_begin_in(2, 3, CONF_UNLIMITED);
+	core_worker_connections(fx.core, &fx.now, 1, 1);
+	mail(3, 1);
+	mail(7, 1);
+	run();
+	route(3, 1);
+	route(7, 1);
+	assert_int_equal(fx.n_opens, 1);
+	core_worker_down(fx.core, &fx.now, 1);
+	run();
+	pass(SECOND); /* its source IP moves */
+	assert_int_equal(fx.n_opens, 3);
+	assert_int_equal(fx.opens[1].worker, 0);
+	assert_int_equal(fx.opens[2].worker, 0);
+}
+
 /* A queue that waits for its rate does not keep connections that others wait for. */
 static void
 idle_for_others(void **state)
@@ -358,6 +426,8 @@ main(void)
 		cmocka_unit_test(handed_back),
 		cmocka_unit_test(total),
 		cmocka_unit_test(total_in_turn),
+		cmocka_unit_test(descriptors),
+		cmocka_unit_test(descriptors_of_a_dead_worker),
 		cmocka_unit_test(idle_for_others),
 		cmocka_unit_test(charges_survive),
 		cmocka_unit_test(fewer_connections),
