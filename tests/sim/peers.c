@@ -737,6 +737,7 @@ worker_connect(struct sim_worker *w)
 	struct message m = { .kind = MESSAGE_WORKER_HELLO };
 
 	m.u.hello.flags = w->resumed ? HELLO_RESUMED : 0;
+	m.u.hello.connections = sim_below(3) == 0 ? 1 + sim_below(8) : 0;
 	HOLDS(link_put(w->b.l, &m, SLICE_NONE), "no room for a first word");
 	for (int i = 0; i < CONNS; i++) {
 		struct sim_conn *c = &w->conns[i];
