@@ -218,6 +218,7 @@ pages_are_sound(struct check *c)
 bool
 check_open_store(struct check *c)
 {
+	struct buf receptions = { 0 }; /* no start without them */
 	int rc;
 
 	if (!c->live && !pages_are_sound(c))
@@ -225,6 +226,9 @@ check_open_store(struct check *c)
 	rc = store_open_reading(&c->store, c->spool.path, c->spool.instance);
 	if (rc == 0)
 		rc = store_load_meta(c->store, &c->meta);
+	if (rc == 0)
+		rc = store_load_receptions(c->store, &receptions);
+	buf_clear(&receptions);
 	check_looked(c, CHECK_META, 1);
 	if (rc != 0)
 		check_found(c, CHECK_META, "%s", err_text(rc));

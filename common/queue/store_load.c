@@ -309,18 +309,20 @@ store_load_meta(struct store *s, struct store_meta *out)
 int
 store_load_receptions(struct store *s, struct buf *out)
 {
-	MDB_val key = { sizeof STORE_RECEPTIONS_KEY - 1, (void *)(uintptr_t)STORE_RECEPTIONS_KEY };
-	struct slice rest;
-	MDB_txn *txn;
-	int rc = find(s, s->meta, key, &txn, &rest);
+	char text[STORE_KEY_MAX];
+	int rc = 0;
 
-	if (rc == -E_MISSING)
-		return 0;
-	if (rc != 0)
-		return rc;
-	buf_put_slice(out, rest);
-	mdb_txn_abort(txn);
-	return 0;
+	for (unsigned i = 0; rc == 0 && i < STORE_RECEPTIONS_ROWS_MAX; i++) {
+		struct slice rest;
+		MDB_txn *txn;
+
+		rc = find(s, s->meta, store_receptions_key(text, i), &txn, &rest);
+		if (rc == 0) {
+			buf_put_slice(out, rest);
+			mdb_txn_abort(txn);
+		}
+	}
+	return rc == -E_MISSING ? 0 : rc;
 }
 
 int

@@ -107,8 +107,8 @@ store_put_reply(struct store_txn *t, struct entry_key key, struct slice reply)
 	store_key_encode(k, key);
 	reply = at_most(reply, REPLY_KEPT_MAX);
 	/* Mostly it is the same as last time: then its page is not written again. */
-	if (t->failed == 0 && mdb_get(t->txn, t->store->replies, &kv, &v) == 0 && store_value_check(kv, v, &rest) &&
-	    slice_eq(rest, reply))
+	if (t->failed == 0 && mdb_get(t->txn, t->store->replies, &kv, &v) == 0 &&
+	    store_value_check(kv, v, &rest) && slice_eq(rest, reply))
 		return 0;
 	return store_put(t, t->store->replies, (MDB_val){ sizeof k, k }, reply.p, reply.n);
 }
@@ -173,21 +173,26 @@ store_put_segment(struct store_txn *t, uint32_t number, const struct store_segme
 int
 store_put_receptions(struct store_txn *t, struct slice ids)
 {
-	MDB_val key = { sizeof STORE_RECEPTIONS_KEY - 1, (void *)(uintptr_t)STORE_RECEPTIONS_KEY };
-	MDB_val value = { ids.n + 4, NULL };
-	uint32_t crc = htole32(store_value_crc(key, ids.p, ids.n));
+	char text[STORE_KEY_MAX];
+	unsigned i = 0;
+	int rc = t->failed;
 
-	if (ids.n == 0)
-		return del(t, t->store->meta, key);
-	if (t->failed != 0)
-		return t->failed;
-	/* Larger than what store_put() copies through its stack. */
-	t->failed = store_error(mdb_put(t->txn, t->store->meta, &key, &value, MDB_RESERVE), "put");
-	if (t->failed != 0)
-		return t->failed;
-	memcpy(value.mv_data, &crc, 4);
-	memcpy((char *)value.mv_data + 4, ids.p, ids.n);
-	return 0;
+	for (; ids.n > 0 && rc == 0; i++) {
+		size_t n = ids.n < STORE_RECEPTIONS_ROW_BYTES ? ids.n : STORE_RECEPTIONS_ROW_BYTES;
+
+		rc = store_put(t, t->store->meta, store_receptions_key(text, i), ids.p, n);
+		ids = slice_sub(ids, n);
+	}
+	/* What the last list had more. */
+	for (; rc == 0; i++) {
+		MDB_val key = store_receptions_key(text, i);
+
+		rc = mdb_del(t->txn, t->store->meta, &key, NULL);
+		if (rc == MDB_NOTFOUND)
+			return 0;
+		rc = t->failed = store_error(rc, "delete");
+	}
+	return rc;
 }
 
 int

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include <endian.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -486,6 +487,34 @@ a_large_queue_loads_fast(void **state)
 	assert_true(us_each < 5000); /* far above what it takes: slow machines, sanitizers */
 }
 
+/* A commit may bring more messages than one value has room for. */
+static void
+lists_of_receptions_come_back(void **state)
+{
+	static const size_t sizes[] = { 3, 127, 128, 1000, 254, 255, 1, 0, 5 };
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+		struct buf put = { 0 }, got = { 0 };
+		struct store_txn *t;
+
+		for (size_t k = 0; k < sizes[i]; k++) {
+			uint64_t id = htole64(0x1000u * (i + 1) + k);
+
+			buf_put(&put, &id, sizeof id);
+		}
+		assert_int_equal(store_begin(f->s, &t), 0);
+		assert_int_equal(store_put_receptions(t, buf_slice(&put)), 0);
+		assert_int_equal(store_commit(&t), 0);
+		reopen(f);
+		assert_int_equal(store_load_receptions(f->s, &got), 0);
+		assert_int_equal(got.len, put.len);
+		assert_true(slice_eq(buf_slice(&got), buf_slice(&put)));
+		buf_clear(&put);
+		buf_clear(&got);
+	}
+}
+
 int
 main(void)
 {
@@ -494,6 +523,7 @@ main(void)
 		TEST(rows_come_back),
 		TEST(nothing_of_what_was_aborted),
 		TEST(the_other_tables),
+		TEST(lists_of_receptions_come_back),
 		TEST(damaged_values_are_told),
 		TEST(refused_not_reset),
 		TEST(cut_short),
