@@ -279,7 +279,9 @@ def eio_lane(world, points, tally):
             if kind == "outage":
                 tally.outage_s = round(outage(world, tally.bad), 2)
             else:
-                tally.note(kind, k, eio_point(world, kind, k, lasts_s))
+                # A process that leaves of the point before cannot reach this one: its successor does.
+                came = next((c for _ in range(3) if (c := eio_point(world, kind, k, lasts_s))), None)
+                tally.note(kind, k, came)
         return world.finish()
     except BaseException:
         points.clear()  # the others end, too
