@@ -279,7 +279,7 @@ def eio_lane(world, points, tally):
             if kind == "outage":
                 tally.outage_s = round(outage(world, tally.bad), 2)
             else:
-                # A process that leaves of the point before cannot reach this one: its successor does.
+                # Not reached (its process may have been leaving of the point before): the next one is tried.
                 came = next((c for _ in range(3) if (c := eio_point(world, kind, k, lasts_s))), None)
                 tally.note(kind, k, came)
         return world.finish()
