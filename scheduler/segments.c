@@ -313,8 +313,7 @@ segments_weigh(struct segments *s, uint32_t number)
 
 	if (g->list != SEGMENT_SEALED && g->list != SEGMENT_THIN)
 		return;
-	if (g->live == 0 && g->pins == 0 &&
-	    !(g->old && s->n_unheard > 0 && !PLANTED(recycle_untold))) {
+	if (g->live == 0 && g->pins == 0 && !(g->old && s->n_unheard > 0)) {
 		make_free(s, number);
 	} else if (thin && g->list == SEGMENT_SEALED) {
 		g->thin_since_us = loop_boot_us(s->loop);

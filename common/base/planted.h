@@ -7,7 +7,6 @@
 	X(replay_none,    "the replay is forgotten") \
 	X(row_first,      "the row of a settled entry is committed beside its event, not after it") \
 	X(recycle_early,  "a segment is free before the commit that forgot its last row") \
-	X(recycle_untold, "a segment of an earlier life is free before its receivers have told again") \
 	X(no_mark,        "a segment's row does not say how far it is committed") \
 	X(ack_early,      "a message is acknowledged before its commit") \
 	X(slot_early,     "a claim slot is freed before its event is synced")
