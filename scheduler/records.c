@@ -80,7 +80,7 @@ work(struct offload_job *base)
 static bool
 may_pass(int rc)
 {
-	return rc == -E_FULL || rc == -E_SYSTEM || rc == -E_AGAIN;
+	return rc == -E_FULL || rc == -E_AGAIN;
 }
 
 static void
@@ -94,7 +94,7 @@ put_off(struct scheduler *s, const struct wanted *w, int rc)
 		r->again_at_us = now + AGAIN_US;
 	if (r->told_at_us == 0 || now - r->told_at_us >= TELL_US) {
 		log_warn("records read=failed error=\"%s\" waiting=%zu action=again", err_text(rc),
-			 records_waiting(s) + 1);
+			 r->n + r->n_later + 1);
 		r->told_at_us = now;
 	}
 	mem_grow(&later, &r->cap_later, r->n_later + 1, sizeof *r->later);
@@ -204,7 +204,7 @@ records_turn(struct scheduler *s)
 size_t
 records_waiting(const struct scheduler *s)
 {
-	return s->records->n + s->records->n_later;
+	return s->records->n;
 }
 
 void

@@ -217,7 +217,7 @@ void records_close(struct scheduler *s);
 /* Once per turn, before the batch is handed over. */
 void records_turn(struct scheduler *s);
 void records_tick(struct scheduler *s);
-/* How many stand in line. */
+/* How many stand in line; those that are tried again later do not, or they would keep all others out. */
 size_t records_waiting(const struct scheduler *s);
 void records_read(struct scheduler *s, uint32_t entry, records_fn *fn, void *arg);
 

@@ -159,30 +159,50 @@ def test_a_reception_is_found_by_any_entry(folder):
         assert sorted(r["rcpt"] for r in rows(sluice, "r")) == ["one@d.example", "two@e.example"]
 
 
+def without_maps(path):
+    """A wrapper: no process gets memory to map this file."""
+    return ["strace", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-P", path, "-e", "trace=mmap", "-e", "inject=mmap:error=ENOMEM"]
+
+
+def segment_with(sluice, text):
+    found = [p for p in glob.glob(sluice.spool + "/segments/*.seg") if holds(p, text)]
+    assert len(found) == 1
+    return found[0]
+
+
 def test_a_reception_is_not_forgotten(folder):
-    """Its segment cannot be opened in the next life, nor in the one after: the `r` record comes when it can, before the mail goes."""
+    """Its segment cannot be mapped in the next life, nor in the one after: the `r` record comes when it can, before the mail goes."""
     port = harness.free_port()
     sluice = unlogged_reception(folder, "one@d.example")
     sluice.text = sluice.text.replace('domains = ( { name = "*"; ', f'domains = ( {{ name = "*"; smtp-hosts = "[127.0.0.1]:{port}"; ')
     sink = harness.Sink(folder, [f"127.0.0.1:{port}"])
-    hidden = [(p, p + ".hidden") for p in glob.glob(sluice.spool + "/segments/*.seg") if holds(p, b"Subject: 1")]
-    assert len(hidden) == 1
-    for path, away in hidden:
-        os.rename(path, away)
-        os.symlink(os.path.basename(path), path)
+    sluice.wrapper = without_maps(segment_with(sluice, b"Subject: 1"))
     for _ in range(2):
         sluice.start()
         time.sleep(1.5)
-        sluice.kill()
-    with sluice:
-        time.sleep(0.7)
         assert rows(sluice, "r") == [] and sink.taken() == 0
-        for path, away in hidden:
-            os.rename(away, path)
+        assert sluice.log().count("records read=failed") == _ + 1
+        sluice.kill()
+    sluice.wrapper = []
+    with sluice:
         harness.wait_for(lambda: rows(sluice, "r") and sink.taken() == 1, 20)
         sluice.wait_drained()
         assert [r["rcpt"] for r in rows(sluice, "r")] == ["one@d.example"]
     sink.stop()
+
+
+def test_what_does_not_pass_is_not_waited_for(folder):
+    """A segment that the file system refuses for a reason of its own: the deletion does not wait for it for ever."""
+    with harness.Sluice(folder) as sluice:
+        assert sluice.sluice("pause", "queue", "d.example/{default}").returncode == 0
+        send(sluice, "one@d.example")
+        path = segment_with(sluice, b"Subject: 1")
+        os.rename(path, path + ".hidden")
+        os.symlink(os.path.basename(path), path)
+        assert sluice.sluice("delete", "--queue=d.example/*", seconds=10).returncode == 0 and sluice.queued() == 0
+        assert "record=unreadable" in sluice.log() and "records read=failed" not in sluice.log()
+        os.unlink(path)
+        os.rename(path + ".hidden", path)
 
 
 def mount(path, megabytes, again=False):
