@@ -42,6 +42,11 @@ receptions_load(struct scheduler *s)
 	struct wire_reader r;
 	int rc = store_load_receptions(s->store, &ids);
 
+	if (rc == -E_CRC) { /* it protects events of receptions alone: no reason not to start */
+		log_error("store table=meta row=receptions error=\"%s\" the `r` records of some messages may be missing",
+			  err_text(rc));
+		rc = 0;
+	}
 	mem_free(s->receptions); /* of an earlier try */
 	s->n_receptions = ids.len / 8;
 	s->receptions = mem_calloc(s->n_receptions, sizeof *s->receptions);

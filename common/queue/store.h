@@ -102,7 +102,8 @@ int store_load_queues(struct store *s,
 int store_load_segments(struct store *s,
 			void (*fn)(void *arg, uint32_t number, const struct store_segment *seg),
 			void *arg, uint64_t *bad);
-/* The list of the last transaction that had one, appended to *out. 0 or -E_*; none at all is 0. */
+/* The list of the last transaction that had one, appended to *out. 0 or -E_*; none at all is 0. -E_CRC: a part
+ * of it is damaged, *out has the others. */
 int store_load_receptions(struct store *s, struct buf *out);
 /* The last reply of an entry, copied; length or -E_MISSING. Own short read transaction. */
 int store_last_reply(struct store *s, struct entry_key key, char *dst, size_t bytes);

@@ -310,19 +310,23 @@ int
 store_load_receptions(struct store *s, struct buf *out)
 {
 	char text[STORE_KEY_MAX];
-	int rc = 0;
+	int rc = 0, bad = 0;
 
-	for (unsigned i = 0; rc == 0 && i < STORE_RECEPTIONS_ROWS_MAX; i++) {
+	for (unsigned i = 0; (rc == 0 || rc == -E_CRC) && i < STORE_RECEPTIONS_ROWS_MAX; i++) {
 		struct slice rest;
 		MDB_txn *txn;
 
 		rc = find(s, s->meta, store_receptions_key(text, i), &txn, &rest);
 		if (rc == 0) {
-			buf_put_slice(out, rest);
+			buf_put(out, rest.p, rest.n / 8 * 8);
 			mdb_txn_abort(txn);
+		} else if (rc == -E_CRC) {
+			bad = rc;
 		}
 	}
-	return rc == -E_MISSING ? 0 : rc;
+	if (rc != 0 && rc != -E_MISSING && rc != -E_CRC)
+		return rc;
+	return bad;
 }
 
 int

@@ -159,6 +159,28 @@ def test_a_reception_is_found_by_any_entry(folder):
         assert sorted(r["rcpt"] for r in rows(sluice, "r")) == ["one@d.example", "two@e.example"]
 
 
+def test_a_damaged_list_of_receptions(folder):
+    """The list of the messages whose reception is to be logged again is damaged: the queue opens, and says so."""
+    sluice = unlogged_reception(folder, "one@d.example")
+    path = os.path.join(sluice.spool, "lmdb/data.mdb")
+    with open(path, "rb") as f:
+        places = f.read().count(b"receptions")
+    assert places > 0
+
+    def change(data):
+        at = data.find(b"receptions")
+        while at >= 0:
+            data[at + 20] ^= 4
+            at = data.find(b"receptions", at + 1)
+    test_damage.edit(path, change)
+    with sluice:
+        assert "row=receptions" in sluice.log()
+        said = sluice.log().count("row=receptions")
+        assert sluice.stop() == 0
+        sluice.start()
+        assert sluice.log().count("row=receptions") == said
+
+
 def without_maps(path):
     """A wrapper: no process gets memory to map this file."""
     return ["strace", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-P", path, "-e", "trace=mmap", "-e", "inject=mmap:error=ENOMEM"]

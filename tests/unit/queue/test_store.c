@@ -17,6 +17,7 @@
 #include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/queue/store.h"
+#include "common/queue/store_impl.h"
 #include "tests/lib/scratch.h"
 
 static const unsigned char us[16] = "instance of ours", them[16] = "instance, theirs";
@@ -515,6 +516,41 @@ lists_of_receptions_come_back(void **state)
 	}
 }
 
+/* Over-long for this build, or damaged: the others are read, and the next list replaces all. */
+static void
+a_damaged_list_of_receptions(void **state)
+{
+	struct fixture *f = *state;
+	struct buf put = { 0 }, got = { 0 };
+	char text[STORE_KEY_MAX];
+	struct store_txn *t;
+	uint64_t id;
+	MDB_val key, v;
+
+	for (size_t k = 0; k < 254; k++) {
+		id = htole64(k + 1);
+		buf_put(&put, &id, sizeof id);
+	}
+	assert_int_equal(store_begin(f->s, &t), 0);
+	assert_int_equal(store_put_receptions(t, buf_slice(&put)), 0);
+	key = store_receptions_key(text, 0);
+	v = (MDB_val){ 8, &id };
+	assert_int_equal(mdb_put(t->txn, f->s->meta, &key, &v, 0), 0);
+	assert_int_equal(store_commit(&t), 0);
+	assert_int_equal(store_load_receptions(f->s, &got), -E_CRC);
+	assert_in_range(got.len, 8, put.len - 8);
+	memcpy(&id, got.data + got.start, sizeof id);
+	assert_int_equal(le64toh(id), (put.len - got.len) / 8 + 1);
+	buf_reset(&got);
+	assert_int_equal(store_begin(f->s, &t), 0);
+	assert_int_equal(store_put_receptions(t, SLICE_NONE), 0);
+	assert_int_equal(store_commit(&t), 0);
+	assert_int_equal(store_load_receptions(f->s, &got), 0);
+	assert_int_equal(got.len, 0);
+	buf_clear(&put);
+	buf_clear(&got);
+}
+
 int
 main(void)
 {
@@ -524,6 +560,7 @@ main(void)
 		TEST(nothing_of_what_was_aborted),
 		TEST(the_other_tables),
 		TEST(lists_of_receptions_come_back),
+		TEST(a_damaged_list_of_receptions),
 		TEST(damaged_values_are_told),
 		TEST(refused_not_reset),
 		TEST(cut_short),
