@@ -472,23 +472,36 @@ map_bytes(void)
 	return text != NULL && slice_u64(slice_str(text), STORE_MAP_BYTES, &bytes) ? bytes : STORE_MAP_BYTES;
 }
 
-/* Files of the log that the store and the recorder have done with may hold the room that this start needs on a full
- * disk, and the recorder speaks only to one that is ready. */
+/* Files before it are done with, by the store and by the recorder. A cursor that may not be on the disk counts for
+ * nothing. */
 static struct event_position
-free_event_files(struct scheduler *s, const struct store_meta *meta)
+unused_event_files(struct scheduler *s, const struct store_meta *meta)
 {
 	struct event_position low = { meta->event_file, meta->event_offset };
-	int rc = event_cursor_position(s->spool.cursors_fd, &s->recorder_at);
+	int rc = fsync(s->spool.cursors_fd) == 0 ? 0 : -err_errno();
 
+	if (rc == 0)
+		rc = event_cursor_position(s->spool.cursors_fd, &s->recorder_at);
 	if (rc != 0)
 		low = s->recorder_at = (struct event_position){ 0, 0 };
 	else if (event_position_before(s->recorder_at, low))
 		low = s->recorder_at;
-	if (rc == 0)
-		rc = event_log_trim(s->spool.events_fd, low, s->old_event_files);
 	if (rc != 0 && rc != -E_MISSING)
-		log_warn("event_log trim=failed error=\"%s\"", err_text(rc));
+		log_warn("cursor=acct error=\"%s\" event_log=kept", err_text(rc));
 	return low;
+}
+
+/* They may hold the room that this start needs on a full disk, and the recorder speaks only to one that is ready. No
+ * transaction of ours was committed yet: so first the one that says so is made durable. */
+static void
+free_event_files(struct scheduler *s, struct event_position low)
+{
+	int rc = store_write_again(s->store);
+
+	if (rc == 0)
+		rc = event_log_trim(s->spool.events_fd, low, 0);
+	if (rc != 0)
+		log_warn("event_log trim=failed error=\"%s\"", err_text(rc));
 }
 
 /* All that is on the disk, made whole: what fails here may pass. Opening makes the end of the log durable;
@@ -516,17 +529,21 @@ open_disk(struct scheduler *s, struct store_meta *meta, uint64_t *first_lease)
 		rc = admission_check(&s->spool, meta);
 	if (rc != 0)
 		return rc;
-	low = free_event_files(s, meta);
+	low = unused_event_files(s, meta);
+	if (s->disk_full)
+		free_event_files(s, low);
 	/* The commit of the replay makes the mark durable before the first lease is given: what a worker says of
 	 * a lease of a life that ended at once is not taken for one of this life. */
 	*first_lease = meta->next_lease;
 	meta->next_lease += 1u << 20;
 	rc = event_writer_open(&s->log, s->spool.events_fd, s->spool.instance,
 			       (struct event_position){ meta->event_file, meta->event_offset }, meta->next_lsn);
-	if (rc == 0 && event_recycle(s->log, low) != 0)
-		log_warn("event_log recycle=failed"); /* tried again when the recorder speaks */
 	if (rc == 0)
 		rc = recovery_replay(s, meta, event_writer_position(s->log));
+	/* Not before that commit: what was read as the last one may never have reached the disk, and after a power cut
+	 * the one before it would ask for a file that is gone. */
+	if (rc == 0 && event_recycle(s->log, low) != 0)
+		log_warn("event_log recycle=failed"); /* tried again when the recorder speaks */
 	if (rc == 0)
 		rc = open_claims(s);
 	if (rc == 0)
@@ -589,11 +606,11 @@ start(struct scheduler *s)
 	uint64_t first_lease;
 	int rc;
 
-	s->old_event_files = EVENT_SPARES;
+	s->disk_full = false;
 	rc = open_disk(s, &meta, &first_lease);
-	if (rc == -E_FULL) { /* not even these */
+	if (rc == -E_FULL) {
 		close_disk(s);
-		s->old_event_files = 0;
+		s->disk_full = true;
 		rc = open_disk(s, &meta, &first_lease);
 	}
 	if (rc != 0) {

@@ -105,7 +105,7 @@ struct scheduler {
 	bool draining;
 	enum quota quota; /* not FREE: nothing new is taken */
 	uint64_t quota_at_us;
-	unsigned old_event_files; /* that a start leaves for the log to use again */
+	bool disk_full; /* the first try of a start said so */
 	struct event_position oldest_events; /* until the recorder says where it reads */
 	bool run_again;
 	/* peers */

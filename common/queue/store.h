@@ -75,6 +75,10 @@ struct store_meta {
 	uint64_t next_lease;
 };
 
+/* The last commit made durable: one whose sync failed is what the system shows, and may never reach the disk. Before
+ * the first transaction. 0 or -E_*. */
+int store_write_again(struct store *s);
+
 /* Loading at start; each calls fn for every item (slices borrowed for the call) and counts in *bad
  * those whose checksum fails and those that the table counts but does not show. A new store's meta:
  * numbers begin at 1, event position {0, 0}. */

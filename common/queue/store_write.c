@@ -1,7 +1,9 @@
 #include <endian.h>
+#include <unistd.h>
 
 #include "common/base/check.h"
 #include "common/base/err.h"
+#include "common/base/file.h"
 #include "common/base/mem.h"
 #include "common/base/wire.h"
 #include "common/queue/store_impl.h"
@@ -237,4 +239,28 @@ store_abort(struct store_txn **t)
 	mdb_txn_abort((*t)->txn);
 	mem_free(*t);
 	*t = NULL;
+}
+
+int
+store_write_again(struct store *s)
+{
+	MDB_stat st;
+	char *metas;
+	size_t n;
+	int fd, rc = mdb_env_get_fd(s->env, &fd);
+
+	if (rc == 0)
+		rc = mdb_env_stat(s->env, &st);
+	if (rc != 0)
+		return store_error(rc, "meta pages");
+	/* Its other pages were synced before its meta page was written. */
+	n = 2 * (size_t)st.ms_psize;
+	metas = mem_alloc(n);
+	rc = pread(fd, metas, n, 0) == (ssize_t)n ? 0 : -E_IO;
+	if (rc == 0)
+		rc = file_write(fd, metas, n, 0);
+	if (rc == 0 && fdatasync(fd) != 0)
+		rc = -err_errno();
+	mem_free(metas);
+	return rc;
 }
