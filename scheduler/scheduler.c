@@ -481,7 +481,7 @@ unused_event_files(struct scheduler *s, const struct store_meta *meta)
 	int rc = fsync(s->spool.cursors_fd) == 0 ? 0 : -err_errno();
 
 	if (rc == 0)
-		rc = event_cursor_position(s->spool.cursors_fd, &s->recorder_at);
+		rc = event_cursor_position(s->spool.cursors_fd, &s->recorder_at, &s->recorder_lsn);
 	if (rc != 0)
 		low = s->recorder_at = (struct event_position){ 0, 0 };
 	else if (event_position_before(s->recorder_at, low))
@@ -502,6 +502,38 @@ free_event_files(struct scheduler *s, struct event_position low)
 		rc = event_log_trim(s->spool.events_fd, low, 0);
 	if (rc != 0)
 		log_warn("event_log trim=failed error=\"%s\"", err_text(rc));
+}
+
+/* The recorder has read beyond the end: events there were synced, and are damaged. It would not see what is written
+ * there now, and would know its numbers. */
+static int
+pass_cursor(struct scheduler *s, struct store_meta *meta)
+{
+	struct event_position end = event_writer_position(s->log);
+	struct store_txn *t;
+	int rc;
+
+	if (!event_position_before(end, s->recorder_at) && s->recorder_lsn <= event_writer_next_lsn(s->log))
+		return 0;
+	rc = event_writer_pass(s->log, s->recorder_at, s->recorder_lsn);
+	if (rc != 0)
+		return rc;
+	log_error("event_file=%llu offset=%llu its last events are damaged: the recorder had read them, the rows do not have them "
+		  "next_file=%llu next_lsn=%llu",
+		  (unsigned long long)end.file, (unsigned long long)end.offset,
+		  (unsigned long long)event_writer_position(s->log).file,
+		  (unsigned long long)event_writer_next_lsn(s->log));
+	meta->event_file = event_writer_position(s->log).file;
+	meta->event_offset = event_writer_position(s->log).offset;
+	meta->next_lsn = event_writer_next_lsn(s->log);
+	rc = store_begin(s->store, &t);
+	if (rc != 0)
+		return rc;
+	rc = store_put_meta(t, meta);
+	if (rc == 0)
+		return store_commit(&t);
+	store_abort(&t);
+	return rc;
 }
 
 /* All that is on the disk, made whole: what fails here may pass. Opening makes the end of the log durable;
@@ -540,6 +572,8 @@ open_disk(struct scheduler *s, struct store_meta *meta, uint64_t *first_lease)
 			       (struct event_position){ meta->event_file, meta->event_offset }, meta->next_lsn);
 	if (rc == 0)
 		rc = recovery_replay(s, meta, event_writer_position(s->log));
+	if (rc == 0)
+		rc = pass_cursor(s, meta);
 	/* Not before that commit: what was read as the last one may never have reached the disk, and after a power cut
 	 * the one before it would ask for a file that is gone. */
 	if (rc == 0 && event_recycle(s->log, low) != 0)

@@ -131,6 +131,7 @@ struct scheduler {
 	size_t n_old_claims, cap_old_claims;
 	/* cursor of the recorder */
 	struct event_position recorder_at;
+	uint64_t recorder_lsn; /* at the start: of the event there; 0: not known */
 	struct event_position told;
 	/* counters that the core does not keep */
 	struct stat_totals totals;

@@ -65,13 +65,20 @@ event_cursor_load(int cursors_fd, struct buf *bytes, uint32_t *version, struct e
 }
 
 int
-event_cursor_position(int cursors_fd, struct event_position *at)
+event_cursor_position(int cursors_fd, struct event_position *at, uint64_t *lsn)
 {
 	struct buf bytes = { 0 };
 	struct slice rest;
 	uint32_t version;
 	int rc = event_cursor_load(cursors_fd, &bytes, &version, at, &rest);
 
+	*lsn = 0;
+	if (rc == 0 && version >= 2 && rest.n >= 8) {
+		struct wire_reader r;
+
+		wire_read_init(&r, slice_sub(rest, rest.n - 8));
+		*lsn = wire_u64(&r);
+	}
 	buf_clear(&bytes);
 	return rc;
 }

@@ -13,5 +13,5 @@
  * borrowed from it. 0, -E_MISSING (none yet), -E_CRC, -E_FORMAT, -E_IO; *bytes is the caller's to clear. */
 int event_cursor_load(int cursors_fd, struct buf *bytes, uint32_t *version, struct event_position *at,
 		      struct slice *rest);
-/* The position alone. */
-int event_cursor_position(int cursors_fd, struct event_position *at);
+/* The position alone, and the lsn of the event there (0: not known). */
+int event_cursor_position(int cursors_fd, struct event_position *at, uint64_t *lsn);

@@ -40,6 +40,11 @@ int event_writer_open(struct event_writer **out, int events_fd, const unsigned c
 /* The same with files of another size than EVENT_FILE_BYTES: for tests. */
 int event_writer_open_sized(struct event_writer **out, int events_fd, const unsigned char instance[16],
 			    struct event_position from, uint64_t next_lsn, uint64_t file_bytes);
+/* Behind opening: events that were synced once, and read up to `behind` (the next one with `next_lsn`; 0: not known),
+ * are gone; damage at the end looks like a batch that was not finished. The next event begins a new file behind both
+ * ends, with a number that none of them can have had. The replay of what is left is done before; it is for the store to
+ * know the new position then. */
+int event_writer_pass(struct event_writer *w, struct event_position behind, uint64_t next_lsn);
 /* Adds an event to the batch in memory; returns its lsn. */
 uint64_t event_append(struct event_writer *w, const struct event *e);
 /* The same for an event that was encoded (event_encode) by another thread. */

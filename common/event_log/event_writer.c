@@ -249,6 +249,34 @@ event_writer_open(struct event_writer **out, int events_fd, const unsigned char 
 				       disk_file_bytes(events_fd, EVENT_FILE_BYTES));
 }
 
+int
+event_writer_pass(struct event_writer *w, struct event_position behind, uint64_t next_lsn)
+{
+	struct event_position at = { w->synced.file + 1, EVENT_FILE_HEADER_BYTES };
+	int fd, rc;
+
+	CHECK(w->batch.len == 0 && w->failed == 0);
+	if (behind.file >= at.file)
+		at.file = behind.file + 1;
+	if (next_lsn == 0) { /* more than there was room for */
+		uint64_t files = behind.file > w->synced.file ? behind.file - w->synced.file : 0;
+
+		next_lsn = w->next_lsn + (files * w->file_bytes + behind.offset) / EVENT_ALIGN;
+	}
+	rc = erase_leftovers(w, at.file, EVENT_FILE_HEADER_BYTES);
+	if (rc == 0)
+		rc = open_file(w, at.file, true, &fd);
+	if (rc != 0)
+		return rc;
+	close(w->fd);
+	w->fd = fd;
+	w->file = at.file;
+	w->tail = w->synced = at;
+	if (next_lsn > w->next_lsn)
+		w->next_lsn = next_lsn;
+	return 0;
+}
+
 void
 event_writer_close(struct event_writer **w)
 {

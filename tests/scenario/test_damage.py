@@ -1,4 +1,5 @@
 """Damaged and foreign files: told, kept and never sent; or refused with nothing written. Never a crash, never a loss unsaid."""
+import csv
 import glob
 import hashlib
 import json
@@ -269,6 +270,55 @@ def test_damaged_event_ahead_of_the_recorder(folder):
 
 QUICK = """providers = ( { name = "p"; listen = [ "127.0.0.1:%d" ]; features = [ "PIPELINING", "8BITMIME" ]; delay-ms = { dot = 5; };
   rules = ( { stage = "rcpt"; percent = 30.0; first-attempts = 2; reply = "450 4.2.1 later"; } ); } );"""
+
+
+def cursor_lsn(sluice):
+    """Of the event that the recorder reads next."""
+    with open(os.path.join(sluice.spool, "cursors/acct"), "rb") as f:
+        return struct.unpack("<Q", f.read()[-12:-4])[0]
+
+
+def test_damaged_end_that_the_recorder_has_read(folder):
+    """The last event is damaged, the recorder has it: the next ones have numbers of their own, and are recorded."""
+    with harness.Sluice(folder) as sluice:
+        assert sluice.sluice("pause", "queue", "d.example/{default}").returncode == 0
+        time.sleep(1)
+        # The transaction behind that of the message does not come any more: the store does not know that the event is synced.
+        tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(sluice.pids("scheduler")[0]), "-P", sluice.spool + "/lmdb/data.mdb",
+                                   "-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=30000000:when=2"])
+        harness.wait_for(lambda: "TracerPid:\t0\n" not in open(f"/proc/{sluice.pids('scheduler')[0]}/status").read(), 10)
+        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=20) as s:
+            s.sendmail("a@b.example", ["first@d.example"], "Subject: one\r\n\r\nbody\r\n")
+        harness.wait_for(lambda: "first@d.example" in received(sluice), 20)
+        harness.wait_for(lambda: cursor_lsn(sluice) > received(sluice)["first@d.example"], 20)
+        lsn = cursor_lsn(sluice)
+        sluice.kill()
+        tracer.kill()
+        tracer.wait(10)
+        log = [p for p in patterns(sluice.spool, "events", "*.log") if b"first@d.example" in open(p, "rb").read()]
+        assert len(log) == 1 and flip_text(log, b"first@d.example") == 1
+        for rcpt in ("second", "third"):
+            sluice.start()
+            with smtplib.SMTP("127.0.0.1", sluice.port, timeout=20) as s:
+                s.sendmail("a@b.example", [f"{rcpt}@d.example"], "Subject: one\r\n\r\nbody\r\n")
+            harness.wait_for(lambda: f"{rcpt}@d.example" in received(sluice), 20)
+            sluice.kill()
+        found = received(sluice)
+        assert list(found)[0] == "first@d.example" and len(set(found.values())) == len(found)
+        assert found["second@d.example"] >= lsn and "last events are damaged" in sluice.log()
+        assert "records are lost" not in sluice.log()
+        no_death(sluice)
+
+
+def received(sluice):
+    """{recipient: lsn of the event} of the `r` records."""
+    found = {}
+    for path in glob.glob(sluice.acct_pattern):
+        with open(path, newline="") as f:
+            for r in csv.DictReader(f):
+                if r["type"] == "r":
+                    found.setdefault(r["rcpt"], int(r["eventId"].split("-")[1], 16))
+    return found
 
 
 def wrong(sluice, *options):
