@@ -125,17 +125,27 @@ tell_committer(struct scheduler *s)
 	buf_clear(&ids);
 }
 
+/* The event is on disk. */
+static void
+let_go(void *ctx, uint64_t entry, uint64_t message, uint64_t ordinal)
+{
+	struct scheduler *s = ctx;
+	struct core_now now = scheduler_now(s);
+	struct entry_key key = { message, (uint16_t)ordinal };
+
+	if (core_entry_is(s->core, (uint32_t)entry, key))
+		core_entry_committed(s->core, &now, (uint32_t)entry);
+	scheduler_kick(s);
+}
+
 static void
 log_again(struct scheduler *s, void *arg, int rc, const struct record *rec)
 {
 	struct lost_reception *l = arg;
-	struct core_now now = scheduler_now(s);
 	struct buf encoded = { 0 };
 	struct event e;
 
 	l->owed = false;
-	if (l->held && core_entry_is(s->core, l->entry, l->key))
-		core_entry_committed(s->core, &now, l->entry);
 	if (rc == 0 && rec != NULL) { /* else it is in the log that the record cannot be read */
 		reception_encode(&encoded, &rec->env, rec->header.body_bytes);
 		if (committer_takes_event(s->committer, encoded.len) &&
@@ -143,6 +153,8 @@ log_again(struct scheduler *s, void *arg, int rc, const struct record *rec)
 			committer_reception(s->committer, &e);
 		buf_clear(&encoded);
 	}
+	if (l->held) /* before it, a last row could go and nobody could tell of the message */
+		committer_then(s->committer, COMMIT_NOW, let_go, s, l->entry, l->key.message, l->key.ordinal);
 	if (!s->receptions_begin)
 		tell_committer(s);
 }
