@@ -221,6 +221,8 @@ def test_what_does_not_pass_is_not_waited_for(folder):
         path = segment_with(sluice, b"Subject: 1")
         os.rename(path, path + ".hidden")
         os.symlink(os.path.basename(path), path)
+        said = sluice.sluice("delete", "--queue=d.example/*", "--rcpt=one@d.example", seconds=10)
+        assert said.returncode == 1 and "1 entries could not be read" in said.stdout + said.stderr, said
         assert sluice.sluice("delete", "--queue=d.example/*", seconds=10).returncode == 0 and sluice.queued() == 0
         assert "record=unreadable" in sluice.log() and "records read=failed" not in sluice.log()
         os.unlink(path)
