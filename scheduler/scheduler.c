@@ -662,7 +662,9 @@ start(struct scheduler *s)
 	recovery_claims(s); /* reads records by itself */
 	receptions_log_again(s);
 	s->reader = offload_new(s->loop);
-	segments_start(s->segments);
+	rc = segments_start(s->segments);
+	if (rc != 0)
+		return rc;
 	s->compaction = compaction_new(&(struct compaction_world){
 		.loop = s->loop,
 		.core = s->core,

@@ -32,11 +32,12 @@ void segments_free(struct segments **s);
  * used again until each of them has said all that it has (segments_held_end) or is known to be gone
  * (segments_seal_all): it may still write there, or tell of what was committed there. */
 void segments_expect(struct segments *s, unsigned receivers);
-/* Start: rows as loaded, then files without a row (removed), then the pool. */
+/* Start: rows as loaded, then files without a row (removed), then the pool. 0, or -E_FULL for want of memory or
+ * descriptors: this life cannot begin. */
 void segments_restore(struct segments *s, uint32_t number, const struct store_segment *seg);
 /* An entry was loaded that lives in it: also when the segment's own row was lost. */
 void segments_restore_entry(struct segments *s, uint32_t number, uint64_t epoch, uint32_t kbytes);
-void segments_start(struct segments *s);
+int segments_start(struct segments *s);
 /* The claims of our earlier life are settled: nobody reads any more what compaction had open then.
  */
 void segments_release_old(struct segments *s);

@@ -117,7 +117,8 @@ close_to_receiver(struct segments *s, uint32_t number)
 	segment_table_move(&s->t, number, SEGMENT_SEALED);
 }
 
-static void
+/* 0, or -E_FULL: it could not be looked at, which says nothing of what it is. */
+static int
 start_one(struct segments *s, uint32_t number)
 {
 	struct seg *g = &s->t.segs[number];
@@ -125,15 +126,17 @@ start_one(struct segments *s, uint32_t number)
 	int rc;
 
 	if (!g->known)
-		return;
+		return 0;
 	rc = segment_read_info(s->dir, number, s->instance, &info);
+	if (rc == -E_FULL || rc == -E_AGAIN)
+		return -E_FULL;
 	if (rc != 0 && g->list == SEGMENT_FREE) {
 		forget_free(s, number);
-		return;
+		return 0;
 	}
 	if (g->list == SEGMENT_FREE && (g->row.bytes != s->ordinary || g->row.failed)) {
 		segments_retire(s, number); /* made for one large message, or not good */
-		return;
+		return 0;
 	}
 	if (rc != 0)
 		log_error("segment=%u header=unreadable error=\"%s\" live=%u", number, err_text(rc),
@@ -151,6 +154,7 @@ start_one(struct segments *s, uint32_t number)
 	} else {
 		segments_weigh(s, number);
 	}
+	return 0;
 }
 
 void
@@ -173,7 +177,7 @@ segments_release_old(struct segments *s)
 	}
 }
 
-void
+int
 segments_start(struct segments *s)
 {
 	int rc = segment_each(s->dir, sweep, s);
@@ -181,7 +185,10 @@ segments_start(struct segments *s)
 	if (rc != 0)
 		log_warn("segments sweep=failed error=\"%s\"", err_text(rc));
 	segment_sweep_unfinished(s->dir);
-	for (uint32_t n = 1; n <= s->t.highest; n++)
-		start_one(s, n);
-	segments_tick(s);
+	rc = 0;
+	for (uint32_t n = 1; n <= s->t.highest && rc == 0; n++)
+		rc = start_one(s, n);
+	if (rc == 0)
+		segments_tick(s);
+	return rc;
 }

@@ -2,6 +2,7 @@
 #include "tests/unit/scheduler/fixture.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "common/queue/segment.h"
@@ -249,6 +250,30 @@ too_many_open(void **state)
 	assert_false(segments_request(w.segments, 3, 17, 0));
 	segments_seal(w.segments, 5, 5, 3, false);
 	assert_true(segments_request(w.segments, 3, 17, 0));
+	end(f);
+}
+
+/* What cannot be opened for want of descriptors is no other file: this life does not begin. */
+static void
+no_descriptors(void **state)
+{
+	struct world w;
+	struct fixture *f = make(&w, 20);
+	struct rlimit limit, none;
+
+	(void)state;
+	make_file(f, 1, 11, STORE_SEGMENT_OPEN, false);
+	open_row(&w, 1, 11, 3);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	none = limit;
+	none.rlim_cur = 3;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_int_equal(segments_start(w.segments), -E_FULL);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	assert_int_equal(segments_start(w.segments), 0);
+	segments_held_begin(w.segments, 3);
+	assert_true(segments_held(w.segments, 1, 11, 3));
+	segments_held_end(w.segments, 3);
 	end(f);
 }
 
@@ -555,6 +580,7 @@ main(void)
 		cmocka_unit_test(row_that_was_lost),
 		cmocka_unit_test(nothing_free),
 		cmocka_unit_test(too_many_open),
+		cmocka_unit_test(no_descriptors),
 		cmocka_unit_test(open_and_unknown),
 		cmocka_unit_test(half_written_by_compaction),
 		cmocka_unit_test(open_but_not_there),
