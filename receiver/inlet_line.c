@@ -113,6 +113,7 @@ on_input(void *arg)
 	if (rc < 0) {
 		log_error("scheduler's channel: %s", err_text(rc));
 		inlet_disconnect(in);
+		in->hooks.on_broken(in->arg);
 	}
 }
 
@@ -165,6 +166,7 @@ inlet_connect(struct inlet *in, const struct channel_fds *fds)
 	if (rc != 0) {
 		in->channel = NULL;
 		log_error("scheduler's channel: %s", err_text(rc));
+		in->hooks.on_broken(in->arg);
 		return;
 	}
 	hello.u.hello.pid = (uint32_t)getpid();

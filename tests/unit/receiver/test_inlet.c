@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include <event2/event.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include "common/base/mem.h"
@@ -37,7 +38,7 @@ struct stage {
 	uint32_t next_segment;
 	struct heard heard[256];
 	unsigned n_heard;
-	unsigned answered;
+	unsigned answered, broken;
 };
 
 static struct stage st;
@@ -56,6 +57,13 @@ on_flow(void *arg, enum inlet_flow flow)
 {
 	(void)arg;
 	(void)flow;
+}
+
+static void
+on_broken(void *arg)
+{
+	(void)arg;
+	st.broken++;
 }
 
 static void
@@ -196,7 +204,7 @@ expect_order(unsigned news)
 static void
 two_deaths(void **state)
 {
-	static const struct inlet_hooks hooks = { on_answer, on_flow };
+	static const struct inlet_hooks hooks = { on_answer, on_flow, on_broken };
 	const char *why = NULL;
 
 	(void)state;
@@ -238,10 +246,45 @@ two_deaths(void **state)
 	loop_free(&st.loop);
 }
 
+/* Who has no channel to a living scheduler is of no use, and says so. */
+static void
+broken_channels(void **state)
+{
+	static const struct inlet_hooks hooks = { on_answer, on_flow, on_broken };
+	struct message close = { .kind = MESSAGE_CLOSE };
+	struct channel_fds none = { open("/dev/null", O_RDWR | O_CLOEXEC), -1, -1 };
+	const char *why = NULL;
+
+	(void)state;
+	memset(&st, 0, sizeof st);
+	st.loop = loop_new();
+	assert_int_equal(spool_open(&st.spool, scratch_make(), &why), 0);
+	st.inlet = inlet_new(st.loop, st.spool.segments_fd, st.spool.instance, 1, &hooks, NULL);
+	inlet_connect(st.inlet, &none);
+	assert_int_equal(st.broken, 1);
+	scheduler_comes(true);
+	scheduler_dies();
+	assert_int_equal(st.broken, 1); /* a death is no such thing: there comes another one */
+	scheduler_comes(true);
+	channel_expect(st.channel, 'W');
+	assert_int_equal(channel_send(st.channel, &close, SLICE_NONE), 0); /* to a receiver */
+	channel_flush(st.channel);
+	for (unsigned i = 0; i < TURNS && st.broken == 1; i++) {
+		event_base_loop(loop_base(st.loop), EVLOOP_NONBLOCK);
+		usleep(500);
+	}
+	assert_int_equal(st.broken, 2);
+	channel_close(&st.channel);
+	inlet_free(&st.inlet);
+	spool_close(&st.spool);
+	loop_free(&st.loop);
+}
+
 int
 main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(two_deaths) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(two_deaths),
+					    cmocka_unit_test(broken_channels) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
