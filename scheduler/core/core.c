@@ -195,8 +195,16 @@ next_queue(struct core *c, enum line *turn)
 		return c->asks_line.head;
 	*turn = LINE_CONNS;
 	for (unsigned w = 0; c->n_conns_line > 0 && w < c->n_workers; w++) {
-		if (c->workers[w].conns.head != CORE_NONE && sources_conn_room(c, w))
+		uint32_t room = sources_conn_room(c, w);
+
+		if (c->workers[w].offers > room)
+			c->workers[w].offers = room;
+		if (room == 0)
+			continue;
+		if (c->workers[w].conns.head != CORE_NONE)
 			return c->workers[w].conns.head;
+		for (; c->workers[w].offers > 0; c->workers[w].offers--)
+			sources_offer(c, w);
 	}
 	*turn = LINE_NONE;
 	return run_pop(c);

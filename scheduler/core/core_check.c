@@ -226,6 +226,7 @@ check_lines(const struct core *c)
 		waiting += check_line(c, &c->workers[i].line, LINE_ROOM, i);
 		conns += check_line(c, &c->workers[i].conns, LINE_CONNS, i);
 		all_conns += c->workers[i].n_conns;
+		CHECK(c->workers[i].up || c->workers[i].offers == 0);
 		/* Who stands in line for a worker with room is about to be told. */
 		CHECK(c->workers[i].full || c->workers[i].line.head == CORE_NONE ||
 		      c->run.head != CORE_NONE);

@@ -534,7 +534,7 @@ pump_visit(struct core *c, uint32_t qi, unsigned *decisions, enum line turn)
 		run_line_leave(c, qi);
 	if (v.line == LINE_TOTAL && !pump_total_room(c))
 		conns_close_resting(c, WORKERS_MAX);
-	if (v.line == LINE_CONNS && !sources_conn_room(c, v.of))
+	if (v.line == LINE_CONNS && sources_conn_room(c, v.of) == 0)
 		conns_close_resting(c, v.of);
 	timers_set(&c->timers, qi, v.wake);
 	if (v.again)

@@ -10,6 +10,8 @@
 /* Bounds of the table of turns of one virtual MTA. */
 #define TURNS_MAX      16384
 #define TURNS_WORK_MAX 16000000u
+/* Queues and source IPs that are looked at to find one that can use a worker's room. */
+#define OFFER_LOOKS 1024
 
 /* Making ------------------------------------------------------------------------------------- */
 static uint64_t
@@ -182,19 +184,21 @@ sources_worker(const struct core *c, uint32_t source)
 	return -1;
 }
 
-bool
+uint32_t
 sources_conn_room(const struct core *c, unsigned worker)
 {
 	const struct worker *w = &c->workers[worker];
 
-	return w->most_conns == 0 || w->n_conns < w->most_conns;
+	if (w->most_conns == 0)
+		return UINT32_MAX;
+	return w->n_conns < w->most_conns ? w->most_conns - w->n_conns : 0;
 }
 
 /* Nobody overtakes those that wait for it. */
 static bool
 takes_conn(const struct core *c, unsigned worker, unsigned heads, unsigned *full)
 {
-	if (sources_conn_room(c, worker) &&
+	if (sources_conn_room(c, worker) > 0 &&
 	    (worker == heads || c->workers[worker].conns.head == CORE_NONE))
 		return true;
 	*full = worker;
@@ -257,12 +261,53 @@ sources_bad(struct core *c, uint32_t source)
 	c->sources[source].bad_until = c->now.boot_us + SOURCE_BAD_US;
 }
 
-/* All queues that wait for a source IP look again. Seldom: at a worker's birth and death. */
+/* All queues that wait for a source IP, or a connection by one, look again. Seldom: at a worker's
+ * birth and death. */
 static void
 wake_all(struct core *c)
 {
 	for (size_t i = 0; i < c->n_vmtas; i++)
 		run_wake_line(c, &c->vmtas[i].line);
+	for (unsigned w = 0; w < c->n_workers; w++)
+		run_wake_line(c, &c->workers[w].conns);
+}
+
+/* Whether it could have a connection of the worker. */
+static bool
+may_use(const struct core *c, const struct queue *q, unsigned worker, unsigned *looks)
+{
+	const struct vmta *v = q->vmta < 0 ? NULL : &c->vmtas[q->vmta];
+
+	for (uint32_t i = 0; v && i < v->n_turns && *looks < OFFER_LOOKS; i++) {
+		uint32_t s = v->turns[i];
+
+		++*looks;
+		if (c->sources[s].bad_until > c->now.boot_us)
+			continue;
+		if (c->sources[s].guest >= 0
+			    ? c->sources[s].guest == (int)worker && !sources_leaving(c, s)
+			    : is_home(c, s, worker))
+			return true;
+	}
+	return false;
+}
+
+void
+sources_offer(struct core *c, unsigned worker)
+{
+	unsigned looks = 0;
+
+	for (unsigned i = 1; i < c->n_workers; i++) {
+		unsigned other = (worker + i) % c->n_workers;
+
+		for (uint32_t qi = c->workers[other].conns.head;
+		     qi != CORE_NONE && looks++ < OFFER_LOOKS; qi = c->queues[qi].line_next) {
+			if (c->queues[qi].in_run || !may_use(c, &c->queues[qi], worker, &looks))
+				continue;
+			run_push(c, qi);
+			return;
+		}
+	}
 }
 
 void
@@ -429,7 +474,7 @@ sources_worker_down(struct core *c, unsigned worker)
 	c->workers[worker].up = false;
 	c->workers[worker].full = false;
 	run_wake_line(c, &c->workers[worker].line);
-	run_wake_line(c, &c->workers[worker].conns);
+	c->workers[worker].offers = 0;
 	for (uint32_t i = 1; i < c->n_sources; i++) {
 		struct source *s = &c->sources[i];
 

@@ -18,10 +18,12 @@ int sources_vmta(const struct core *c, struct slice queue_name);
  * would do, had it a connection to spare, WORKERS_MAX none. */
 bool sources_pick(struct core *c, uint32_t vmta, unsigned heads, uint32_t *turn, uint32_t *source,
 		  unsigned *worker, uint64_t *when, unsigned *full);
-bool sources_conn_room(const struct core *c, unsigned worker);
+uint32_t sources_conn_room(const struct core *c, unsigned worker); /* so many more connections */
 /* The source IP has to leave the worker its connections are at. */
 bool sources_leaving(const struct core *c, uint32_t source);
 void sources_bad(struct core *c, uint32_t source);
+/* What it has room for is offered to one that stands in another worker's line and could use it. */
+void sources_offer(struct core *c, unsigned worker);
 void sources_conn_gone(struct core *c, uint32_t source);
 /* The worker that has it, -1: none; of shared ones the first alive. */
 int sources_worker(const struct core *c, uint32_t source);

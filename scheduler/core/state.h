@@ -247,6 +247,8 @@ struct worker {
 	struct list conns; /* queues waiting for a connection to end */
 	uint32_t n_conns;
 	uint32_t most_conns; /* 0: any number */
+	uint32_t offers; /* so many ended while queues stood in line: those of other workers' lines are
+			    to be told when its own is empty */
 	bool up;
 	bool full;
 };

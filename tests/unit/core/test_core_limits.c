@@ -239,7 +239,8 @@ total_in_turn(void **state)
 	}
 }
 
-/* A worker has descriptors for two connections: in turn by age, and who has another worker goes there. */
+/* A worker has descriptors for two connections: in turn by age, and who has another worker goes
+ * there. */
 static void
 descriptors(void **state)
 {
@@ -284,6 +285,42 @@ descriptors(void **state)
 	core_worker_connections(fx.core, &fx.now, 1, 0);
 	run();
 	assert_int_equal(fx.n_opens, 10);
+}
+
+/* Who would take any worker stands in the line of one: the others' room is offered to it. */
+static void
+descriptors_of_others(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		fx_begin_in(2, 3, CONF_UNLIMITED);
+		core_worker_connections(fx.core, &fx.now, 0, 1);
+		core_worker_connections(fx.core, &fx.now, 1, 1);
+		connected(0, 1, 1);
+		connected(4, 1, 1);
+		mail(8, 1);
+		run();
+		route(8, 1);
+		assert_int_equal(fx.n_opens, 2);
+		settle(i, EVENT_DELIVERED);
+		assert_int_equal(fx.n_closes, 1);
+		core_closed(fx.core, &fx.now, fx.closes[0], SLICE_NONE);
+		run();
+		assert_int_equal(fx.n_opens, 3);
+		assert_int_equal(fx.opens[2].worker, fx.opens[i].worker);
+	}
+	fx_begin_in(2, 3, CONF_UNLIMITED);
+	core_worker_down(fx.core, &fx.now, 1);
+	core_worker_connections(fx.core, &fx.now, 0, 1);
+	connected(0, 1, 1);
+	mail(4, 1);
+	run();
+	route(4, 1);
+	assert_int_equal(fx.n_opens, 1);
+	core_worker_up(fx.core, &fx.now, 1);
+	run();
+	assert_int_equal(fx.n_opens, 2);
+	assert_int_equal(fx.opens[1].worker, 1);
 }
 
 /* Those that wait for one that dies do not wait for ever. */
@@ -427,6 +464,7 @@ main(void)
 		cmocka_unit_test(total),
 		cmocka_unit_test(total_in_turn),
 		cmocka_unit_test(descriptors),
+		cmocka_unit_test(descriptors_of_others),
 		cmocka_unit_test(descriptors_of_a_dead_worker),
 		cmocka_unit_test(idle_for_others),
 		cmocka_unit_test(charges_survive),
