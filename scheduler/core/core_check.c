@@ -75,6 +75,9 @@ static void
 check_conns(const struct core *c, struct sums *sums)
 {
 	uint32_t n = 0, idle = 0, closing = 0, resting = 0, last = CORE_NONE;
+	struct {
+		uint32_t conns, closing;
+	} of[WORKERS_MAX] = { 0 };
 
 	for (uint32_t i = 0; i < c->n_conns_made; i++) {
 		const struct conn *cn = &c->conns[i];
@@ -90,11 +93,16 @@ check_conns(const struct core *c, struct sums *sums)
 		s->busy += cn->state == CONN_BUSY;
 		idle += cn->state == CONN_IDLE;
 		closing += cn->state == CONN_CLOSING;
+		of[cn->worker].conns++;
+		of[cn->worker].closing += cn->state == CONN_CLOSING;
 		CHECK((cn->claim != CORE_NONE) == (cn->state == CONN_BUSY));
 		if (cn->claim != CORE_NONE)
 			CHECK(c->claims[cn->claim].conn == i && c->claims[cn->claim].lease != 0);
 	}
 	CHECK(n == c->n_conns && closing == c->n_closing);
+	for (unsigned i = 0; i < c->n_workers; i++)
+		CHECK(of[i].conns == c->workers[i].n_conns &&
+		      of[i].closing == c->workers[i].n_closing);
 	for (uint32_t i = c->resting.head; i != CORE_NONE; last = i, i = c->conns[i].rest_next) {
 		CHECK(c->conns[i].state == CONN_IDLE && c->conns[i].rest_prev == last);
 		resting++;
@@ -224,7 +232,9 @@ check_lines(const struct core *c)
 		waiting += check_line(c, &c->vmtas[i].line, LINE_SOURCES, i);
 	for (unsigned i = 0; i < c->n_workers; i++) {
 		waiting += check_line(c, &c->workers[i].line, LINE_ROOM, i);
-		conns += check_line(c, &c->workers[i].conns, LINE_CONNS, i);
+		CHECK(c->workers[i].n_conns_line ==
+		      check_line(c, &c->workers[i].conns, LINE_CONNS, i));
+		conns += c->workers[i].n_conns_line;
 		all_conns += c->workers[i].n_conns;
 		CHECK(c->workers[i].up || c->workers[i].offers == 0);
 		/* Who stands in line for a worker with room is about to be told. */

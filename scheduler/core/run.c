@@ -69,7 +69,10 @@ run_line_leave(struct core *c, uint32_t qi)
 	else
 		c->queues[q->line_next].line_prev = q->line_prev;
 	c->n_total_line -= q->line == LINE_TOTAL;
-	c->n_conns_line -= q->line == LINE_CONNS;
+	if (q->line == LINE_CONNS) {
+		c->n_conns_line--;
+		c->workers[q->line_of].n_conns_line--;
+	}
 	q->line = LINE_NONE;
 }
 
@@ -86,7 +89,10 @@ run_line_join(struct core *c, uint32_t qi, enum line which, unsigned of, bool he
 	q->line = (uint8_t)which;
 	q->line_of = (uint16_t)of;
 	c->n_total_line += which == LINE_TOTAL;
-	c->n_conns_line += which == LINE_CONNS;
+	if (which == LINE_CONNS) {
+		c->n_conns_line++;
+		c->workers[of].n_conns_line++;
+	}
 	l = line_list(c, q);
 	q->line_next = head ? l->head : CORE_NONE;
 	q->line_prev = head ? CORE_NONE : l->tail;

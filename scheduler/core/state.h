@@ -245,7 +245,8 @@ struct source {
 struct worker {
 	struct list line;  /* queues waiting for its claim table */
 	struct list conns; /* queues waiting for a connection to end */
-	uint32_t n_conns;
+	uint32_t n_conns, n_closing;
+	uint32_t n_conns_line; /* queues in `conns` */
 	uint32_t most_conns; /* 0: any number */
 	uint32_t offers; /* so many ended while queues stood in line: those of other workers' lines are
 			    to be told when its own is empty */

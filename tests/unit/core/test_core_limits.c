@@ -323,6 +323,32 @@ descriptors_of_others(void **state)
 	assert_int_equal(fx.opens[1].worker, 1);
 }
 
+/* One that rests is closed for who waits, whatever ends elsewhere. */
+static void
+descriptors_that_rest(void **state)
+{
+	(void)state;
+	fx_begin_in(2, 3, CONF_UNLIMITED);
+	core_worker_connections(fx.core, &fx.now, 1, 1);
+	fx.settings[3].connection_idle_timeout_us = HOUR;
+	connected(3, 1, 1);
+	settle(0, EVENT_DELIVERED);
+	assert_int_equal(fx.opens[0].worker, 1);
+	connected(0, 1, 1);
+	settle(1, EVENT_DELIVERED);
+	assert_int_equal(fx.opens[1].worker, 0);
+	assert_int_equal(fx.n_closes, 1);
+	mail(7, 1); /* of worker 1 alone */
+	run();
+	route(7, 1);
+	assert_int_equal(fx.n_closes, 2);
+	assert_int_equal(fx.closes[1], fx.opens[0].connection);
+	core_closed(fx.core, &fx.now, fx.closes[1], SLICE_NONE);
+	run();
+	assert_int_equal(fx.n_opens, 3);
+	assert_int_equal(fx.opens[2].queue, 7);
+}
+
 /* Those that wait for one that dies do not wait for ever. */
 static void
 descriptors_of_a_dead_worker(void **state)
@@ -465,6 +491,7 @@ main(void)
 		cmocka_unit_test(total_in_turn),
 		cmocka_unit_test(descriptors),
 		cmocka_unit_test(descriptors_of_others),
+		cmocka_unit_test(descriptors_that_rest),
 		cmocka_unit_test(descriptors_of_a_dead_worker),
 		cmocka_unit_test(idle_for_others),
 		cmocka_unit_test(charges_survive),
