@@ -281,8 +281,9 @@ failure_of(uint32_t why)
 		return CORE_FAIL_HOST_PERMANENT;
 	case OPEN_STALE:
 	case OPEN_LATE:
-	case OPEN_NO_RESOURCES:
 		return CORE_FAIL_NOT_ATTEMPTED;
+	case OPEN_NO_RESOURCES:
+		return CORE_FAIL_NO_RESOURCES;
 	case OPEN_SOURCE:
 		return CORE_FAIL_SOURCE;
 	case OPEN_DENIED:
@@ -315,7 +316,7 @@ on_open_failed(struct peer *p, const struct message *m, struct slice payload)
 	log_info("queue=%.*s worker=%u connect=failed why=%u text=\"%s\"",
 		 (int)names_get(s->names, c->queue).n, names_get(s->names, c->queue).p, p->slot,
 		 m->u.open_failed.why, str_escape(esc, sizeof esc, text));
-	if (why != CORE_FAIL_NOT_ATTEMPTED)
+	if (why != CORE_FAIL_NOT_ATTEMPTED && why != CORE_FAIL_NO_RESOURCES)
 		settle_connect(s, c->queue, c->source_ip, r.dlv_destination_ip, r.dsn_mta, text);
 	c->used = false;
 	core_open_failed(s->core, &now, m->u.open_failed.connection, why, text);

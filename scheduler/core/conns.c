@@ -207,7 +207,7 @@ conns_free(struct core *c, uint32_t number)
 	c->n_conns--;
 	c->sources[cn->source].n_conns--;
 	c->workers[cn->worker].n_conns--;
-	c->workers[cn->worker].offers += c->n_conns_line > 0;
+	sources_conn_ended(c, cn->worker);
 	free_list_add(c, number);
 	sources_conn_gone(c, cn->source);
 }

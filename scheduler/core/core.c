@@ -286,6 +286,7 @@ core_worker_down(struct core *c, const struct core_now *now, unsigned worker)
 		conns_free(c, i);
 		run_push(c, qi);
 	}
+	grants_worker_down(c, worker);
 	sources_worker_down(c, worker);
 }
 
@@ -347,13 +348,16 @@ core_open_failed(struct core *c, const struct core_now *now, uint32_t connection
 	a = pump_active(c, qi);
 	c->totals.connect_failed++;
 	pump_last_error(c, qi, text);
-	if (why == CORE_FAIL_NOT_ATTEMPTED || why == CORE_FAIL_SOURCE || why == CORE_FAIL_DENIED) {
+	if (why == CORE_FAIL_NOT_ATTEMPTED || why == CORE_FAIL_NO_RESOURCES ||
+	    why == CORE_FAIL_SOURCE || why == CORE_FAIL_DENIED) {
 		if (a->connect)
 			rate_refund(a->connect, cn->stamp, 1);
 	}
 	if (why == CORE_FAIL_NOT_ATTEMPTED) {
 		/* Perhaps the route was stale: a fresh one costs little. */
 		a->route_expires = c->now.boot_us;
+		hold_opens(c, a);
+	} else if (why == CORE_FAIL_NO_RESOURCES) {
 		hold_opens(c, a);
 	} else if (why == CORE_FAIL_SOURCE) {
 		sources_bad(c, cn->source);

@@ -157,9 +157,10 @@ void core_opened(struct core *c, const struct core_now *now, uint32_t connection
 enum core_failure {
 	CORE_FAIL_HOST,          /* refused, timed out, lost, 4xx greeting: next target */
 	CORE_FAIL_HOST_PERMANENT, /* 5xx greeting */
-	CORE_FAIL_NOT_ATTEMPTED, /* stale route, late, no resources: nothing happened, refunded */
+	CORE_FAIL_NOT_ATTEMPTED, /* stale route, late: nothing happened, refunded */
 	CORE_FAIL_SOURCE,        /* the source IP cannot be used: another source */
 	CORE_FAIL_DENIED,        /* destination not allowed: next target */
+	CORE_FAIL_NO_RESOURCES,  /* of the worker: nothing happened, refunded; the route stays */
 };
 void core_open_failed(struct core *c, const struct core_now *now, uint32_t connection,
 		      enum core_failure why, struct slice text);

@@ -260,7 +260,7 @@ core_check(const struct core *core)
 	struct core *c = (struct core *)(uintptr_t)core;
 	struct sums *sums = mem_calloc((size_t)c->n_queues + 1, sizeof(*sums));
 	struct core_totals t = { 0 };
-	uint32_t asks = 0, claimed = 0;
+	uint32_t asks = 0, claimed = 0, unknown[WORKERS_MAX] = { 0 };
 
 	check_entries(c, sums);
 	check_conns(c, sums);
@@ -280,6 +280,13 @@ core_check(const struct core *core)
 	      t.queues_with_mail == c->totals.queues_with_mail);
 	CHECK(asks == c->n_asks && claimed == c->n_claims);
 	check_lines(c);
+	for (uint32_t k = 0; k < c->n_claims_made; k++) {
+		CHECK(!c->claims[k].unknown ||
+		      (c->claims[k].lease && c->claims[k].conn == CORE_NONE));
+		unknown[c->claims[k].worker] += c->claims[k].unknown;
+	}
+	for (unsigned i = 0; i < c->n_workers; i++)
+		CHECK(unknown[i] == c->workers[i].n_unknown);
 	for (size_t i = 1; i < c->n_sources; i++)
 		CHECK(c->sources[i].guest < 0 || c->sources[i].guest < (int)c->n_workers);
 	mem_free(sums);

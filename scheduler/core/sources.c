@@ -191,7 +191,9 @@ sources_conn_room(const struct core *c, unsigned worker)
 
 	if (w->most_conns == 0)
 		return UINT32_MAX;
-	return w->n_conns < w->most_conns ? w->most_conns - w->n_conns : 0;
+	if (w->n_conns + w->n_unknown >= w->most_conns)
+		return 0;
+	return w->most_conns - w->n_conns - w->n_unknown;
 }
 
 /* Nobody overtakes those that wait for it. */
@@ -290,6 +292,12 @@ may_use(const struct core *c, const struct queue *q, unsigned worker, unsigned *
 			return true;
 	}
 	return false;
+}
+
+void
+sources_conn_ended(struct core *c, unsigned worker)
+{
+	c->workers[worker].offers += c->n_conns_line > 0;
 }
 
 void

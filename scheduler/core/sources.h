@@ -24,6 +24,9 @@ bool sources_leaving(const struct core *c, uint32_t source);
 void sources_bad(struct core *c, uint32_t source);
 /* What it has room for is offered to one that stands in another worker's line and could use it. */
 void sources_offer(struct core *c, unsigned worker);
+/* It has one connection less. */
+void sources_conn_ended(struct core *c, unsigned worker);
+/* None uses the source IP any more, perhaps. */
 void sources_conn_gone(struct core *c, uint32_t source);
 /* The worker that has it, -1: none; of shared ones the first alive. */
 int sources_worker(const struct core *c, uint32_t source);

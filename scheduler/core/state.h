@@ -229,6 +229,7 @@ struct claim {
 	uint32_t source;
 	uint16_t n_attempt;
 	uint8_t worker;
+	bool unknown; /* has a connection that is not in conns[] */
 	uint8_t *bits; /* recipients to attempt */
 };
 
@@ -246,6 +247,7 @@ struct worker {
 	struct list line;  /* queues waiting for its claim table */
 	struct list conns; /* queues waiting for a connection to end */
 	uint32_t n_conns, n_closing;
+	uint32_t n_unknown; /* connections of claims from an earlier life, not in conns[] */
 	uint32_t n_conns_line; /* queues in `conns` */
 	uint32_t most_conns; /* 0: any number */
 	uint32_t offers; /* so many ended while queues stood in line: those of other workers' lines are

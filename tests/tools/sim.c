@@ -267,9 +267,9 @@ step_conn(uint32_t number)
 			core_opened(w.core, &w.now, number, percent(80) ? 0 : 1 + below(3));
 			return;
 		}
-		why = below(5);
+		why = below(6);
 		if (why == CORE_FAIL_NOT_ATTEMPTED || why == CORE_FAIL_SOURCE ||
-		    why == CORE_FAIL_DENIED) {
+		    why == CORE_FAIL_DENIED || why == CORE_FAIL_NO_RESOURCES) {
 			stream_take(&w.queues[cn->queue].connects, cn->stamp, 1);
 		}
 		forget_conn(number);

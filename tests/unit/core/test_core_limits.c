@@ -349,6 +349,48 @@ descriptors_that_rest(void **state)
 	assert_int_equal(fx.opens[2].queue, 7);
 }
 
+/* What a worker still does since before a restart counts, until it is done or the worker is dead. */
+static void
+descriptors_in_use(void **state)
+{
+	struct core_rcpt_result rcpt = { 0, EVENT_DELIVERED };
+	struct core_result r = { .lease = 50, .rcpts = &rcpt, .n_rcpts = 1 };
+	uint32_t e;
+	size_t asks;
+
+	(void)state;
+	for (unsigned dies = 0; dies < 2; dies++) {
+		fx_begin_in(2, 3, CONF_UNLIMITED);
+		core_worker_connections(fx.core, &fx.now, 1, 1);
+		e = mail(3, 1);
+		core_adopt(fx.core, &fx.now, e, 50, CORE_NONE, 1, 1);
+		mail(7, 1);
+		run();
+		route(7, 1);
+		assert_int_equal(fx.n_opens, 0);
+		assert_string_equal(view(7).limit, "descriptors of the worker");
+		if (dies) {
+			core_worker_down(fx.core, &fx.now, 1);
+			core_check(fx.core);
+			core_worker_up(fx.core, &fx.now, 1);
+			run();
+			assert_int_equal(fx.n_opens, 1);
+		}
+		r.entry = e;
+		assert_true(core_settle(fx.core, &fx.now, &r, &fx.d));
+		core_entry_gone(fx.core, &fx.now, e);
+		run();
+		assert_int_equal(fx.n_opens, 1);
+	}
+	/* The route is none the worse for it when a worker has no room after all. */
+	asks = fx.n_asks;
+	open_failed(0, CORE_FAIL_NO_RESOURCES);
+	assert_int_equal(view(7).wait, CORE_WAIT_CONNECTIONS);
+	pass(SECOND);
+	assert_int_equal(fx.n_opens, 2);
+	assert_int_equal(fx.n_asks, asks);
+}
+
 /* Those that wait for one that dies do not wait for ever. */
 static void
 descriptors_of_a_dead_worker(void **state)
@@ -492,6 +534,7 @@ main(void)
 		cmocka_unit_test(descriptors),
 		cmocka_unit_test(descriptors_of_others),
 		cmocka_unit_test(descriptors_that_rest),
+		cmocka_unit_test(descriptors_in_use),
 		cmocka_unit_test(descriptors_of_a_dead_worker),
 		cmocka_unit_test(idle_for_others),
 		cmocka_unit_test(charges_survive),
