@@ -14,7 +14,8 @@
 #include "deliverer/work.h"
 #include "deliverer/worker.h"
 
-#define FDS_RESERVED 128 /* segments, channels, log, control */
+#define FDS_RESERVED     128 /* segments kept open, channels, log, control */
+#define FDS_A_CONNECTION 2   /* its socket, its segment */
 
 /* Messages ------------------------------------------------------------------------------------ */
 
@@ -148,6 +149,7 @@ on_channel(void *arg, enum role peer, unsigned slot, uint32_t generation,
 	m.u.hello.pid = (uint32_t)getpid();
 	m.u.hello.generation = h->generation;
 	m.u.hello.flags = resumed ? HELLO_RESUMED : 0;
+	m.u.hello.connections = w->connections_max;
 	uplink_send_first(&w->uplink, &m);
 	for (const struct connection *c = w->all; c != NULL; c = c->next) {
 		if (c->work != NULL)
@@ -224,7 +226,8 @@ on_tick(void *arg)
 
 /* Start --------------------------------------------------------------------------------------- */
 
-/* As many connections as descriptors allow (proc.c has raised the limit). */
+/* As many connections as descriptors allow (proc.c has raised the limit): each may send from a segment that no other
+ * one has open. */
 static unsigned
 connections_max(void)
 {
@@ -232,10 +235,11 @@ connections_max(void)
 
 	if (getrlimit(RLIMIT_NOFILE, &lim) != 0)
 		return 512;
-	if (lim.rlim_cur >= CONNECTIONS_MAX + FDS_RESERVED)
+	if (lim.rlim_cur >= FDS_A_CONNECTION * CONNECTIONS_MAX + FDS_RESERVED)
 		return CONNECTIONS_MAX;
-	return lim.rlim_cur > 2 * FDS_RESERVED ? (unsigned)lim.rlim_cur - FDS_RESERVED
-					       : (unsigned)lim.rlim_cur / 2;
+	if (lim.rlim_cur < 2 * FDS_RESERVED)
+		return (unsigned)lim.rlim_cur / 8 + 1;
+	return (unsigned)(lim.rlim_cur - FDS_RESERVED) / FDS_A_CONNECTION;
 }
 
 static void

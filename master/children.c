@@ -667,8 +667,10 @@ children_check_heartbeats(struct children *c, uint64_t limit_us)
 		struct stat_object *o;
 		struct stat_info info;
 
-		if (ch->role != ROLE_WORKER || ch->state != CHILD_RUNNING ||
-		    stat_open(&o, c->in->run, STAT_WORKER, ch->slot) != 0)
+		if ((ch->role != ROLE_WORKER && ch->role != ROLE_RECEIVER) ||
+		    ch->state != CHILD_RUNNING ||
+		    stat_open(&o, c->in->run, ch->role == ROLE_WORKER ? STAT_WORKER : STAT_RECEIVER,
+			      ch->slot) != 0)
 			continue;
 		if (stat_get_info(o, &info) == 0 && info.pid == (uint32_t)ch->pid &&
 		    now > info.heartbeat_boot_us && now - info.heartbeat_boot_us > limit_us &&

@@ -67,5 +67,5 @@ void children_drop(struct children *c);
 void children_reloaded(struct children *c, int fd);
 void children_reopen_log(struct children *c);
 
-/* Kills workers whose heartbeat in shared memory is older than `limit_us`. */
+/* Kills workers and receivers whose heartbeat in shared memory is older than `limit_us`. */
 void children_check_heartbeats(struct children *c, uint64_t limit_us);

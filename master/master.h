@@ -10,7 +10,7 @@ struct master_times {
 		all_ms;        /* of a stop: until then, from its start */
 	unsigned prepare_ms;   /* of a reload: then it is dropped */
 	unsigned commit_ms;    /* then the answer waits no more */
-	unsigned heartbeat_ms; /* a worker that is silent for longer hangs */
+	unsigned heartbeat_ms; /* a worker or receiver that is silent for longer hangs */
 	unsigned check_ms;     /* between two looks at the heartbeats */
 	unsigned quick_ms; /* a death within this time of being ready, or before it, is a quick one
 			    */

@@ -1,70 +1,22 @@
 #include "receiver/inlet.h"
 
 #include <stdio.h>
-#include <unistd.h>
+#include <string.h>
 
 #include "common/base/check.h"
 #include "common/base/err.h"
 #include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
-#include "receiver/flush.h"
+#include "receiver/inlet_impl.h"
 #include "receiver/notice.h"
-#include "receiver/room.h"
 
 #define ID_BLOCK     32768
 #define ID_LOW       16384
 #define GROUP_BYTES  (8u << 20)
-#define SEALS_KEPT   256
 #define ASK_AGAIN_US 1000000u /* after a segment that could not be opened */
-#define REFUSE_US    1000000u /* after the scheduler had no room for a message */
-#define NO_ROOM      "452 4.3.1 Insufficient system storage"
 #define BUSY         "451 4.3.2 System not accepting mail, try again later"
-#define PAUSE_US     500000u  /* after a failed write */
-
-struct id_block {
-	msg_id_t next;
-	uint32_t left;
-};
-
-struct inlet {
-	struct loop *loop;
-	struct inlet_hooks hooks;
-	void *arg;
-	uint32_t generation;
-	bool resumed; /* had a channel before */
-	struct channel *channel;
-	struct flush *flush;
-	struct room room;
-	uint64_t ask_not_before_us;
-	bool no_room; /* the scheduler's last word on a segment or a message was that it has none */
-	uint64_t refuse_until_us;
-	uint64_t write_not_before_us;
-
-	struct id_block ids[2]; /* in use, next */
-	bool ids_asked;
-
-	struct parcel_list waiting; /* for a group */
-	struct parcel_list large;   /* for a segment of their own */
-	struct parcel_list group;   /* in the flush thread's hands */
-	enum room_place group_place;
-	struct parcel_list outgoing; /* synced; NEWs and SEALs in their order */
-	struct parcel_list sent;     /* for their ACK */
-	uint64_t n;                  /* parcels in all lists */
-	uint64_t held_bytes;
-	struct inlet_counts counts;
-
-	struct message seals[SEALS_KEPT]; /* a ring: told once, told again to a new scheduler */
-	unsigned n_seals;
-
-	struct iovec *iov;
-	size_t iov_cap;
-
-	enum inlet_flow flow;
-	uint64_t stalled_at_us;
-	bool had_room;
-	uint64_t no_room_since_us; /* 0: there is a segment, or never was one */
-};
+#define PAUSE_US     500000u /* after a failed write */
 
 static void on_group_done(void *arg, int rc, uint64_t offset);
 
@@ -112,9 +64,8 @@ inlet_free(struct inlet **inp)
 	*inp = NULL;
 }
 
-/* Ends a parcel's life; its owner, if there still is one, hears `reply`. */
-static void
-finish(struct inlet *in, struct parcel *p, const char *reply)
+void
+inlet_finish(struct inlet *in, struct parcel *p, const char *reply)
 {
 	void *owner = p->owner_answered ? NULL : p->owner;
 
@@ -125,15 +76,15 @@ finish(struct inlet *in, struct parcel *p, const char *reply)
 		in->hooks.on_answer(in->arg, owner, reply);
 }
 
-static void
-accept_parcel(struct inlet *in, struct parcel *p)
+void
+inlet_accept(struct inlet *in, struct parcel *p)
 {
 	char text[ID_TEXT_BYTES];
 	char reply[64];
 
 	KILL_POINT("before-250");
 	snprintf(reply, sizeof reply, "250 2.0.0 Queued as %s", id_message_text(text, p->id));
-	finish(in, p, reply);
+	inlet_finish(in, p, reply);
 }
 
 /* Ids --------------------------------------------------------------------------------------------
@@ -152,8 +103,8 @@ inlet_take_id(struct inlet *in)
 	return in->ids[0].next++;
 }
 
-static void
-take_block(struct inlet *in, const struct message *m)
+void
+inlet_take_block(struct inlet *in, const struct message *m)
 {
 	struct id_block *b = &in->ids[in->ids[0].left > 0];
 
@@ -183,9 +134,8 @@ note_room(struct inlet *in)
 	in->no_room_since_us = 0;
 }
 
-/* A SEAL goes out behind the NEWs before it: a sealed segment without live rows is recycled. */
-static void
-queue_notice(struct inlet *in, struct parcel_list *l, struct parcel *notice)
+void
+inlet_queue_notice(struct inlet *in, struct parcel_list *l, struct parcel *notice)
 {
 	in->n++;
 	parcel_push(l, notice);
@@ -198,13 +148,13 @@ seal_place(struct inlet *in, enum room_place place, uint64_t end, bool failed)
 
 	room_seal(&in->room, place, end, &seal);
 	seal.u.seg_seal.failed = failed;
-	queue_notice(in, &in->outgoing, notice_seal(&seal, false));
+	inlet_queue_notice(in, &in->outgoing, notice_seal(&seal));
 	room_shift(&in->room);
 	note_room(in);
 }
 
-static void
-take_segment(struct inlet *in, const struct message *m)
+void
+inlet_take_segment(struct inlet *in, const struct message *m)
 {
 	int rc = room_take(&in->room, m);
 	struct message seal = { .kind = MESSAGE_SEG_SEAL };
@@ -219,14 +169,14 @@ take_segment(struct inlet *in, const struct message *m)
 	if (rc == -E_FULL) {
 		in->no_room = true;
 		while (m->u.seg_open.for_bytes > 0 && in->large.head != NULL)
-			finish(in, parcel_pop(&in->large), NO_ROOM);
+			inlet_finish(in, parcel_pop(&in->large), NO_ROOM);
 		return;
 	}
 	log_error("segment=%u not usable: %s", m->u.seg_open.number, err_text(rc));
 	seal.u.seg_seal.number = m->u.seg_open.number;
 	seal.u.seg_seal.epoch = m->u.seg_open.epoch;
 	seal.u.seg_seal.end = SEGMENT_HEADER_BYTES;
-	queue_notice(in, &in->outgoing, notice_seal(&seal, false));
+	inlet_queue_notice(in, &in->outgoing, notice_seal(&seal));
 }
 
 /* Asks for what runs low; what the ring does not take is asked for next turn. */
@@ -352,7 +302,8 @@ form_group(struct inlet *in)
 		return;
 	/* Files are smaller on a small disk: what no ordinary one takes waits for its own. */
 	while (room_has(&in->room, ROOM_CURRENT) && in->waiting.head != NULL &&
-	       in->waiting.head->total > in->room.at[ROOM_CURRENT].info.bytes - SEGMENT_HEADER_BYTES)
+	       in->waiting.head->total >
+		       in->room.at[ROOM_CURRENT].info.bytes - SEGMENT_HEADER_BYTES)
 		parcel_push(&in->large, parcel_pop(&in->waiting));
 	if (in->waiting.head == NULL)
 		return;
@@ -379,7 +330,7 @@ on_group_done(void *arg, int rc, uint64_t offset)
 		in->counts.seg_failed++;
 		in->write_not_before_us = loop_boot_us(in->loop) + PAUSE_US;
 		for (struct parcel *p; (p = parcel_pop(&done)) != NULL;)
-			finish(in, p, "451 4.3.0 Message not stored, try again later");
+			inlet_finish(in, p, "451 4.3.0 Message not stored, try again later");
 		return;
 	}
 	for (struct parcel *p; (p = parcel_pop(&done)) != NULL;) {
@@ -420,171 +371,6 @@ inlet_disown(struct inlet *in, void *owner)
 	disown(&in->sent, owner);
 }
 
-/* To and from the scheduler ----------------------------------------------------------------------
- */
-
-/* False when the ring is full. */
-static bool
-send_new(struct inlet *in, struct parcel *p)
-{
-	struct message m = { .kind = MESSAGE_NEW };
-
-	m.u.new_message.id = p->id;
-	m.u.new_message.segment = p->segment;
-	m.u.new_message.epoch = p->epoch;
-	m.u.new_message.offset = p->offset;
-	m.u.new_message.bytes = p->total;
-	m.u.new_message.n_entries = p->n_entries;
-	if (channel_send(in->channel, &m, buf_slice(&p->news)) != 0)
-		return false;
-	p->sent = true;
-	parcel_push(&in->sent, parcel_pop(&in->outgoing));
-	return true;
-}
-
-static bool
-send_notice(struct inlet *in, struct parcel *p)
-{
-	struct message m;
-
-	notice_message(p, &m);
-	if (channel_send(in->channel, &m, SLICE_NONE) != 0)
-		return false;
-	if (!p->sent && p->notice == MESSAGE_SEG_SEAL)
-		in->seals[in->n_seals++ % SEALS_KEPT] = m;
-	in->n--;
-	parcel_free(parcel_pop(&in->outgoing));
-	return true;
-}
-
-static void
-send_outgoing(struct inlet *in)
-{
-	struct parcel *p;
-
-	while (in->channel != NULL && (p = in->outgoing.head) != NULL) {
-		if (!(p->notice != 0 ? send_notice(in, p) : send_new(in, p)))
-			break;
-	}
-}
-
-static void
-take_answer(struct inlet *in, const struct message *m)
-{
-	struct parcel *p = parcel_take(&in->sent, m->u.ack.id);
-
-	if (p == NULL)
-		return; /* given up meanwhile */
-	if (m->kind == MESSAGE_ACK) {
-		in->no_room = false;
-		accept_parcel(in, p);
-		return;
-	}
-	if (m->u.ack.status == 452) {
-		in->no_room = true;
-		in->refuse_until_us = loop_boot_us(in->loop) + REFUSE_US;
-	}
-	finish(in, p,
-	       m->u.ack.status == 452 ? NO_ROOM : "451 4.3.0 Message not queued, try again later");
-}
-
-/* 0, or -E_* of a broken channel. */
-static int
-take_messages(struct inlet *in)
-{
-	struct message m;
-	struct slice payload;
-	int rc = 0;
-
-	while (in->channel != NULL && (rc = channel_recv(in->channel, &m, &payload)) > 0) {
-		switch (m.kind) {
-		case MESSAGE_ID_BLOCK:
-			take_block(in, &m);
-			break;
-		case MESSAGE_SEG_OPEN:
-			take_segment(in, &m);
-			break;
-		case MESSAGE_ACK:
-		case MESSAGE_NACK:
-			take_answer(in, &m);
-			break;
-		default:
-			break;
-		}
-	}
-	return rc;
-}
-
-static void
-on_input(void *arg)
-{
-	struct inlet *in = arg;
-	int rc = take_messages(in);
-
-	if (rc < 0) {
-		log_error("scheduler's channel: %s", err_text(rc));
-		inlet_disconnect(in);
-	}
-}
-
-void
-inlet_disconnect(struct inlet *in)
-{
-	/* What a dead scheduler still managed to say was durable before. */
-	(void)take_messages(in);
-	channel_close(&in->channel);
-	in->ids_asked = false;
-	in->no_room = false;
-	room_forget_asked(&in->room);
-}
-
-/* What the last scheduler may not have kept is told to the new one, in the old order. */
-static void
-tell_again(struct inlet *in)
-{
-	struct parcel_list again = { 0 };
-	unsigned from = in->n_seals > SEALS_KEPT ? in->n_seals - SEALS_KEPT : 0;
-
-	for (struct parcel *p; (p = parcel_pop(&in->sent)) != NULL;)
-		parcel_push(&again, p);
-	for (unsigned i = from; i < in->n_seals; i++)
-		queue_notice(in, &again, notice_seal(&in->seals[i % SEALS_KEPT], true));
-	in->n -= notice_drop_held(&in->outgoing);
-	parcel_prepend(&in->outgoing, &again);
-	/* Behind all of that: what of ours it then has open and does not hear of here, we never
-	 * had. */
-	for (enum room_place i = 0; i < ROOM_PLACES; i++) {
-		if (room_has(&in->room, i))
-			queue_notice(
-				in, &in->outgoing,
-				notice_held(in->room.at[i].info.number, in->room.at[i].info.epoch));
-	}
-	queue_notice(in, &in->outgoing, notice_held(0, 0));
-}
-
-void
-inlet_connect(struct inlet *in, const struct channel_fds *fds)
-{
-	struct message hello = { .kind = MESSAGE_RECEIVER_HELLO };
-	int rc;
-
-	inlet_disconnect(in);
-	rc = channel_open(&in->channel, fds, 'R', in->loop, on_input, in);
-	if (rc != 0) {
-		in->channel = NULL;
-		log_error("scheduler's channel: %s", err_text(rc));
-		return;
-	}
-	hello.u.hello.pid = (uint32_t)getpid();
-	hello.u.hello.generation = in->generation;
-	hello.u.hello.flags = in->resumed ? HELLO_RESUMED : 0;
-	CHECK(channel_send(in->channel, &hello, SLICE_NONE) == 0); /* an empty ring */
-	if (in->resumed)
-		tell_again(in);
-	in->resumed = true;
-	inlet_turn(in);
-}
-
 /* The flow ---------------------------------------------------------------------------------------
  */
 
@@ -614,7 +400,7 @@ give_up_old(struct inlet *in, struct parcel_list *l, uint64_t age_us)
 
 	/* Oldest first, and only as many as are there now. */
 	while (l->head != NULL && l->head->notice == 0 && now - l->head->since_us >= age_us)
-		finish(in, parcel_pop(l), inlet_refusal(in));
+		inlet_finish(in, parcel_pop(l), inlet_refusal(in));
 }
 
 static void
@@ -657,7 +443,7 @@ give_up(struct inlet *in)
 		if (p->notice != 0 || age < (p->sent ? INLET_SENT_US : INLET_STALL_US))
 			parcel_push(&keep, p);
 		else
-			finish(in, p, inlet_refusal(in));
+			inlet_finish(in, p, inlet_refusal(in));
 	}
 	in->outgoing = keep;
 }
@@ -667,9 +453,9 @@ inlet_turn(struct inlet *in)
 {
 	give_up(in);
 	ask_for_supplies(in);
-	send_outgoing(in);
+	inlet_send_outgoing(in);
 	form_group(in);
-	send_outgoing(in); /* a seal, perhaps */
+	inlet_send_outgoing(in); /* a seal, perhaps */
 	update_flow(in);
 	if (in->channel != NULL)
 		channel_flush(in->channel);
@@ -714,10 +500,10 @@ inlet_seal_all(struct inlet *in)
 			struct message seal;
 
 			room_seal(&in->room, i, in->room.at[i].end, &seal);
-			queue_notice(in, &in->outgoing, notice_seal(&seal, false));
+			inlet_queue_notice(in, &in->outgoing, notice_seal(&seal));
 		}
 	}
-	send_outgoing(in);
+	inlet_send_outgoing(in);
 	if (in->channel != NULL)
 		channel_flush(in->channel);
 }

@@ -29,6 +29,9 @@ struct inlet_hooks {
 	/* The last word on a parcel whose owner still waits. The parcel is gone afterwards. */
 	void (*on_answer)(void *arg, void *owner, const char *reply);
 	void (*on_flow)(void *arg, enum inlet_flow flow);
+	/* The channel to the living scheduler is of no use, and there is no other one: the process
+	 * is to be replaced. Until then that scheduler keeps all segments it found at its start. */
+	void (*on_broken)(void *arg);
 };
 
 /* `dir`: descriptor of segments/, borrowed. */

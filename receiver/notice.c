@@ -14,12 +14,11 @@ notice_new(uint16_t kind, uint32_t number, uint64_t epoch)
 }
 
 struct parcel *
-notice_seal(const struct message *seal, bool told)
+notice_seal(const struct message *seal)
 {
 	struct parcel *p =
 		notice_new(MESSAGE_SEG_SEAL, seal->u.seg_seal.number, seal->u.seg_seal.epoch);
 
-	p->sent = told;
 	p->offset = seal->u.seg_seal.end;
 	p->failed = seal->u.seg_seal.failed != 0;
 	return p;

@@ -4,8 +4,7 @@
 #include "common/ipc/message.h"
 #include "receiver/parcel.h"
 
-/* `told`: an earlier scheduler heard it. */
-struct parcel *notice_seal(const struct message *seal, bool told);
+struct parcel *notice_seal(const struct message *seal);
 /* This receiver has it open; number 0: that was all. */
 struct parcel *notice_held(uint32_t number, uint64_t epoch);
 void notice_message(const struct parcel *p, struct message *out);

@@ -50,6 +50,14 @@ on_flow(void *arg, enum inlet_flow flow)
 }
 
 static void
+on_broken(void *arg)
+{
+	struct receiver *r = arg;
+
+	proc_fail(r->proc);
+}
+
+static void
 on_channel(void *arg, enum role peer, unsigned slot, uint32_t generation,
 	   const struct channel_fds *fds)
 {
@@ -196,7 +204,7 @@ on_commit(void *arg, const struct conf *conf, const struct conf *old)
 static int
 begin(struct receiver *r, struct heritage *h)
 {
-	static const struct inlet_hooks hooks = { on_answer, on_flow };
+	static const struct inlet_hooks hooks = { on_answer, on_flow, on_broken };
 	const char *why = "";
 	int rc = spool_open(&r->spool, conf_global(r->conf)->spool, &why);
 

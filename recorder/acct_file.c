@@ -178,6 +178,39 @@ write_at(int fd, const char *p, size_t n, uint64_t at)
 	return 0;
 }
 
+static int
+sync_directory_of(const char *path)
+{
+	char dir[4096];
+	int rc = 0, fd;
+
+	directory_of(dir, sizeof dir, path);
+	if (dir[0] == '\0')
+		str_copy(dir, sizeof dir, slice_str(path[0] == '/' ? "/" : "."));
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -err_errno();
+	if (fsync(fd) != 0)
+		rc = -err_errno();
+	close(fd);
+	return rc;
+}
+
+/* The names that lead to a new file, before a cursor stands behind records in it. That of its
+ * directory, too: we may have made it, in a life that ended right then. */
+static int
+sync_names(const char *path)
+{
+	char dir[4096];
+	int rc = sync_directory_of(path);
+
+	if (rc != 0)
+		return rc;
+	directory_of(dir, sizeof dir, path);
+	rc = sync_directory_of(dir);
+	return rc == -E_DENIED ? 0 : rc; /* what we may not read we have not made anything in */
+}
+
 /* Makes the file's directory, if that is all that is missing. */
 static int
 open_at(const struct acct_file *f)
@@ -198,22 +231,6 @@ open_at(const struct acct_file *f)
 	if (fchmod(fd, mode) != 0)
 		log_warn("acct=%s mode=failed", f->path);
 	return fd;
-}
-
-static int
-sync_directory(const char *path)
-{
-	char dir[4096];
-	int rc = 0, fd;
-
-	directory_of(dir, sizeof dir, path);
-	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return -err_errno();
-	if (fsync(fd) != 0)
-		rc = -err_errno();
-	close(fd);
-	return rc;
 }
 
 /* Opens the file that the cursor names: cut to its durable length, or begun with a header. */
@@ -242,7 +259,7 @@ open_file(struct acct_file *f)
 		acct_put_header(&header, &f->layout);
 		rc = write_at(fd, header.data, header.len, 0);
 		if (rc == 0)
-			rc = sync_directory(f->path);
+			rc = sync_names(f->path);
 		f->bytes = rc == 0 ? header.len : 0;
 		f->dirty = true;
 		buf_clear(&header);

@@ -2,17 +2,15 @@
 
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/stat.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "common/base/crc32c.h"
 #include "common/base/err.h"
 #include "common/base/mem.h"
 #include "common/base/wire.h"
+#include "common/event_log/event_cursor.h"
 
-#define MAGIC      0x3152434cu /* "LCR1" */
-#define VERSION    1
-#define BYTES_MAX  (16u << 20)
 #define PATH_BYTES 4096
 
 static char *
@@ -24,22 +22,12 @@ take_text(struct wire_reader *r)
 }
 
 static int
-decode(struct cursor *c, struct slice s)
+decode(struct cursor *c, struct slice rest, uint32_t version)
 {
 	struct wire_reader r;
-	uint32_t n, crc;
+	uint32_t n;
 
-	if (s.n < 4)
-		return -E_CRC;
-	wire_read_init(&r, slice_sub(s, s.n - 4));
-	crc = wire_u32(&r);
-	if (crc != crc32c(0, s.p, s.n - 4))
-		return -E_CRC;
-	wire_read_init(&r, slice_of(s.p, s.n - 4));
-	if (wire_u32(&r) != MAGIC || wire_u32(&r) != VERSION)
-		return -E_FORMAT;
-	c->at.file = wire_u64(&r);
-	c->at.offset = wire_u64(&r);
+	wire_read_init(&r, rest);
 	n = wire_u32(&r);
 	if (r.bad || n > CURSOR_FILES_MAX)
 		return -E_FORMAT;
@@ -53,31 +41,23 @@ decode(struct cursor *c, struct slice s)
 		f->bytes = wire_u64(&r);
 		f->opened_wall_us = wire_u64(&r);
 	}
+	c->next_lsn = version >= 2 ? wire_u64(&r) : 0;
 	return wire_done(&r) ? 0 : -E_FORMAT;
 }
 
 int
 cursor_load(struct cursor *c, int cursors_fd)
 {
-	struct stat st;
-	char *bytes;
+	struct buf bytes = { 0 };
+	struct slice rest;
+	uint32_t version;
 	int rc;
-	int fd = openat(cursors_fd, "acct", O_RDONLY | O_CLOEXEC);
 
 	memset(c, 0, sizeof *c);
-	if (fd < 0)
-		return -err_errno();
-	if (fstat(fd, &st) != 0 || st.st_size > (off_t)BYTES_MAX) {
-		close(fd);
-		return -E_FORMAT;
-	}
-	bytes = mem_alloc((size_t)st.st_size);
-	if (read(fd, bytes, (size_t)st.st_size) != st.st_size)
-		rc = -E_IO;
-	else
-		rc = decode(c, slice_of(bytes, (size_t)st.st_size));
-	close(fd);
-	mem_free(bytes);
+	rc = event_cursor_load(cursors_fd, &bytes, &version, &c->at, &rest);
+	if (rc == 0)
+		rc = decode(c, rest, version);
+	buf_clear(&bytes);
 	if (rc != 0)
 		cursor_clear(c);
 	return rc;
@@ -86,8 +66,8 @@ cursor_load(struct cursor *c, int cursors_fd)
 static void
 encode(struct buf *b, const struct cursor *c)
 {
-	wire_put_u32(b, MAGIC);
-	wire_put_u32(b, VERSION);
+	wire_put_u32(b, EVENT_CURSOR_MAGIC);
+	wire_put_u32(b, EVENT_CURSOR_VERSION);
 	wire_put_u64(b, c->at.file);
 	wire_put_u64(b, c->at.offset);
 	wire_put_u32(b, (uint32_t)c->n_files);
@@ -98,6 +78,7 @@ encode(struct buf *b, const struct cursor *c)
 		wire_put_u64(b, c->files[i].bytes);
 		wire_put_u64(b, c->files[i].opened_wall_us);
 	}
+	wire_put_u64(b, c->next_lsn);
 	wire_put_u32(b, crc32c(0, b->data + b->start, b->len));
 }
 
@@ -118,7 +99,7 @@ cursor_save(const struct cursor *c, int cursors_fd)
 	close(fd);
 	buf_clear(&b);
 	if (rc == 0 &&
-	    (renameat(cursors_fd, "acct.new", cursors_fd, "acct") != 0 || fsync(cursors_fd) != 0))
+	    (renameat(cursors_fd, "acct.new", cursors_fd, EVENT_CURSOR_NAME) != 0 || fsync(cursors_fd) != 0))
 		rc = -err_errno();
 	return rc;
 }

@@ -3,8 +3,8 @@
  *
  * SPOOL/cursors/acct: u32 magic, u32 version, u64 event file, u64 event offset, u32 number of
  * files, for each: configured path, present file, file that is still to be moved (length-prefixed),
- * u64 bytes, u64 opened at; u32 CRC32C of all before. Upgrade: new fields before the CRC, a higher
- * version. */
+ * u64 bytes, u64 opened at; from version 2 on u64 lsn of the next event; u32 CRC32C of all before.
+ * Upgrade: new fields before the CRC, a higher version; lower ones are read. */
 #pragma once
 
 #include <stdint.h>
@@ -24,6 +24,7 @@ struct cursor_file {
 
 struct cursor {
 	struct event_position at;
+	uint64_t next_lsn; /* of the event there; 0: not known */
 	struct cursor_file *files;
 	size_t n_files;
 };

@@ -1,11 +1,14 @@
 #include "recorder/follow.h"
 
+#include <stdio.h>
+
 #include "common/base/check.h"
 #include "common/base/err.h"
 #include "common/base/kill_point.h"
 #include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/proc/fault.h"
 #include "recorder/acct_file.h"
 #include "recorder/cursor.h"
 
@@ -18,6 +21,7 @@ struct follow {
 	size_t n_files;
 	struct event_reader *reader; /* NULL: opened at the next turn */
 	struct event_position at;    /* behind the last event that became rows */
+	uint64_t next_lsn;           /* of the event there; 0: not known */
 	struct event_position saved; /* the cursor's */
 	bool rotate, state_changed;
 	bool sync_failed; /* what the files hold behind the cursor is unknown */
@@ -71,6 +75,7 @@ follow_open(struct follow **out, int events_fd, int cursors_fd, const unsigned c
 	f->cursors_fd = cursors_fd;
 	memcpy(f->instance, instance, sizeof f->instance);
 	f->at = f->saved = c.at;
+	f->next_lsn = c.next_lsn;
 	init_files(f, files, n_files, &c);
 	cursor_clear(&c);
 	*out = f;
@@ -138,7 +143,7 @@ write_all(struct follow *f)
 static int
 save(struct follow *f)
 {
-	struct cursor c = { .at = f->at, .n_files = f->n_files };
+	struct cursor c = { .at = f->at, .next_lsn = f->next_lsn, .n_files = f->n_files };
 	int rc;
 
 	c.files = mem_calloc(f->n_files, sizeof *c.files);
@@ -213,7 +218,7 @@ open_reader(struct follow *f)
 {
 	if (f->reader != NULL)
 		return 0;
-	return event_reader_open(&f->reader, f->events_fd, f->instance, f->at);
+	return event_reader_open_at(&f->reader, f->events_fd, f->instance, f->at, f->next_lsn);
 }
 
 /* True when the event's rows filled a file, or this much waits: time to write. */
@@ -232,24 +237,97 @@ put_event(struct follow *f, const struct event *e)
 	return full;
 }
 
-/* The log does not go on where we stood: someone took files away. Better the rest than nothing. */
+/* What runs guarded: the log is read through maps. */
+struct reading {
+	struct follow *f;
+	struct event_position limit;
+	struct event event;
+	struct event_gap gap;
+};
+
 static int
-start_over(struct follow *f, int rc)
+read_one(void *arg)
 {
-	event_reader_close(&f->reader);
-	if (rc != -E_MISSING || f->at.file == 0)
+	struct reading *rd = arg;
+
+	return event_read(rd->f->reader, rd->limit, &rd->event, &rd->f->at);
+}
+
+static int
+resync(void *arg)
+{
+	struct reading *rd = arg;
+
+	return event_resync(rd->f->reader, rd->limit, &rd->gap);
+}
+
+static bool
+is_damage(int rc)
+{
+	return rc == -E_CRC || rc == -E_BAD || rc == -E_FORMAT || rc == -E_FOREIGN ||
+	       rc == -E_MISSING;
+}
+
+static void
+tell_gap(const struct event_gap *g, int why)
+{
+	char first[24] = "unknown", last[24] = "unknown";
+
+	if (g->whole) {
+		log_error("event_file=%llu error=\"%s\" its header is damaged, no event is missing",
+			  (unsigned long long)g->to.file, err_text(why));
+		return;
+	}
+	if (g->first_lsn != 0)
+		snprintf(first, sizeof first, "%llu", (unsigned long long)g->first_lsn);
+	if (g->last_lsn != 0)
+		snprintf(last, sizeof last, "%llu", (unsigned long long)g->last_lsn);
+	log_error("event_file=%llu offset=%llu error=\"%s\" skipped_bytes=%llu next_file=%llu "
+		  "next_offset=%llu missing_lsn=%s..%s their records are lost",
+		  (unsigned long long)g->from.file, (unsigned long long)g->from.offset,
+		  err_text(why), (unsigned long long)g->bytes, (unsigned long long)g->to.file,
+		  (unsigned long long)g->to.offset, first, last);
+}
+
+/* Damage is passed over and told: waiting would not heal it, and in the end the log would be full.
+ * What the disk cannot read now may be read later. */
+static int
+pass_over(struct reading *rd, int why)
+{
+	struct follow *f = rd->f;
+	int rc = fault_guarded(resync, rd);
+
+	if (rc < 0)
 		return rc;
-	log_error("event_file=%llu is missing: recording goes on at the first one there is",
-		  (unsigned long long)f->at.file);
-	f->at = f->saved = (struct event_position){ 0, 0 };
+	tell_gap(&rd->gap, why);
+	f->counts.gaps += !rd->gap.whole;
+	f->at = rd->gap.to;
+	f->next_lsn = event_reader_expects(f->reader);
+	return rc;
+}
+
+/* The next event becomes rows. As put_event(); 1 and *full, 0 nothing more now, or -E_*. */
+static int
+take_event(struct reading *rd, bool *full)
+{
+	struct follow *f = rd->f;
+	int rc = fault_guarded(read_one, rd);
+
+	if (is_damage(rc))
+		return pass_over(rd, rc);
+	if (rc != 1)
+		return rc;
+	f->next_lsn = rd->event.lsn + 1;
+	f->counts.events++;
+	f->counts.records += rd->event.n_rcpts > 0 ? rd->event.n_rcpts : 1;
+	*full = put_event(f, &rd->event);
 	return 1;
 }
 
 int
 follow_run(struct follow *f, struct event_position limit, unsigned most, uint64_t wall_us)
 {
-	struct event e;
-	unsigned n = 0;
+	struct reading rd = { .f = f, .limit = limit };
 	bool full = false;
 	int got = 1, rc;
 
@@ -264,20 +342,13 @@ follow_run(struct follow *f, struct event_position limit, unsigned most, uint64_
 		rc = open_reader(f);
 	if (rc != 0)
 		return rc;
-	while (n < most && !full) {
-		got = event_read(f->reader, limit, &e, &f->at);
-		if (got != 1)
-			break;
-		n++;
-		f->counts.events++;
-		f->counts.records += e.n_rcpts > 0 ? e.n_rcpts : 1;
-		full = put_event(f, &e);
-	}
+	for (unsigned n = 0; n < most && !full && got == 1; n++)
+		got = take_event(&rd, &full);
 	if (got < 0) {
 		log_error("event_file=%llu offset=%llu error=\"%s\"",
 			  (unsigned long long)f->at.file, (unsigned long long)f->at.offset,
 			  err_text(got));
-		got = start_over(f, got);
+		event_reader_close(&f->reader);
 	}
 	rc = write_all(f);
 	KILL_POINT("after-write");

@@ -20,7 +20,7 @@ int follow_open(struct follow **out, int events_fd, int cursors_fd,
 void follow_close(struct follow **f); /* no checkpoint: as a crash */
 
 /* Records events before `limit`, at most about `most` of them. 1 there are more, 0 no more now, or
- * -E_*: nothing was lost, try again later. `wall_us`: now. */
+ * -E_*: nothing was lost, try again later. Damage is passed over, and told in the log. `wall_us`: now. */
 int follow_run(struct follow *f, struct event_position limit, unsigned most, uint64_t wall_us);
 /* Makes what was recorded durable: files, then the cursor. 0 or -E_*: as above. */
 int follow_checkpoint(struct follow *f, uint64_t wall_us);
@@ -36,6 +36,7 @@ void follow_rotate(struct follow *f);
 
 struct follow_counts {
 	uint64_t events, records; /* read, and rows that they became (of types that a file wants) at most */
+	uint64_t gaps;            /* stretches of the log that were damaged: their events are not recorded */
 	uint64_t lag;             /* bytes of the log up to `limit` that were not read, about */
 };
 struct follow_counts follow_counts(const struct follow *f, struct event_position limit);

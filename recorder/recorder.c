@@ -104,7 +104,9 @@ on_tick(void *arg)
 {
 	struct recorder *r = arg;
 	struct follow_counts c = follow_counts(r->follow, r->limit);
-	struct stat_recorder row = { .events = c.events, .records = c.records, .lag = c.lag };
+	struct stat_recorder row = {
+		.events = c.events, .records = c.records, .lag = c.lag, .gaps = c.gaps
+	};
 
 	timer_set(&r->tick, TICK_US);
 	if (r->stat == NULL)

@@ -64,6 +64,7 @@ struct job {
 	struct batch *batch;   /* NULL: only the earlier settle lane */
 	struct batch *earlier; /* NULL: none */
 	struct store_meta meta;
+	struct buf receptions;        /* u64: what the store is to remember */
 	struct event_position synced; /* result */
 };
 
@@ -88,6 +89,7 @@ struct committer {
 	struct event_position synced, covered;
 	struct event_position low;
 	struct committer_counts counts;
+	struct buf owed;     /* u64 */
 	bool has_receptions; /* the store holds a list of them (until a commit without) */
 	uint64_t ahead; /* bytes of disk kept for the store's next pages */
 	int done_fd;
@@ -150,6 +152,13 @@ committer_reception(struct committer *c, const struct event *e)
 {
 	committer_event(c, e);
 	wire_put_u64(&c->filling->receptions, e->message);
+}
+
+void
+committer_owe(struct committer *c, struct slice ids)
+{
+	buf_reset(&c->owed);
+	buf_put_slice(&c->owed, ids);
 }
 
 void
@@ -391,7 +400,7 @@ write_lane(struct store_txn *t, struct lane *l)
 static int
 write_rows(struct committer *c, struct job *j)
 {
-	struct slice receptions = j->batch != NULL ? buf_slice(&j->batch->receptions) : SLICE_NONE;
+	struct slice receptions = buf_slice(&j->receptions);
 	struct store_txn *t;
 	int rc = store_begin(c->store, &t);
 
@@ -613,13 +622,18 @@ committer_kick(struct committer *c)
 	c->meta.event_file = c->synced.file;
 	c->meta.event_offset = c->synced.offset;
 	c->meta.next_lsn = event_writer_next_lsn(c->log);
-	c->job = (struct job){ .earlier = c->settling, .meta = c->meta };
+	c->job.batch = NULL;
+	c->job.earlier = c->settling;
+	c->job.meta = c->meta;
+	buf_reset(&c->job.receptions);
+	buf_put_slice(&c->job.receptions, buf_slice(&c->owed));
 	c->job_has_meta = c->meta_changed;
 	c->meta_changed = false;
 	if (fresh) {
 		c->job.batch = c->filling;
 		CHECK(c->n_spares > 0); /* one fills, one is being written, one settles */
 		c->filling = c->spares[--c->n_spares];
+		buf_put_slice(&c->job.receptions, buf_slice(&c->job.batch->receptions));
 	}
 	c->busy = true;
 	pthread_mutex_lock(&c->mutex);
@@ -748,6 +762,8 @@ committer_free(struct committer **cp)
 	for (int i = 0; i < 3; i++)
 		batch_clear(&c->batches[i]);
 	buf_clear(&c->scratch);
+	buf_clear(&c->owed);
+	buf_clear(&c->job.receptions);
 	event_writer_close(&c->log);
 	store_close(&c->store);
 	pthread_mutex_destroy(&c->mutex);

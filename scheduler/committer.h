@@ -51,6 +51,9 @@ void committer_event(struct committer *c, const struct event *e);
 /* The same for the reception of a message whose rows are in lane NOW: should the event not reach the disk, the
  * next life knows that it is missing. */
 void committer_reception(struct committer *c, const struct event *e);
+/* Messages whose reception an earlier life did not log and this one could not yet: u64 ids. Each transaction names
+ * them too, until others are given. */
+void committer_owe(struct committer *c, struct slice ids);
 void committer_put_row(struct committer *c, enum commit_lane lane, struct entry_key key, const struct store_row *row);
 void committer_del_row(struct committer *c, enum commit_lane lane, struct entry_key key);
 void committer_put_reply(struct committer *c, enum commit_lane lane, struct entry_key key, struct slice reply);

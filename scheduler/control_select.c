@@ -29,6 +29,7 @@ struct selection {
 	struct batch *picking;
 	unsigned batches;
 	uint64_t shown, deleted, busy;
+	uint64_t unread; /* entries whose records could not be, so nobody knows whether they match */
 	uint64_t outcomes; /* begun and not yet on disk */
 	unsigned char *matches; /* by queue number */
 	size_t cap_matches;
@@ -215,10 +216,14 @@ finish(struct selection *sel)
 		if (sel->busy > 0)
 			control_fail(r, sel->deleted == 0, "%llu recipients are being delivered now and were left",
 				     (unsigned long long)sel->busy);
+		else if (sel->unread > 0)
+			control_fail(r, sel->deleted == 0, "%llu entries could not be read and were left",
+				     (unsigned long long)sel->unread);
 		else if (sel->deleted == 0)
 			control_fail(r, 1, "nothing that is queued matches");
 		json_key_u64(j, "matched", sel->deleted);
 		json_key_u64(j, "busy", sel->busy);
+		json_key_u64(j, "notRead", sel->unread);
 	} else {
 		json_array_end(j);
 	}
@@ -302,6 +307,8 @@ judge_read(struct selection *sel, const struct batch *b, const struct pick *p)
 			  (unsigned long long)p->offset16 * RECORD_ALIGN, err_text(p->rc));
 		if (!sel->by_record)
 			judge(sel, p, NULL);
+		else
+			sel->unread++;
 		return;
 	}
 	if (!p->matches)

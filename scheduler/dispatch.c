@@ -396,8 +396,9 @@ failure_of(uint32_t why)
 		return CORE_FAIL_HOST_PERMANENT;
 	case OPEN_STALE:
 	case OPEN_LATE:
-	case OPEN_NO_RESOURCES:
 		return CORE_FAIL_NOT_ATTEMPTED;
+	case OPEN_NO_RESOURCES:
+		return CORE_FAIL_NO_RESOURCES;
 	case OPEN_SOURCE:
 		return CORE_FAIL_SOURCE;
 	case OPEN_DENIED:
@@ -423,7 +424,7 @@ log_failure(struct scheduler *s, struct conn *c, enum core_failure why, const st
 
 	if (why == CORE_FAIL_GIVEN_UP)
 		log_attempt(s, c, SLICE_LIT("given up"));
-	else if (why != CORE_FAIL_NOT_ATTEMPTED)
+	else if (why != CORE_FAIL_NOT_ATTEMPTED && why != CORE_FAIL_NO_RESOURCES)
 		settle_connect(s, &a);
 }
 
@@ -534,6 +535,7 @@ on_hello(struct peer *p, const struct message *m)
 
 	if (m->kind == MESSAGE_WORKER_HELLO) {
 		p->pid = m->u.hello.pid;
+		core_worker_connections(s->core, &now, p->slot, m->u.hello.connections);
 		log_info("worker=%u pid=%u hello resumed=%d", p->slot, p->pid,
 			 (m->u.hello.flags & HELLO_RESUMED) != 0);
 		return;

@@ -244,6 +244,21 @@ on_hello(struct peer *p, const struct message *m)
 		segments_seal_all(p->s->segments, p->slot);
 }
 
+/* A receiver says last what it has open: all that it had to tell again came before. */
+static void
+on_held(struct peer *p, const struct message *m)
+{
+	struct segments *segments = p->s->segments;
+
+	if (m->u.seg_held.number == 0) {
+		segments_held_end(segments, p->slot);
+	} else if (!segments_held(segments, m->u.seg_held.number, m->u.seg_held.epoch, p->slot)) {
+		/* It would write on in what is to be another's: nothing of it is taken until it is dead. */
+		log_error("receiver=%u segment=%u held=unknown", p->slot, m->u.seg_held.number);
+		peer_broken(p, -E_DENIED);
+	}
+}
+
 static void
 on_message(struct peer *p, const struct message *m, struct slice payload)
 {
@@ -266,10 +281,7 @@ on_message(struct peer *p, const struct message *m, struct slice payload)
 			      m->u.seg_seal.failed != 0);
 		break;
 	case MESSAGE_SEG_HELD:
-		if (m->u.seg_held.number != 0)
-			segments_held(s->segments, m->u.seg_held.number, m->u.seg_held.epoch, p->slot);
-		else
-			segments_held_end(s->segments, p->slot);
+		on_held(p, m);
 		break;
 	case MESSAGE_NEW:
 		on_new(p, m, payload);

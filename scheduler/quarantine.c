@@ -228,7 +228,14 @@ damaged_row(void *arg, struct entry_key key, const struct store_row *row)
 struct search {
 	struct scheduler *s;
 	size_t left;
+	int rc; /* -E_FULL: a segment could not be looked at, which says nothing of what is in it */
 };
+
+static bool
+is_want(int rc)
+{
+	return rc == -E_FULL || rc == -E_AGAIN;
+}
 
 static void
 found(struct search *f, const struct segment_ref *ref, uint64_t offset,
@@ -278,17 +285,30 @@ search_segment(void *arg, uint32_t number)
 	struct quarantine *q = s->quarantine;
 	struct scan sc = { .search = f };
 	struct segment_info info;
+	int rc;
 
-	if (f->left == 0 ||
-	    segment_read_info(s->spool.segments_fd, number, s->spool.instance, &info) != 0 ||
-	    info.epoch == 0 || segment_get(q->cache, number, info.epoch, &sc.ref) != 0)
+	if (f->left == 0 || f->rc != 0)
+		return;
+	rc = segment_read_info(s->spool.segments_fd, number, s->spool.instance, &info);
+	if (rc == 0 && info.epoch != 0)
+		rc = segment_get(q->cache, number, info.epoch, &sc.ref);
+	if (is_want(rc))
+		f->rc = -E_FULL;
+	if (rc != 0 || info.epoch == 0)
 		return;
 	(void)fault_guarded(scan, &sc);
 	segment_put(q->cache, number, info.epoch);
 }
 
-/* Where the records of damaged rows lie: their segments are not to be used again. */
-static void
+/* What the row names is there and cannot be read now: it is kept as if it were right. */
+static bool
+is_unreadable(int rc)
+{
+	return rc == -E_IO || rc == -E_SYSTEM || rc == -E_DENIED;
+}
+
+/* Where the records of damaged rows lie: their segments are not to be used again. 0, or -E_FULL: not now. */
+static int
 place_damaged(struct scheduler *s)
 {
 	struct quarantine *q = s->quarantine;
@@ -298,17 +318,23 @@ place_damaged(struct scheduler *s)
 		struct item *it = &q->items[i];
 		struct record rec = { 0 };
 		struct buf copy = { 0 };
+		int rc;
 
 		if (it->why != QUARANTINE_ROW)
 			continue;
 		/* Of whatever message: it may be the key that is damaged. */
-		it->placed = envelope_of(s, it, 0, &copy, &rec) == 0;
+		rc = envelope_of(s, it, 0, &copy, &rec);
+		it->placed = rc == 0 || is_unreadable(rc);
 		search.left += !it->placed;
 		record_clear(&rec);
 		buf_clear(&copy);
+		if (is_want(rc))
+			return -E_FULL;
 	}
-	if (search.left > 0)
-		(void)segment_each(s->spool.segments_fd, search_segment, &search);
+	if (search.left > 0 && is_want(segment_each(s->spool.segments_fd, search_segment, &search)))
+		return -E_FULL;
+	if (search.rc != 0)
+		return search.rc;
 	for (size_t i = 0; i < q->n; i++) {
 		struct item *it = &q->items[i];
 
@@ -318,6 +344,7 @@ place_damaged(struct scheduler *s)
 			segments_restore_entry(s->segments, it->row.segment, it->row.epoch, it->row.kbytes);
 		tell(it);
 	}
+	return 0;
 }
 
 /* The record's first recipient of the entry says its domain, and the record its virtual MTA. */
@@ -389,7 +416,9 @@ quarantine_loaded(struct scheduler *s, bool bad,
 		return rc;
 	if (q->cache == NULL)
 		q->cache = segment_cache_new(s->spool.segments_fd, s->spool.instance);
-	place_damaged(s);
+	rc = place_damaged(s);
+	if (rc != 0)
+		return rc;
 	name_queues(s, load);
 	if (q->n > 0)
 		log_error("quarantined entries=%llu rcpts=%llu: `sluice list --quarantined` shows "

@@ -284,11 +284,11 @@ load_row(void *arg, struct entry_key key, const struct store_row *row)
 		.sender_domain = row->sender_domain,
 		.row_flags = row->flags,
 		.done = row->done,
-		.committed = claims == 0,
+		.committed = !receptions_row(s, key, claims > 0) && claims == 0,
 	};
 	entry = core_entry_add(s->core, &now, &f);
 	segments_restore_entry(s->segments, row->segment, row->epoch, f.kbytes);
-	receptions_row(s, key, entry);
+	receptions_entry(s, key, entry);
 	for (size_t i = first_claim(s, key); claims > 0 && same_entry(&s->old_claims[i], key); i++) {
 		if (!s->old_claims[i].open)
 			continue;

@@ -14,6 +14,7 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/event_log/event_cursor.h"
 #include "common/proc/route.h"
 #include "scheduler/admission.h"
 #include "scheduler/control.h"
@@ -231,6 +232,7 @@ on_tick(void *arg)
 		check_quota(s);
 	keep_segments(s);
 	dispatch_tick(s);
+	records_tick(s);
 	routes_tick(s);
 	charges_turn(s);
 	stats_tick(s);
@@ -472,12 +474,77 @@ map_bytes(void)
 	return text != NULL && slice_u64(slice_str(text), STORE_MAP_BYTES, &bytes) ? bytes : STORE_MAP_BYTES;
 }
 
+/* Files before it are done with, by the store and by the recorder. A cursor that may not be on the disk counts for
+ * nothing. */
+static struct event_position
+unused_event_files(struct scheduler *s, const struct store_meta *meta)
+{
+	struct event_position low = { meta->event_file, meta->event_offset };
+	int rc = fsync(s->spool.cursors_fd) == 0 ? 0 : -err_errno();
+
+	if (rc == 0)
+		rc = event_cursor_position(s->spool.cursors_fd, &s->recorder_at, &s->recorder_lsn);
+	if (rc != 0)
+		low = s->recorder_at = (struct event_position){ 0, 0 };
+	else if (event_position_before(s->recorder_at, low))
+		low = s->recorder_at;
+	if (rc != 0 && rc != -E_MISSING)
+		log_warn("cursor=acct error=\"%s\" event_log=kept", err_text(rc));
+	return low;
+}
+
+/* They may hold the room that this start needs on a full disk, and the recorder speaks only to one that is ready. No
+ * transaction of ours was committed yet: so first the one that says so is made durable. */
+static void
+free_event_files(struct scheduler *s, struct event_position low)
+{
+	int rc = store_write_again(s->store);
+
+	if (rc == 0)
+		rc = event_log_trim(s->spool.events_fd, low, 0);
+	if (rc != 0)
+		log_warn("event_log trim=failed error=\"%s\"", err_text(rc));
+}
+
+/* The recorder has read beyond the end: events there were synced, and are damaged. It would not see what is written
+ * there now, and would know its numbers. */
+static int
+pass_cursor(struct scheduler *s, struct store_meta *meta)
+{
+	struct event_position end = event_writer_position(s->log);
+	struct store_txn *t;
+	int rc;
+
+	if (!event_position_before(end, s->recorder_at) && s->recorder_lsn <= event_writer_next_lsn(s->log))
+		return 0;
+	rc = event_writer_pass(s->log, s->recorder_at, s->recorder_lsn);
+	if (rc != 0)
+		return rc;
+	log_error("event_file=%llu offset=%llu its last events are damaged: the recorder had read them, the rows do not have them "
+		  "next_file=%llu next_lsn=%llu",
+		  (unsigned long long)end.file, (unsigned long long)end.offset,
+		  (unsigned long long)event_writer_position(s->log).file,
+		  (unsigned long long)event_writer_next_lsn(s->log));
+	meta->event_file = event_writer_position(s->log).file;
+	meta->event_offset = event_writer_position(s->log).offset;
+	meta->next_lsn = event_writer_next_lsn(s->log);
+	rc = store_begin(s->store, &t);
+	if (rc != 0)
+		return rc;
+	rc = store_put_meta(t, meta);
+	if (rc == 0)
+		return store_commit(&t);
+	store_abort(&t);
+	return rc;
+}
+
 /* All that is on the disk, made whole: what fails here may pass. Opening makes the end of the log durable;
  * only what is may be replayed. */
 static int
 open_disk(struct scheduler *s, struct store_meta *meta, uint64_t *first_lease)
 {
 	const char *path = conf_global(s->conf)->spool, *why = "";
+	struct event_position low;
 	int rc = spool_open(&s->spool, path, &why);
 
 	if (rc != 0) {
@@ -496,6 +563,9 @@ open_disk(struct scheduler *s, struct store_meta *meta, uint64_t *first_lease)
 		rc = admission_check(&s->spool, meta);
 	if (rc != 0)
 		return rc;
+	low = unused_event_files(s, meta);
+	if (s->disk_full)
+		free_event_files(s, low);
 	/* The commit of the replay makes the mark durable before the first lease is given: what a worker says of
 	 * a lease of a life that ended at once is not taken for one of this life. */
 	*first_lease = meta->next_lease;
@@ -504,6 +574,12 @@ open_disk(struct scheduler *s, struct store_meta *meta, uint64_t *first_lease)
 			       (struct event_position){ meta->event_file, meta->event_offset }, meta->next_lsn);
 	if (rc == 0)
 		rc = recovery_replay(s, meta, event_writer_position(s->log));
+	if (rc == 0)
+		rc = pass_cursor(s, meta);
+	/* Not before that commit: what was read as the last one may never have reached the disk, and after a power cut
+	 * the one before it would ask for a file that is gone. */
+	if (rc == 0 && event_recycle(s->log, low) != 0)
+		log_warn("event_log recycle=failed"); /* tried again when the recorder speaks */
 	if (rc == 0)
 		rc = open_claims(s);
 	if (rc == 0)
@@ -532,6 +608,7 @@ take_up(struct scheduler *s, const struct store_meta *meta, uint64_t first_lease
 	s->committer = committer_new(s->loop, s->store, s->log, meta, &hooks, s);
 	s->log = NULL;
 	s->segments = segments_new(s->loop, s->committer, s->spool.segments_fd, s->spool.instance, intake_segment, s);
+	segments_expect(s->segments, s->n_receivers);
 	return recovery_load(s, meta);
 }
 
@@ -566,8 +643,15 @@ start(struct scheduler *s)
 {
 	struct store_meta meta;
 	uint64_t first_lease;
-	int rc = open_disk(s, &meta, &first_lease);
+	int rc;
 
+	s->disk_full = false;
+	rc = open_disk(s, &meta, &first_lease);
+	if (rc == -E_FULL) {
+		close_disk(s);
+		s->disk_full = true;
+		rc = open_disk(s, &meta, &first_lease);
+	}
 	if (rc != 0) {
 		if (s->tries++ % TRIES_A_LINE == 0)
 			log_error("queue open=failed error=\"%s\" tries=%u action=wait", err_text(rc), s->tries);
@@ -584,7 +668,9 @@ start(struct scheduler *s)
 	recovery_claims(s); /* reads records by itself */
 	receptions_log_again(s);
 	s->reader = offload_new(s->loop);
-	segments_start(s->segments);
+	rc = segments_start(s->segments);
+	if (rc != 0)
+		return rc;
 	s->compaction = compaction_new(&(struct compaction_world){
 		.loop = s->loop,
 		.core = s->core,

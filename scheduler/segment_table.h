@@ -45,7 +45,7 @@ struct seg {
 	bool known;   /* there is such a file, and a row for it */
 	bool dirty;   /* row differs from the store's */
 	bool doubted; /* open since an earlier scheduler: who has it has not said so, or its claims are not settled */
-	bool failed;  /* could not be written: not used again */
+	bool old;     /* not free when we started: a receiver of before may write to it, or tell of it */
 	bool no_move; /* a record in it cannot be moved: left alone */
 };
 

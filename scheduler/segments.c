@@ -71,7 +71,8 @@ is_ordinary(const struct segments *s, const struct request *r)
 static uint64_t
 bytes_for(const struct segments *s, const struct request *r)
 {
-	return is_ordinary(s, r) ? s->ordinary : (r->bytes + SEGMENT_HEADER_BYTES + 4095) & ~4095ull;
+	return is_ordinary(s, r) ? s->ordinary
+				 : (r->bytes + SEGMENT_HEADER_BYTES + 4095) & ~4095ull;
 }
 
 static void
@@ -139,7 +140,8 @@ open_for(struct segments *s, uint32_t number, uint64_t epoch, const struct reque
 	g->row.receiver = (uint8_t)r->owner;
 	g->row.epoch = epoch;
 	g->row.committed = SEGMENT_HEADER_BYTES;
-	g->doubted = g->failed = g->no_move = false;
+	g->row.failed = false;
+	g->doubted = g->old = g->no_move = false;
 	segment_table_move(&s->t, number, segment_table_open_list(r->owner));
 	segment_pool_note(&s->pool, loop_boot_us(s->loop), g->row.bytes);
 	segment_table_mark(&s->t, number);
@@ -169,7 +171,6 @@ come(struct segments *s, uint32_t number, uint64_t bytes)
 	g->row.bytes = bytes;
 	g->row.state = STORE_SEGMENT_FREE;
 	g->known = true;
-	g->failed = false;
 	s->files++;
 	segment_table_mark(&s->t, number);
 }
@@ -281,7 +282,7 @@ is_free_now(void *ctx, uint64_t number, uint64_t epoch, uint64_t unused)
 	CHECK(g != NULL && g->row.epoch == epoch && g->list == SEGMENT_HELD);
 	if (s->tight)
 		most = SEGMENT_POOL_LOW;
-	if (unused_count(s) >= most || g->row.bytes != s->ordinary || g->failed)
+	if (unused_count(s) >= most || g->row.bytes != s->ordinary || g->row.failed)
 		segments_retire(s, (uint32_t)number);
 	else
 		segment_table_move(&s->t, (uint32_t)number, SEGMENT_FREE);
@@ -307,14 +308,13 @@ void
 segments_weigh(struct segments *s, uint32_t number)
 {
 	struct seg *g = &s->t.segs[number];
-	bool thin = g->live_kbytes * 1024 * THIN_SHARE < g->row.bytes &&
+	bool thin = g->live > 0 && g->live_kbytes * 1024 * THIN_SHARE < g->row.bytes &&
 		    g->row.bytes == s->ordinary && !g->no_move;
 
 	if (g->list != SEGMENT_SEALED && g->list != SEGMENT_THIN)
 		return;
-	if (g->live == 0) {
-		if (g->pins == 0)
-			make_free(s, number);
+	if (g->live == 0 && g->pins == 0 && !(g->old && s->n_unheard > 0)) {
+		make_free(s, number);
 	} else if (thin && g->list == SEGMENT_SEALED) {
 		g->thin_since_us = loop_boot_us(s->loop);
 		segment_table_move(&s->t, number, SEGMENT_THIN);
@@ -407,12 +407,34 @@ find_open(struct segments *s, uint32_t number, uint64_t epoch, unsigned owner)
 void
 segments_seal(struct segments *s, uint32_t number, uint64_t epoch, unsigned owner, bool failed)
 {
-	struct seg *g = find_open(s, number, epoch, owner);
+	struct seg *g = segment_table_find(&s->t, number);
 
-	if (g == NULL)
+	/* An epoch is of one use of one file, whoever sealed it meanwhile. */
+	if (failed && g != NULL && g->row.epoch == epoch && g->row.state != STORE_SEGMENT_FREE &&
+	    !g->row.failed) {
+		g->row.failed = true;
+		segment_table_mark(&s->t, number);
+	}
+	if (find_open(s, number, epoch, owner) != NULL)
+		seal(s, number);
+}
+
+/* The receiver has told all that it had, or is gone. After the last one nobody of before writes to
+ * an old segment, nor has to hear that a message in it is committed. */
+static void
+heard(struct segments *s, unsigned receiver)
+{
+	if (!s->unheard[receiver])
 		return;
-	g->failed = failed;
-	seal(s, number);
+	s->unheard[receiver] = false;
+	if (--s->n_unheard > 0)
+		return;
+	for (uint32_t n = 1; n <= s->t.highest; n++) {
+		if (s->t.segs[n].old) {
+			s->t.segs[n].old = false;
+			segments_weigh(s, n);
+		}
+	}
 }
 
 void
@@ -422,6 +444,7 @@ segments_seal_all(struct segments *s, unsigned receiver)
 
 	while (s->t.lists[list].n > 0)
 		seal(s, s->t.lists[list].first);
+	heard(s, receiver);
 }
 
 void
@@ -433,13 +456,14 @@ segments_held_begin(struct segments *s, unsigned receiver)
 		s->t.segs[n].doubted = true;
 }
 
-void
+bool
 segments_held(struct segments *s, uint32_t number, uint64_t epoch, unsigned receiver)
 {
 	struct seg *g = find_open(s, number, epoch, receiver);
 
 	if (g != NULL)
 		g->doubted = false;
+	return g != NULL;
 }
 
 void
@@ -456,6 +480,7 @@ segments_held_end(struct segments *s, unsigned receiver)
 		}
 		n = next;
 	}
+	heard(s, receiver);
 }
 
 void

@@ -28,11 +28,16 @@ struct segments *segments_new(struct loop *loop, struct committer *committer, in
 			      const unsigned char instance[16], segments_opened *fn, void *arg);
 void segments_free(struct segments **s);
 
-/* Start: rows as loaded, then files without a row (removed), then the pool. */
+/* Before all that: receivers 0..n-1 may live on from before. What is not free at the start is not
+ * used again until each of them has said all that it has (segments_held_end) or is known to be gone
+ * (segments_seal_all): it may still write there, or tell of what was committed there. */
+void segments_expect(struct segments *s, unsigned receivers);
+/* Start: rows as loaded, then files without a row (removed), then the pool. 0, or -E_FULL for want of memory or
+ * descriptors: this life cannot begin. */
 void segments_restore(struct segments *s, uint32_t number, const struct store_segment *seg);
 /* An entry was loaded that lives in it: also when the segment's own row was lost. */
 void segments_restore_entry(struct segments *s, uint32_t number, uint64_t epoch, uint32_t kbytes);
-void segments_start(struct segments *s);
+int segments_start(struct segments *s);
 /* The claims of our earlier life are settled: nobody reads any more what compaction had open then.
  */
 void segments_release_old(struct segments *s);
@@ -54,15 +59,17 @@ int segments_check(struct segments *s, uint32_t number, uint64_t epoch, unsigned
 		   uint64_t offset, uint64_t bytes);
 /* Taken: counts in the batch that fills. */
 void segments_committed_to(struct segments *s, uint32_t number, uint64_t end);
-/* `failed`: a write or sync of it did; its file goes when it is empty. */
+/* `failed`: a write or sync of it did; its file goes when it is empty. Told again by a receiver that
+ * outlived a scheduler, also of one that is sealed already. */
 void segments_seal(struct segments *s, uint32_t number, uint64_t epoch, unsigned owner,
 		   bool failed);
 /* The receiver is gone: what it had open is sealed at the committed offset. */
 void segments_seal_all(struct segments *s, unsigned receiver);
 /* A receiver that outlived a scheduler says which ones it has: begin, each of them, end. The others
- * of it, whose SEG_OPEN was lost with that scheduler, are sealed. */
+ * of it, whose SEG_OPEN was lost with that scheduler, are sealed. False: we do not have it as open
+ * of this receiver, its row was lost; the receiver must not go on writing there. */
 void segments_held_begin(struct segments *s, unsigned receiver);
-void segments_held(struct segments *s, uint32_t number, uint64_t epoch, unsigned receiver);
+bool segments_held(struct segments *s, uint32_t number, uint64_t epoch, unsigned receiver);
 void segments_held_end(struct segments *s, unsigned receiver);
 
 /* One more, one less entry lives in it, with a record of `kbytes`. The last call after the entry's

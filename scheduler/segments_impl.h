@@ -25,6 +25,8 @@ struct segments {
 	struct segment_table t;
 	struct segment_pool pool;
 	unsigned waiting[RECEIVERS_MAX]; /* requests on their way, by receiver */
+	bool unheard[RECEIVERS_MAX];     /* may live from before, and has not said all yet */
+	unsigned n_unheard;
 	bool creating;                   /* one for the pool */
 	bool tight;                      /* no file is made, none kept beyond SEGMENT_POOL_LOW */
 	uint64_t create_not_before_us, retire_not_before_us;

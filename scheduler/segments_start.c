@@ -14,6 +14,14 @@ list_of(const struct store_segment *row)
 }
 
 void
+segments_expect(struct segments *s, unsigned receivers)
+{
+	for (unsigned i = 0; i < receivers; i++)
+		s->unheard[i] = true;
+	s->n_unheard = receivers;
+}
+
+void
 segments_restore(struct segments *s, uint32_t number, const struct store_segment *row)
 {
 	struct seg *g;
@@ -23,6 +31,7 @@ segments_restore(struct segments *s, uint32_t number, const struct store_segment
 	g = segment_table_at(&s->t, number);
 	g->row = *row;
 	g->known = true;
+	g->old = row->state != STORE_SEGMENT_FREE;
 	segment_table_move(&s->t, number, list_of(row));
 	s->files++;
 }
@@ -33,9 +42,11 @@ segments_restore_entry(struct segments *s, uint32_t number, uint64_t epoch, uint
 	struct seg *g = segment_table_find(&s->t, number);
 
 	if (g == NULL) {
-		/* The row is damaged; the file is not swept. */
+		/* The row is damaged; the file is not swept. Whose it was is not known: what
+		 * compaction had open is kept longest. */
 		struct store_segment row = { .epoch = epoch,
-					     .state = STORE_SEGMENT_SEALED,
+					     .state = STORE_SEGMENT_OPEN,
+					     .receiver = SEGMENTS_COMPACTOR,
 					     .bytes = s->ordinary };
 
 		if (number == 0 || number >= SEGMENTS_MAX)
@@ -92,7 +103,22 @@ forget_free(struct segments *s, uint32_t number)
 	(void)segment_remove(s->dir, number);
 }
 
+/* What a receiver says of it is not what lies there. */
 static void
+close_to_receiver(struct segments *s, uint32_t number)
+{
+	struct seg *g = &s->t.segs[number];
+
+	if (g->list < SEGMENT_OPEN)
+		return;
+	log_error("segment=%u receiver=%u file=other action=sealed", number, g->row.receiver);
+	g->row.state = STORE_SEGMENT_SEALED;
+	segment_table_mark(&s->t, number);
+	segment_table_move(&s->t, number, SEGMENT_SEALED);
+}
+
+/* 0, or -E_FULL: it could not be looked at, which says nothing of what it is. */
+static int
 start_one(struct segments *s, uint32_t number)
 {
 	struct seg *g = &s->t.segs[number];
@@ -100,29 +126,35 @@ start_one(struct segments *s, uint32_t number)
 	int rc;
 
 	if (!g->known)
-		return;
+		return 0;
 	rc = segment_read_info(s->dir, number, s->instance, &info);
+	if (rc == -E_FULL || rc == -E_AGAIN)
+		return -E_FULL;
 	if (rc != 0 && g->list == SEGMENT_FREE) {
 		forget_free(s, number);
-		return;
+		return 0;
 	}
-	if (g->list == SEGMENT_FREE && g->row.bytes != s->ordinary) {
-		segments_retire(s, number); /* made for one large message */
-		return;
+	if (g->list == SEGMENT_FREE && (g->row.bytes != s->ordinary || g->row.failed)) {
+		segments_retire(s, number); /* made for one large message, or not good */
+		return 0;
 	}
 	if (rc != 0)
 		log_error("segment=%u header=unreadable error=\"%s\" live=%u", number, err_text(rc),
 			  g->live);
 	else
 		note_info(s, number, &info);
+	if (rc != 0 || info.epoch != g->row.epoch)
+		close_to_receiver(s, number);
 	if (g->list == SEGMENT_OPEN_COMPACTOR) {
 		/* A worker may read from it under a claim of our earlier life whose row was not
-		 * committed any more. Its row stays as it is, for a further start may come first. */
+		 * committed any more. Its row stays as it is, for a further start may come first.
+		 */
 		g->pins++;
 		g->doubted = true;
 	} else {
 		segments_weigh(s, number);
 	}
+	return 0;
 }
 
 void
@@ -145,7 +177,7 @@ segments_release_old(struct segments *s)
 	}
 }
 
-void
+int
 segments_start(struct segments *s)
 {
 	int rc = segment_each(s->dir, sweep, s);
@@ -153,7 +185,10 @@ segments_start(struct segments *s)
 	if (rc != 0)
 		log_warn("segments sweep=failed error=\"%s\"", err_text(rc));
 	segment_sweep_unfinished(s->dir);
-	for (uint32_t n = 1; n <= s->t.highest; n++)
-		start_one(s, n);
-	segments_tick(s);
+	rc = 0;
+	for (uint32_t n = 1; n <= s->t.highest && rc == 0; n++)
+		rc = start_one(s, n);
+	if (rc == 0)
+		segments_tick(s);
+	return rc;
 }

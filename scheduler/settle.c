@@ -326,7 +326,7 @@ results_with_record(struct scheduler *s, void *arg, int rc, const struct record 
 	struct core_entry_facts f;
 	struct results r;
 
-	/* An unreadable record still has its outcome: the event then lacks the strings, not the truth. */
+	/* A lost record still has its outcome: the event then lacks the strings, not the truth. */
 	(void)rc;
 	CHECK(results_decode(&r, buf_slice(&w->encoded), &s->scratch) == 0);
 	core_entry_get(s->core, w->from.entry, &f);
@@ -505,12 +505,11 @@ keep_rest(struct scheduler *s, uint32_t entry, struct core_entry_facts *f, struc
 	(void)core_entry_add(s->core, &now, f);
 }
 
-/* The record that an outcome is to be told of cannot be read. For want of memory or descriptors: the entry goes
- * back, and is given up anew. Else it is kept: an end that names no recipient would be a silent loss. */
+/* The record that an outcome is to be told of is damaged or lost. The entry is kept: an end that names no recipient
+ * would be a silent loss. */
 static void
-outcome_without_record(struct scheduler *s, const struct outcome *o, struct core_entry_facts *f, int rc)
+outcome_without_record(struct scheduler *s, const struct outcome *o, struct core_entry_facts *f)
 {
-	struct core_now now = scheduler_now(s);
 	struct core_decision d = { .attempts = f->attempts, .row_flags = f->row_flags };
 	unsigned char done[(ENTRY_RCPT_MAX + 7) / 8];
 	struct event e = { .kind = EVENT_OUTCOME };
@@ -525,12 +524,6 @@ outcome_without_record(struct scheduler *s, const struct outcome *o, struct core
 	}
 	memcpy(done, f->done.p != NULL ? f->done.p : "", f->done.n);
 	f->done = slice_of(done, f->done.n);
-	if (rc == -E_FULL || rc == -E_SYSTEM || rc == -E_AGAIN) {
-		f->committed = true;
-		core_entry_gone(s->core, &now, o->entry);
-		(void)core_entry_add(s->core, &now, f);
-		return;
-	}
 	d.done = f->done;
 	row = row_of(f, &d);
 	event_of_entry(s, &e, f);
@@ -554,8 +547,9 @@ outcome_with_record(struct scheduler *s, void *arg, int rc, const struct record 
 
 	core_entry_get(s->core, o->entry, &f);
 	f.due_s = o->due_s; /* it has left its queue, and the core forgot */
+	/* What an operator deletes goes, readable or not. */
 	if (rc != 0 && o->action != EVENT_DELETED) {
-		outcome_without_record(s, o, &f, rc);
+		outcome_without_record(s, o, &f);
 		mem_free(o->bits);
 		mem_free(o);
 		return;

@@ -73,8 +73,11 @@ struct old_claim {
 /* A message of the last commit: its reception was being logged beside it. */
 struct lost_reception {
 	msg_id_t message;
-	uint32_t entry; /* its first; CORE_NONE: no row */
+	struct entry_key key;
+	uint32_t entry; /* of `key`, one of its entries; CORE_NONE: no row */
 	bool logged;    /* the event is there */
+	bool held;      /* the entry: it is not sent yet */
+	bool owed;      /* the record is being read */
 };
 
 struct scheduler {
@@ -106,6 +109,7 @@ struct scheduler {
 	bool draining;
 	enum quota quota; /* not FREE: nothing new is taken */
 	uint64_t quota_at_us;
+	bool disk_full; /* the first try of a start said so */
 	struct event_position oldest_events; /* until the recorder says where it reads */
 	bool run_again;
 	/* peers */
@@ -131,10 +135,12 @@ struct scheduler {
 	/* recovery */
 	struct lost_reception *receptions; /* by message: rows whose event may be missing */
 	size_t n_receptions;
+	bool receptions_begin;
 	struct old_claim *old_claims; /* while loading by entry, then by lease */
 	size_t n_old_claims, cap_old_claims;
 	/* cursor of the recorder */
 	struct event_position recorder_at;
+	uint64_t recorder_lsn; /* at the start: of the event there; 0: not known */
 	struct event_position told;
 	/* counters that the core does not keep */
 	struct stat_totals totals;
@@ -219,14 +225,16 @@ struct store_row settle_row(const struct core_entry_facts *f);
 struct slice settle_rcpt_address(const struct record *rec, const struct core_entry_facts *f, unsigned index);
 bool settle_rcpt_is_done(const struct core_entry_facts *f, unsigned index);
 
-/* records: reading them in the reader thread. `rec` is NULL when rc < 0; -E_MISSING: the entry, not claimed
- * nor leaving, went away meanwhile. Called back at the top of the loop; at once while starting. */
+/* records: reading them in the reader thread. `rec` is NULL when rc < 0: it is damaged or lost; -E_MISSING: the
+ * entry, not claimed nor leaving, went away meanwhile. What may pass (no descriptor, no memory) is no answer: it
+ * is tried again until there is one. Called back at the top of the loop; while starting at once, if it can be. */
 typedef void records_fn(struct scheduler *s, void *arg, int rc, const struct record *rec);
 void records_open(struct scheduler *s);
 void records_close(struct scheduler *s);
 /* Once per turn, before the batch is handed over. */
 void records_turn(struct scheduler *s);
-/* How many stand in line. */
+void records_tick(struct scheduler *s);
+/* How many stand in line; those that are tried again later do not, or they would keep all others out. */
 size_t records_waiting(const struct scheduler *s);
 void records_read(struct scheduler *s, uint32_t entry, records_fn *fn, void *arg);
 
@@ -268,7 +276,9 @@ void charges_stop(struct scheduler *s);
 int receptions_load(struct scheduler *s);
 void receptions_seen(struct scheduler *s, msg_id_t message); /* a replayed event */
 int receptions_put(struct scheduler *s, struct store_txn *t); /* those not seen */
-void receptions_row(struct scheduler *s, struct entry_key key, uint32_t entry);
+/* A row is there. True: its entry is to be added uncommitted, the reception comes first. */
+bool receptions_row(struct scheduler *s, struct entry_key key, bool claimed);
+void receptions_entry(struct scheduler *s, struct entry_key key, uint32_t entry);
 void receptions_log_again(struct scheduler *s);
 
 /* control: operators. */

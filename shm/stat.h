@@ -109,7 +109,8 @@ enum stat_writer { STAT_SCHEDULER, STAT_WORKER, STAT_RECEIVER, STAT_RESOLVER, ST
 #define STAT_RECORDER_ROW(X) \
 	X(events,  counter, "events read") \
 	X(records, counter, "accounting records written") \
-	X(lag,     gauge,   "bytes of the event log not yet read")
+	X(lag,     gauge,   "bytes of the event log not yet read") \
+	X(gaps,    counter, "damaged stretches of the event log, without records")
 // clang-format on
 
 #define STAT_STRUCT_FIELD(name, kind, help) uint64_t name;

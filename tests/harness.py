@@ -71,6 +71,23 @@ def cpu_seconds(pid):
     return sum(int(x) for x in fields[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
+class Lines:
+    """How many lines a growing file has: each look reads only what is new."""
+
+    def __init__(self, path):
+        self.path, self.read, self.lines = path, 0, 0
+
+    def count(self):
+        with open(self.path, "rb") as f:
+            if f.seek(0, os.SEEK_END) < self.read:
+                self.read = self.lines = 0
+            f.seek(self.read)
+            new = f.read()
+        self.read += len(new)
+        self.lines += new.count(b"\n")
+        return self.lines
+
+
 class Sink:
     """sluice-sink on `listen` ("A:P", ...) or with a script (text)."""
 
@@ -89,13 +106,13 @@ class Sink:
         self.errors = open(os.path.join(folder, name + ".err"), "w")
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.errors, text=True)
         self.listening = json.loads(self.process.stdout.readline())["listening"]
+        self.ledger = Lines(self.ledger_path)
 
     def read(self):
         return ledger.Sink([self.ledger_path])
 
     def taken(self):
-        with open(self.ledger_path, "rb") as f:
-            return f.read().count(b"\n")
+        return self.ledger.count()
 
     def stop(self):
         """Ends it; its final counters."""
@@ -111,6 +128,7 @@ class Load:
 
     def __init__(self, folder, target, *args, name="load", variant="release"):
         self.ledger_path = os.path.join(folder, name + ".ledger")
+        self.ledger = Lines(self.ledger_path)
         self.process = subprocess.Popen(
             [os.path.join(ROOT, "build", variant, "bin/sluice-load"), "-t", target, "--ledger", self.ledger_path, *map(str, args)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -124,8 +142,7 @@ class Load:
 
     def acknowledged(self):
         try:
-            with open(self.ledger_path, "rb") as f:
-                return f.read().count(b"\n")
+            return self.ledger.count()
         except OSError:
             return 0
 

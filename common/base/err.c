@@ -20,6 +20,7 @@ err_errno(void)
 	case ENOBUFS:
 	case EMFILE:
 	case ENFILE:
+	case ENOMEM:
 		return E_FULL;
 	case EAGAIN:
 	case EINPROGRESS:

@@ -218,13 +218,17 @@ event_frame_end(struct buf *b, size_t mark, uint32_t seed)
 	buf_put(b, zeros, -b->len & (EVENT_ALIGN - 1));
 }
 
+static uint64_t
+frame_bytes(uint64_t payload)
+{
+	return (EVENT_FRAME_HEAD + payload + 4 + EVENT_ALIGN - 1) & ~(uint64_t)(EVENT_ALIGN - 1);
+}
+
 int
-event_frame_decode(struct slice s, uint64_t file, uint32_t seed, struct event_frame *out)
+event_frame_claims(struct slice s, uint64_t file, struct event_frame *out)
 {
 	struct wire_reader r;
 	uint32_t n;
-	uint64_t number;
-	struct slice crc;
 
 	/* Asked at every 16 bytes of a file when its end is looked for: the magic decides fast. */
 	if (s.n < EVENT_FRAME_HEAD || memcmp(s.p, FRAME_MAGIC_TEXT, 4) != 0)
@@ -233,20 +237,28 @@ event_frame_decode(struct slice s, uint64_t file, uint32_t seed, struct event_fr
 	wire_u32(&r);
 	n = wire_u32(&r);
 	out->lsn = wire_u64(&r);
-	number = wire_u64(&r);
-	out->batch = wire_u64(&r);
-	if (number != file)
+	if (wire_u64(&r) != file)
 		return -E_MISSING;
+	out->batch = wire_u64(&r);
 	if (n > EVENT_BYTES_MAX)
 		return -E_CRC;
 	out->payload = wire_raw(&r, n);
-	crc = wire_raw(&r, 4);
-	if (r.bad)
-		return -E_CRC;
-	wire_read_init(&r, crc);
-	if (crc32c(seed, s.p, EVENT_FRAME_HEAD + (size_t)n) != wire_u32(&r))
-		return -E_CRC;
-	out->bytes = (EVENT_FRAME_HEAD + (uint64_t)n + 4 + EVENT_ALIGN - 1) &
-		     ~(uint64_t)(EVENT_ALIGN - 1);
-	return 0;
+	out->bytes = frame_bytes(n);
+	return r.bad ? -E_CRC : 0;
+}
+
+int
+event_frame_decode(struct slice s, uint64_t file, uint32_t seed, struct event_frame *out)
+{
+	struct wire_reader r;
+	size_t n;
+	uint32_t crc;
+	int rc = event_frame_claims(s, file, out);
+
+	if (rc != 0)
+		return rc;
+	n = EVENT_FRAME_HEAD + out->payload.n;
+	wire_read_init(&r, slice_sub(s, n));
+	crc = wire_u32(&r);
+	return r.bad || crc32c(seed, s.p, n) != crc ? -E_CRC : 0;
 }

@@ -45,3 +45,5 @@ void event_frame_end(struct buf *b, size_t mark, uint32_t seed);
 /* The frame at the start of `s` if it is one of file `file`. 0, -E_MISSING (no frame of this file
  * begins here) or -E_CRC (one begins, but is not whole). */
 int event_frame_decode(struct slice s, uint64_t file, uint32_t seed, struct event_frame *out);
+/* What the head of a frame says, its checksum not looked at. Errors as above. */
+int event_frame_claims(struct slice s, uint64_t file, struct event_frame *out);

@@ -3,9 +3,6 @@
 
 #include "common/event_log/event_log.h"
 
-/* As event_reader_open(), and the lsn that the first event must have (0: any). */
-int event_reader_open_at(struct event_reader **out, int events_fd, const unsigned char instance[16],
-			 struct event_position from, uint64_t lsn);
 /* Where the next event would be read, and the lsn it must have (0: none was read, any). */
 struct event_position event_reader_position(const struct event_reader *r);
 uint64_t event_reader_next_lsn(const struct event_reader *r);

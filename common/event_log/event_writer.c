@@ -17,7 +17,6 @@
 #include "common/event_log/event_reader.h"
 
 #define COPY_BYTES (1u << 20)
-#define SPARES 2 /* files kept ready behind the one that is written */
 
 /* What of a batch goes into one file. */
 struct part {
@@ -250,6 +249,34 @@ event_writer_open(struct event_writer **out, int events_fd, const unsigned char 
 				       disk_file_bytes(events_fd, EVENT_FILE_BYTES));
 }
 
+int
+event_writer_pass(struct event_writer *w, struct event_position behind, uint64_t next_lsn)
+{
+	struct event_position at = { w->synced.file + 1, EVENT_FILE_HEADER_BYTES };
+	int fd, rc;
+
+	CHECK(w->batch.len == 0 && w->failed == 0);
+	if (behind.file >= at.file)
+		at.file = behind.file + 1;
+	if (next_lsn == 0) { /* more than there was room for */
+		uint64_t files = behind.file > w->synced.file ? behind.file - w->synced.file : 0;
+
+		next_lsn = w->next_lsn + (files * w->file_bytes + behind.offset) / EVENT_ALIGN;
+	}
+	rc = erase_leftovers(w, at.file, EVENT_FILE_HEADER_BYTES);
+	if (rc == 0)
+		rc = open_file(w, at.file, true, &fd);
+	if (rc != 0)
+		return rc;
+	close(w->fd);
+	w->fd = fd;
+	w->file = at.file;
+	w->tail = w->synced = at;
+	if (next_lsn > w->next_lsn)
+		w->next_lsn = next_lsn;
+	return 0;
+}
+
 void
 event_writer_close(struct event_writer **w)
 {
@@ -451,7 +478,7 @@ recycle_one(void *arg, uint64_t number)
 
 	if (c->rc != 0 || number >= c->low || number >= w->file)
 		return;
-	if (c->highest < w->file + SPARES) {
+	if (c->highest < w->file + EVENT_SPARES) {
 		int rc = reuse(w, number, c->highest + 1);
 
 		if (rc == 0)
@@ -516,4 +543,45 @@ event_log_files(int events_fd)
 	int rc = event_file_each(events_fd, count, &n);
 
 	return rc != 0 ? rc : n;
+}
+
+struct trimming {
+	int dir;
+	uint64_t low;  /* files before it are done with */
+	unsigned left; /* so many of them are to go */
+	int rc;
+};
+
+static void
+count_old(void *arg, uint64_t number)
+{
+	struct trimming *t = arg;
+
+	t->left += number < t->low;
+}
+
+static void
+trim_one(void *arg, uint64_t number)
+{
+	struct trimming *t = arg;
+	char name[EVENT_NAME_BYTES];
+
+	if (t->left == 0 || number >= t->low)
+		return;
+	t->left--;
+	event_file_name(name, number);
+	if (unlinkat(t->dir, name, 0) != 0 && t->rc == 0)
+		t->rc = -err_errno();
+}
+
+int
+event_log_trim(int events_fd, struct event_position low, unsigned keep)
+{
+	struct trimming t = { .dir = events_fd, .low = low.file };
+	int rc = event_file_each(events_fd, count_old, &t);
+
+	t.left = t.left > keep ? t.left - keep : 0;
+	if (rc == 0 && t.left > 0)
+		rc = event_file_each(events_fd, trim_one, &t);
+	return rc != 0 ? rc : t.rc;
 }

@@ -65,6 +65,7 @@ struct message {
 	union {
 		struct {
 			uint32_t pid, generation, flags;
+			uint32_t connections; /* of a worker: how many it has descriptors for; 0: any number */
 		} hello;
 		struct {
 			uint32_t count;

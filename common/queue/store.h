@@ -65,6 +65,7 @@ struct store_segment {
 	uint64_t committed; /* records below this offset are acknowledged or forgotten */
 	uint8_t state;
 	uint8_t receiver; /* owner while OPEN */
+	bool failed;      /* a write or sync of it did: its file goes when it is empty */
 };
 struct store_meta {
 	uint64_t next_message_id; /* high-water mark of leased blocks */
@@ -73,6 +74,10 @@ struct store_meta {
 	uint64_t next_lsn;
 	uint64_t next_lease;
 };
+
+/* The last commit made durable: one whose sync failed is what the system shows, and may never reach the disk. Before
+ * the first transaction. 0 or -E_*. */
+int store_write_again(struct store *s);
 
 /* Loading at start; each calls fn for every item (slices borrowed for the call) and counts in *bad
  * those whose checksum fails and those that the table counts but does not show. A new store's meta:
@@ -101,7 +106,8 @@ int store_load_queues(struct store *s,
 int store_load_segments(struct store *s,
 			void (*fn)(void *arg, uint32_t number, const struct store_segment *seg),
 			void *arg, uint64_t *bad);
-/* The list of the last transaction that had one, appended to *out. 0 or -E_*; none at all is 0. */
+/* The list of the last transaction that had one, appended to *out. 0 or -E_*; none at all is 0. -E_CRC: a part
+ * of it is damaged, *out has the others. */
 int store_load_receptions(struct store *s, struct buf *out);
 /* The last reply of an entry, copied; length or -E_MISSING. Own short read transaction. */
 int store_last_reply(struct store *s, struct entry_key key, char *dst, size_t bytes);

@@ -21,16 +21,20 @@
 #define STORE_VALUE_MAX    1024
 #define STORE_KEY_MAX      16
 #define STORE_META_KEY     "meta"
-#define STORE_RECEPTIONS_KEY "receptions" /* in the table meta */
+/* In the table meta: a list in as many rows as it needs, as no value is longer than
+ * STORE_VALUE_MAX. */
+#define STORE_RECEPTIONS_KEY       "receptions"
+#define STORE_RECEPTIONS_ROW_BYTES ((STORE_VALUE_MAX - 4) / 8 * 8)
+#define STORE_RECEPTIONS_ROWS_MAX  10000
 
 struct store {
 	MDB_env *env;
 #define X(name) MDB_dbi name;
 	STORE_TABLES(X)
 #undef X
-	uint64_t map_bytes; /* asked for: the quota counts from it, the map may be larger */
+	uint64_t map_bytes;      /* asked for: the quota counts from it, the map may be larger */
 	uint64_t reserved_bytes; /* of the data file, taken from the disk so far */
-	int failed; /* of the first commit that failed: nothing is written any more */
+	int failed;              /* of the first commit that failed: nothing is written any more */
 };
 
 struct store_txn {
@@ -45,6 +49,8 @@ int store_error(int lmdb_rc, const char *what);
 /* Every value: u32 CRC32C of key and rest, then the rest. */
 uint32_t store_value_crc(MDB_val key, const void *rest, size_t n);
 bool store_value_check(MDB_val key, MDB_val value, struct slice *rest);
+MDB_val store_receptions_key(char dst[STORE_KEY_MAX],
+			     unsigned i); /* of the list's row i; borrows dst */
 
 void store_key_encode(unsigned char dst[STORE_KEY_BYTES], struct entry_key key);
 bool store_key_decode(MDB_val v, struct entry_key *out);
@@ -62,6 +68,6 @@ int store_put(struct store_txn *t, MDB_dbi table, MDB_val key, const void *rest,
 int store_env_open(struct store *s, const char *path, int dir, uint64_t map_bytes);
 /* Pages on LMDB's free list. */
 uint64_t store_free_pages(struct store *s);
-/* Reads all pages of an existing environment: not 0 when they are not sound, and why in the log. Before
- * any other use. */
+/* Reads all pages of an existing environment: not 0 when they are not sound, and why in the log.
+ * Before any other use. */
 int store_probe(const char *path, int dir);

@@ -224,6 +224,8 @@ store_load_queues(struct store *s,
 	return each(s, s->queues, one_queue, &l, bad);
 }
 
+#define SEGMENT_ROW_OLD_BYTES 26 /* as it was written before there was `failed` */
+
 struct load_segments {
 	void (*fn)(void *arg, uint32_t number, const struct store_segment *seg);
 	void *arg;
@@ -243,6 +245,7 @@ one_segment(void *arg, MDB_val key, struct slice rest)
 	seg.committed = wire_u64(&r);
 	seg.state = wire_u8(&r);
 	seg.receiver = wire_u8(&r);
+	seg.failed = rest.n > SEGMENT_ROW_OLD_BYTES && wire_u8(&r) != 0;
 	if (r.bad || seg.state > STORE_SEGMENT_SEALED || !store_number_decode(key, &number))
 		return false;
 	l->fn(l->arg, number, &seg);
@@ -306,18 +309,24 @@ store_load_meta(struct store *s, struct store_meta *out)
 int
 store_load_receptions(struct store *s, struct buf *out)
 {
-	MDB_val key = { sizeof STORE_RECEPTIONS_KEY - 1, (void *)(uintptr_t)STORE_RECEPTIONS_KEY };
-	struct slice rest;
-	MDB_txn *txn;
-	int rc = find(s, s->meta, key, &txn, &rest);
+	char text[STORE_KEY_MAX];
+	int rc = 0, bad = 0;
 
-	if (rc == -E_MISSING)
-		return 0;
-	if (rc != 0)
+	for (unsigned i = 0; (rc == 0 || rc == -E_CRC) && i < STORE_RECEPTIONS_ROWS_MAX; i++) {
+		struct slice rest;
+		MDB_txn *txn;
+
+		rc = find(s, s->meta, store_receptions_key(text, i), &txn, &rest);
+		if (rc == 0) {
+			buf_put(out, rest.p, rest.n / 8 * 8);
+			mdb_txn_abort(txn);
+		} else if (rc == -E_CRC) {
+			bad = rc;
+		}
+	}
+	if (rc != 0 && rc != -E_MISSING && rc != -E_CRC)
 		return rc;
-	buf_put_slice(out, rest);
-	mdb_txn_abort(txn);
-	return 0;
+	return bad;
 }
 
 int

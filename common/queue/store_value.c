@@ -1,5 +1,7 @@
 #include <endian.h>
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "common/base/check.h"
 #include "common/base/crc32c.h"
@@ -54,6 +56,17 @@ store_value_check(MDB_val key, MDB_val value, struct slice *rest)
 	memcpy(&crc, value.mv_data, 4);
 	*rest = slice_of((const char *)value.mv_data + 4, value.mv_size - 4);
 	return le32toh(crc) == store_value_crc(key, rest->p, rest->n);
+}
+
+MDB_val
+store_receptions_key(char dst[STORE_KEY_MAX], unsigned i)
+{
+	CHECK(i < STORE_RECEPTIONS_ROWS_MAX);
+	if (i == 0)
+		snprintf(dst, STORE_KEY_MAX, "%s", STORE_RECEPTIONS_KEY);
+	else
+		snprintf(dst, STORE_KEY_MAX, "%s.%u", STORE_RECEPTIONS_KEY, i);
+	return (MDB_val){ strlen(dst), dst };
 }
 
 void

@@ -1,7 +1,9 @@
 #include <endian.h>
+#include <unistd.h>
 
 #include "common/base/check.h"
 #include "common/base/err.h"
+#include "common/base/file.h"
 #include "common/base/mem.h"
 #include "common/base/wire.h"
 #include "common/queue/store_impl.h"
@@ -107,8 +109,8 @@ store_put_reply(struct store_txn *t, struct entry_key key, struct slice reply)
 	store_key_encode(k, key);
 	reply = at_most(reply, REPLY_KEPT_MAX);
 	/* Mostly it is the same as last time: then its page is not written again. */
-	if (t->failed == 0 && mdb_get(t->txn, t->store->replies, &kv, &v) == 0 && store_value_check(kv, v, &rest) &&
-	    slice_eq(rest, reply))
+	if (t->failed == 0 && mdb_get(t->txn, t->store->replies, &kv, &v) == 0 &&
+	    store_value_check(kv, v, &rest) && slice_eq(rest, reply))
 		return 0;
 	return store_put(t, t->store->replies, (MDB_val){ sizeof k, k }, reply.p, reply.n);
 }
@@ -164,6 +166,7 @@ store_put_segment(struct store_txn *t, uint32_t number, const struct store_segme
 	wire_put_u64(&b, seg->committed);
 	wire_put_u8(&b, seg->state);
 	wire_put_u8(&b, seg->receiver);
+	wire_put_u8(&b, seg->failed);
 	rc = put_numbered(t, t->store->segments, number, buf_slice(&b));
 	buf_clear(&b);
 	return rc;
@@ -172,21 +175,26 @@ store_put_segment(struct store_txn *t, uint32_t number, const struct store_segme
 int
 store_put_receptions(struct store_txn *t, struct slice ids)
 {
-	MDB_val key = { sizeof STORE_RECEPTIONS_KEY - 1, (void *)(uintptr_t)STORE_RECEPTIONS_KEY };
-	MDB_val value = { ids.n + 4, NULL };
-	uint32_t crc = htole32(store_value_crc(key, ids.p, ids.n));
+	char text[STORE_KEY_MAX];
+	unsigned i = 0;
+	int rc = t->failed;
 
-	if (ids.n == 0)
-		return del(t, t->store->meta, key);
-	if (t->failed != 0)
-		return t->failed;
-	/* Larger than what store_put() copies through its stack. */
-	t->failed = store_error(mdb_put(t->txn, t->store->meta, &key, &value, MDB_RESERVE), "put");
-	if (t->failed != 0)
-		return t->failed;
-	memcpy(value.mv_data, &crc, 4);
-	memcpy((char *)value.mv_data + 4, ids.p, ids.n);
-	return 0;
+	for (; ids.n > 0 && rc == 0; i++) {
+		size_t n = ids.n < STORE_RECEPTIONS_ROW_BYTES ? ids.n : STORE_RECEPTIONS_ROW_BYTES;
+
+		rc = store_put(t, t->store->meta, store_receptions_key(text, i), ids.p, n);
+		ids = slice_sub(ids, n);
+	}
+	/* What the last list had more. */
+	for (; rc == 0; i++) {
+		MDB_val key = store_receptions_key(text, i);
+
+		rc = mdb_del(t->txn, t->store->meta, &key, NULL);
+		if (rc == MDB_NOTFOUND)
+			return 0;
+		rc = t->failed = store_error(rc, "delete");
+	}
+	return rc;
 }
 
 int
@@ -231,4 +239,28 @@ store_abort(struct store_txn **t)
 	mdb_txn_abort((*t)->txn);
 	mem_free(*t);
 	*t = NULL;
+}
+
+int
+store_write_again(struct store *s)
+{
+	MDB_stat st;
+	char *metas;
+	size_t n;
+	int fd, rc = mdb_env_get_fd(s->env, &fd);
+
+	if (rc == 0)
+		rc = mdb_env_stat(s->env, &st);
+	if (rc != 0)
+		return store_error(rc, "meta pages");
+	/* Its other pages were synced before its meta page was written. */
+	n = 2 * (size_t)st.ms_psize;
+	metas = mem_alloc(n);
+	rc = pread(fd, metas, n, 0) == (ssize_t)n ? 0 : -E_IO;
+	if (rc == 0)
+		rc = file_write(fd, metas, n, 0);
+	if (rc == 0 && fdatasync(fd) != 0)
+		rc = -err_errno();
+	mem_free(metas);
+	return rc;
 }

@@ -73,6 +73,7 @@ start(struct core *c, uint32_t number, uint32_t qi, unsigned worker, uint32_t so
 	cn->stamp = c->now.boot_us;
 	c->n_conns++;
 	c->sources[source].n_conns++;
+	c->workers[worker].n_conns++;
 	pump_active(c, qi)->n_conns++;
 	pump_active(c, qi)->n_opening++;
 }
@@ -174,8 +175,10 @@ conns_set(struct core *c, uint32_t number, enum conn_state to)
 	if (cn->state == CONN_IDLE)
 		idle_remove(c, a, number);
 	--*counter(c, a, cn->state);
+	c->workers[cn->worker].n_closing -= cn->state == CONN_CLOSING;
 	cn->state = (uint8_t)to;
 	++*counter(c, a, to);
+	c->workers[cn->worker].n_closing += to == CONN_CLOSING;
 	if (to != CONN_IDLE)
 		return;
 	rest_add(c, number);
@@ -199,21 +202,29 @@ conns_free(struct core *c, uint32_t number)
 	if (cn->claim != CORE_NONE)
 		c->claims[cn->claim].conn = CORE_NONE;
 	c->n_closing--;
+	c->workers[cn->worker].n_closing--;
 	a->n_conns--;
 	c->n_conns--;
 	c->sources[cn->source].n_conns--;
+	c->workers[cn->worker].n_conns--;
+	sources_conn_ended(c, cn->worker);
 	free_list_add(c, number);
 	sources_conn_gone(c, cn->source);
 }
 
 void
-conns_close_resting(struct core *c)
+conns_close_resting(struct core *c, unsigned worker)
 {
-	if (c->n_closing >= c->n_total_line)
+	const struct worker *w = worker == WORKERS_MAX ? NULL : &c->workers[worker];
+
+	/* As many as wait for one end already. */
+	if (w ? w->n_closing >= w->n_conns_line : c->n_closing >= c->n_total_line + c->n_conns_line)
 		return;
 	for (uint32_t i = c->resting.head; i != CORE_NONE; i = c->conns[i].rest_next) {
 		const struct queue *q = &c->queues[c->conns[i].queue];
 
+		if (worker != WORKERS_MAX && c->conns[i].worker != worker)
+			continue;
 		if (!q->in_run && q->line != LINE_ROOM &&
 		    (q->wait != CORE_WAIT_RATE || q->until > c->now.boot_us + RATE_SOON_US)) {
 			run_push(c, c->conns[i].queue);

@@ -17,8 +17,8 @@ void conns_set(struct core *c, uint32_t number, enum conn_state to);
 void conns_free(struct core *c, uint32_t number);
 /* Tells the worker to close it: CLOSING. */
 void conns_close(struct core *c, uint32_t number);
-/* Queues wait for total-max-smtp-out: closes the longest idle connection that nobody is about to
- * use, unless enough are being closed. */
-void conns_close_resting(struct core *c);
+/* Queues wait for total-max-smtp-out, or for a connection of `worker` (else WORKERS_MAX): closes the
+ * longest idle one there that nobody is about to use, unless enough are being closed. */
+void conns_close_resting(struct core *c, unsigned worker);
 /* NULL when the number is free or none at all. */
 struct conn *conns_get(struct core *c, uint32_t number);

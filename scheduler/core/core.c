@@ -194,6 +194,19 @@ next_queue(struct core *c, enum line *turn)
 	*turn = LINE_ASKS;
 	if (c->asks_line.head != CORE_NONE && pump_asks_room(c))
 		return c->asks_line.head;
+	*turn = LINE_CONNS;
+	for (unsigned w = 0; c->n_conns_line > 0 && w < c->n_workers; w++) {
+		uint32_t room = sources_conn_room(c, w);
+
+		if (c->workers[w].offers > room)
+			c->workers[w].offers = room;
+		if (room == 0)
+			continue;
+		if (c->workers[w].conns.head != CORE_NONE)
+			return c->workers[w].conns.head;
+		for (; c->workers[w].offers > 0; c->workers[w].offers--)
+			sources_offer(c, w);
+	}
 	*turn = LINE_NONE;
 	return run_pop(c);
 }
@@ -249,6 +262,14 @@ core_worker_up(struct core *c, const struct core_now *now, unsigned worker)
 }
 
 void
+core_worker_connections(struct core *c, const struct core_now *now, unsigned worker, uint32_t most)
+{
+	core_clock(c, now);
+	CHECK(worker < c->n_workers);
+	c->workers[worker].most_conns = most;
+}
+
+void
 core_worker_down(struct core *c, const struct core_now *now, unsigned worker)
 {
 	core_clock(c, now);
@@ -266,6 +287,7 @@ core_worker_down(struct core *c, const struct core_now *now, unsigned worker)
 		conns_free(c, i);
 		run_push(c, qi);
 	}
+	grants_worker_down(c, worker);
 	sources_worker_down(c, worker);
 }
 
@@ -327,7 +349,8 @@ core_open_failed(struct core *c, const struct core_now *now, uint32_t connection
 	a = pump_active(c, qi);
 	c->totals.connect_failed++;
 	pump_last_error(c, qi, text);
-	if (why == CORE_FAIL_NOT_ATTEMPTED || why == CORE_FAIL_SOURCE || why == CORE_FAIL_DENIED) {
+	if (why == CORE_FAIL_NOT_ATTEMPTED || why == CORE_FAIL_NO_RESOURCES ||
+	    why == CORE_FAIL_SOURCE || why == CORE_FAIL_DENIED) {
 		if (a->connect)
 			rate_refund(a->connect, cn->stamp, 1);
 	}
@@ -336,6 +359,8 @@ core_open_failed(struct core *c, const struct core_now *now, uint32_t connection
 	} else if (why == CORE_FAIL_NOT_ATTEMPTED) {
 		/* Perhaps the route was stale: a fresh one costs little. */
 		a->route_expires = c->now.boot_us;
+		hold_opens(c, a);
+	} else if (why == CORE_FAIL_NO_RESOURCES) {
 		hold_opens(c, a);
 	} else if (why == CORE_FAIL_SOURCE) {
 		sources_bad(c, cn->source);

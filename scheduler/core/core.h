@@ -40,7 +40,7 @@ enum core_give_up {
 enum core_wait {
 	CORE_WAIT_NONE,        /* runs, or may run at once */
 	CORE_WAIT_EMPTY,       /* no mail */
-	CORE_WAIT_CONNECTIONS, /* max-smtp-out or total-max-smtp-out is used up */
+	CORE_WAIT_CONNECTIONS, /* max-smtp-out or total-max-smtp-out is used up, or what a worker can have */
 	CORE_WAIT_RATE,        /* max-msg-rate or max-connect-rate */
 	CORE_WAIT_PAUSED,
 	CORE_WAIT_RETRY,       /* the queue's next-retry time, or all its entries are due later */
@@ -178,6 +178,8 @@ bool core_entry_withdraw(struct core *c, const struct core_now *now, uint32_t en
  * than workers). Home: IP i at worker i mod W. When its owner dies it moves to a live worker at once if
  * that one does not come back within 200 ms; it goes home when the guest has closed its connections. */
 void core_worker_up(struct core *c, const struct core_now *now, unsigned worker);
+/* It has descriptors for so many connections, 0: for any number. Till told otherwise. */
+void core_worker_connections(struct core *c, const struct core_now *now, unsigned worker, uint32_t most);
 /* All its connections are gone; its leases are settled one by one by the driver (core_result with
  * connection lost, or core_returned) from the claim table, before or after this call. */
 void core_worker_down(struct core *c, const struct core_now *now, unsigned worker);
@@ -192,10 +194,11 @@ void core_opened(struct core *c, const struct core_now *now, uint32_t connection
 enum core_failure {
 	CORE_FAIL_HOST,          /* refused, timed out, lost, 4xx greeting: next target */
 	CORE_FAIL_HOST_PERMANENT, /* 5xx greeting */
-	CORE_FAIL_NOT_ATTEMPTED, /* stale route, late, no resources: nothing happened, refunded */
+	CORE_FAIL_NOT_ATTEMPTED, /* stale route, late: nothing happened, refunded */
 	CORE_FAIL_SOURCE,        /* the source IP cannot be used: another source */
 	CORE_FAIL_DENIED,        /* destination not allowed: next target */
 	CORE_FAIL_GIVEN_UP,      /* ended by ourselves after connect(): says nothing of the host, but stays charged */
+	CORE_FAIL_NO_RESOURCES,  /* of the worker: nothing happened, refunded; the route stays */
 };
 void core_open_failed(struct core *c, const struct core_now *now, uint32_t connection,
 		      enum core_failure why, struct slice text);

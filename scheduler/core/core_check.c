@@ -75,6 +75,9 @@ static void
 check_conns(const struct core *c, struct sums *sums)
 {
 	uint32_t n = 0, idle = 0, closing = 0, resting = 0, last = CORE_NONE;
+	struct {
+		uint32_t conns, closing;
+	} of[WORKERS_MAX] = { 0 };
 
 	for (uint32_t i = 0; i < c->n_conns_made; i++) {
 		const struct conn *cn = &c->conns[i];
@@ -90,11 +93,16 @@ check_conns(const struct core *c, struct sums *sums)
 		s->busy += cn->state == CONN_BUSY;
 		idle += cn->state == CONN_IDLE;
 		closing += cn->state == CONN_CLOSING;
+		of[cn->worker].conns++;
+		of[cn->worker].closing += cn->state == CONN_CLOSING;
 		CHECK((cn->claim != CORE_NONE) == (cn->state == CONN_BUSY));
 		if (cn->claim != CORE_NONE)
 			CHECK(c->claims[cn->claim].conn == i && c->claims[cn->claim].lease != 0);
 	}
 	CHECK(n == c->n_conns && closing == c->n_closing);
+	for (unsigned i = 0; i < c->n_workers; i++)
+		CHECK(of[i].conns == c->workers[i].n_conns &&
+		      of[i].closing == c->workers[i].n_closing);
 	for (uint32_t i = c->resting.head; i != CORE_NONE; last = i, i = c->conns[i].rest_next) {
 		CHECK(c->conns[i].state == CONN_IDLE && c->conns[i].rest_prev == last);
 		resting++;
@@ -202,7 +210,7 @@ check_line(const struct core *c, const struct list *l, enum line which, unsigned
 
 		CHECK(q->line == which && q->line_prev == prev);
 		CHECK(which != LINE_SOURCES || q->vmta == (int)of);
-		CHECK(which != LINE_ROOM || q->line_of == of);
+		CHECK((which != LINE_ROOM && which != LINE_CONNS) || q->line_of == of);
 		n++;
 	}
 	CHECK(l->tail == prev);
@@ -212,7 +220,7 @@ check_line(const struct core *c, const struct list *l, enum line which, unsigned
 static void
 check_lines(const struct core *c)
 {
-	uint32_t running = 0, waiting = 0;
+	uint32_t running = 0, waiting = 0, conns = 0, all_conns = 0;
 
 	for (uint32_t qi = c->run.head; qi != CORE_NONE; qi = c->queues[qi].run_next) {
 		CHECK(c->queues[qi].in_run);
@@ -224,10 +232,17 @@ check_lines(const struct core *c)
 		waiting += check_line(c, &c->vmtas[i].line, LINE_SOURCES, i);
 	for (unsigned i = 0; i < c->n_workers; i++) {
 		waiting += check_line(c, &c->workers[i].line, LINE_ROOM, i);
+		CHECK(c->workers[i].n_conns_line ==
+		      check_line(c, &c->workers[i].conns, LINE_CONNS, i));
+		conns += c->workers[i].n_conns_line;
+		all_conns += c->workers[i].n_conns;
+		CHECK(c->workers[i].up || c->workers[i].offers == 0);
 		/* Who stands in line for a worker with room is about to be told. */
 		CHECK(c->workers[i].full || c->workers[i].line.head == CORE_NONE ||
 		      c->run.head != CORE_NONE);
 	}
+	CHECK(conns == c->n_conns_line && all_conns == c->n_conns);
+	waiting += conns;
 	for (uint32_t i = 0; i < c->n_queues; i++) {
 		running -= c->queues[i].in_run;
 		waiting -= c->queues[i].line != LINE_NONE;
@@ -245,7 +260,7 @@ core_check(const struct core *core)
 	struct core *c = (struct core *)(uintptr_t)core;
 	struct sums *sums = mem_calloc((size_t)c->n_queues + 1, sizeof(*sums));
 	struct core_totals t = { 0 };
-	uint32_t asks = 0, claimed = 0;
+	uint32_t asks = 0, claimed = 0, unknown[WORKERS_MAX] = { 0 };
 
 	check_entries(c, sums);
 	check_conns(c, sums);
@@ -265,6 +280,13 @@ core_check(const struct core *core)
 	      t.queues_with_mail == c->totals.queues_with_mail);
 	CHECK(asks == c->n_asks && claimed == c->n_claims);
 	check_lines(c);
+	for (uint32_t k = 0; k < c->n_claims_made; k++) {
+		CHECK(!c->claims[k].unknown ||
+		      (c->claims[k].lease && c->claims[k].conn == CORE_NONE));
+		unknown[c->claims[k].worker] += c->claims[k].unknown;
+	}
+	for (unsigned i = 0; i < c->n_workers; i++)
+		CHECK(unknown[i] == c->workers[i].n_unknown);
 	for (size_t i = 1; i < c->n_sources; i++)
 		CHECK(c->sources[i].guest < 0 || c->sources[i].guest < (int)c->n_workers);
 	mem_free(sums);

@@ -38,6 +38,25 @@ claim_new(struct core *c, size_t bitmap_bytes)
 	return k;
 }
 
+static void
+claim_forget_unknown(struct core *c, struct claim *cl)
+{
+	if (!cl->unknown)
+		return;
+	cl->unknown = false;
+	c->workers[cl->worker].n_unknown--;
+	sources_conn_ended(c, cl->worker);
+}
+
+void
+grants_worker_down(struct core *c, unsigned worker)
+{
+	for (uint32_t k = 0; k < c->n_claims_made; k++) {
+		if (c->claims[k].lease && c->claims[k].worker == worker)
+			claim_forget_unknown(c, &c->claims[k]);
+	}
+}
+
 /* Ends the claim; its connection, if it lives, is CLOSING or idle again: `conn_to`. */
 static void
 claim_free(struct core *c, uint32_t k, enum conn_state conn_to)
@@ -48,6 +67,7 @@ claim_free(struct core *c, uint32_t k, enum conn_state conn_to)
 		c->conns[cl->conn].claim = CORE_NONE;
 		conns_set(c, cl->conn, conn_to);
 	}
+	claim_forget_unknown(c, cl);
 	mem_free(cl->bits);
 	mem_free(cl->stamps);
 	cl->bits = NULL;
@@ -462,6 +482,9 @@ core_adopt(struct core *c, const struct core_now *now, uint32_t entry, uint64_t 
 	if (connection != CORE_NONE) {
 		c->conns[connection].claim = k;
 		c->conns[connection].n_messages = 1;
+	} else {
+		c->claims[k].unknown = true;
+		c->workers[worker].n_unknown++;
 	}
 	grants_count(c, k, c->claims[k].stamp, c->claims[k].n_attempt, false);
 	run_push(c, qi);

@@ -14,6 +14,8 @@ enum granted grants_make(struct core *c, uint32_t qi, uint32_t conn, uint32_t ro
 /* Gives the entry up: it leaves its queue. */
 void grants_give_up(struct core *c, uint32_t e, enum core_give_up why, const char *text);
 bool grants_expired(struct core *c, uint32_t e);
+/* Its connections are gone, those of an earlier life too. */
+void grants_worker_down(struct core *c, unsigned worker);
 void grants_clear(struct core *c);
 /* CORE_NONE when there is no such claim: an old lease, or nonsense from a worker. */
 uint32_t grants_claim_of(const struct core *c, uint32_t entry, uint64_t lease);

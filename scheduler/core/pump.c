@@ -22,6 +22,7 @@ struct visit {
 	unsigned left;  /* decisions until others have their turn */
 	bool again;     /* there is more to do at once */
 	enum line turn; /* the line that it heads and now has room */
+	unsigned heads; /* LINE_CONNS: of this worker; else WORKERS_MAX */
 	uint64_t wake;  /* earliest time at which something changes by itself */
 	enum line line; /* where it is to wait, with `of` */
 	unsigned of;
@@ -300,7 +301,7 @@ try_open(struct core *c, struct visit *v, bool *opened)
 	struct active *a = v->a;
 	uint64_t now = c->now.boot_us, when;
 	uint32_t source;
-	unsigned worker;
+	unsigned worker, full;
 	int target;
 
 	*opened = false;
@@ -329,14 +330,19 @@ try_open(struct core *c, struct visit *v, bool *opened)
 				  CORE_WAIT_RATE);
 	if (!pump_total_room(c) || (v->turn != LINE_TOTAL && c->total_line.head != CORE_NONE))
 		return wait_in_line(v, LINE_TOTAL, 0, LIMIT_TOTAL, CORE_WAIT_CONNECTIONS);
-	if (!sources_pick(c, (uint32_t)v->q->vmta, &a->source_turn, &source, &worker, &when)) {
+	if (!sources_pick(c, (uint32_t)v->q->vmta, v->heads, &a->source_turn, &source, &worker, &when,
+			  &full)) {
 		wake_at(v, when);
 		v->q->until = when;
+		if (full != WORKERS_MAX)
+			return wait_in_line(v, LINE_CONNS, full, LIMIT_DESCRIPTORS,
+					    CORE_WAIT_CONNECTIONS);
 		return wait_in_line(v, LINE_SOURCES, 0, LIMIT_NONE, CORE_WAIT_SOURCES);
 	}
 	open_one(c, v, (unsigned)target, source, worker);
-	if (v->turn == LINE_TOTAL) {
+	if (v->turn == LINE_TOTAL || v->turn == LINE_CONNS) {
 		v->turn = LINE_NONE; /* one at a turn: others wait too */
+		v->heads = WORKERS_MAX;
 		run_line_leave(c, v->qi);
 	}
 	*opened = true;
@@ -461,7 +467,7 @@ static void
 close_idle(struct core *c, struct visit *v, enum core_wait w)
 {
 	uint64_t now = c->now.boot_us, keep = v->s->connection_idle_timeout_us;
-	uint64_t longest = c->total_line.head == CORE_NONE ? RATE_IDLE_US : RATE_SOON_US;
+	uint64_t longest = c->n_total_line + c->n_conns_line == 0 ? RATE_IDLE_US : RATE_SOON_US;
 	uint32_t prev;
 
 	if (v->again)
@@ -477,7 +483,8 @@ close_idle(struct core *c, struct visit *v, enum core_wait w)
 		struct conn *cn = &c->conns[i];
 
 		prev = cn->prev;
-		if (keep && cn->since + keep > now && !has_to_end(c, v, cn))
+		if (keep && cn->since + keep > now && !has_to_end(c, v, cn) &&
+		    c->workers[cn->worker].conns.head == CORE_NONE)
 			wake_at(v, cn->since + keep);
 		else
 			conns_close(c, i);
@@ -505,6 +512,7 @@ pump_visit(struct core *c, uint32_t qi, unsigned *decisions, enum line turn)
 	unsigned room_turn = q->room_turn ? q->line_of : WORKERS_MAX;
 
 	settle_clock(c, q);
+	v.heads = turn == LINE_CONNS ? q->line_of : WORKERS_MAX;
 	q->until = 0;
 	if (!q->active && queue_entries(q) == 0) {
 		q->wait = q->paused ? CORE_WAIT_PAUSED : CORE_WAIT_EMPTY;
@@ -529,7 +537,9 @@ pump_visit(struct core *c, uint32_t qi, unsigned *decisions, enum line turn)
 	else if (!v.again)
 		run_line_leave(c, qi);
 	if (v.line == LINE_TOTAL && !pump_total_room(c))
-		conns_close_resting(c);
+		conns_close_resting(c, WORKERS_MAX);
+	if (v.line == LINE_CONNS && sources_conn_room(c, v.of) == 0)
+		conns_close_resting(c, v.of);
 	timers_set(&c->timers, qi, v.wake);
 	if (v.again)
 		run_push(c, qi);

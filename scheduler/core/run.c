@@ -44,6 +44,8 @@ line_list(struct core *c, const struct queue *q)
 		return &c->vmtas[q->vmta].line;
 	case LINE_ROOM:
 		return &c->workers[q->line_of].line;
+	case LINE_CONNS:
+		return &c->workers[q->line_of].conns;
 	case LINE_NONE:
 		break;
 	}
@@ -67,6 +69,10 @@ run_line_leave(struct core *c, uint32_t qi)
 	else
 		c->queues[q->line_next].line_prev = q->line_prev;
 	c->n_total_line -= q->line == LINE_TOTAL;
+	if (q->line == LINE_CONNS) {
+		c->n_conns_line--;
+		c->workers[q->line_of].n_conns_line--;
+	}
 	q->line = LINE_NONE;
 }
 
@@ -77,12 +83,16 @@ run_line_join(struct core *c, uint32_t qi, enum line which, unsigned of, bool he
 	struct list *l;
 
 	CHECK(which != LINE_NONE);
-	if (q->line == which && (which != LINE_ROOM || q->line_of == of))
+	if (q->line == which && ((which != LINE_ROOM && which != LINE_CONNS) || q->line_of == of))
 		return;
 	run_line_leave(c, qi);
 	q->line = (uint8_t)which;
 	q->line_of = (uint16_t)of;
 	c->n_total_line += which == LINE_TOTAL;
+	if (which == LINE_CONNS) {
+		c->n_conns_line++;
+		c->workers[of].n_conns_line++;
+	}
 	l = line_list(c, q);
 	q->line_next = head ? l->head : CORE_NONE;
 	q->line_prev = head ? CORE_NONE : l->tail;

@@ -10,6 +10,8 @@
 /* Bounds of the table of turns of one virtual MTA. */
 #define TURNS_MAX      16384
 #define TURNS_WORK_MAX 16000000u
+/* Queues and source IPs that are looked at to find one that can use a worker's room. */
+#define OFFER_LOOKS 1024
 
 /* Making ------------------------------------------------------------------------------------- */
 static uint64_t
@@ -103,7 +105,7 @@ sources_make(struct core *c, const struct core_world *w)
 	CHECK(w->workers >= 1 && w->workers <= WORKERS_MAX);
 	c->n_workers = w->workers;
 	for (unsigned i = 0; i < WORKERS_MAX; i++)
-		c->workers[i].line = (struct list){ CORE_NONE, CORE_NONE };
+		c->workers[i].line = c->workers[i].conns = (struct list){ CORE_NONE, CORE_NONE };
 	make_tables(c, w);
 }
 
@@ -182,18 +184,44 @@ sources_worker(const struct core *c, uint32_t source)
 	return -1;
 }
 
+uint32_t
+sources_conn_room(const struct core *c, unsigned worker)
+{
+	const struct worker *w = &c->workers[worker];
+
+	if (w->most_conns == 0)
+		return UINT32_MAX;
+	if (w->n_conns + w->n_unknown >= w->most_conns)
+		return 0;
+	return w->most_conns - w->n_conns - w->n_unknown;
+}
+
+/* Nobody overtakes those that wait for it. */
+static bool
+takes_conn(const struct core *c, unsigned worker, unsigned heads, unsigned *full)
+{
+	if (sources_conn_room(c, worker) > 0 &&
+	    (worker == heads || c->workers[worker].conns.head == CORE_NONE))
+		return true;
+	*full = worker;
+	return false;
+}
+
 /* The worker for its next connection, -1: none now. */
 static int
-next_worker(struct core *c, uint32_t source)
+next_worker(struct core *c, uint32_t source, unsigned heads, unsigned *full)
 {
 	struct source *s = &c->sources[source];
 
-	if (s->guest >= 0)
-		return sources_leaving(c, source) ? -1 : s->guest;
+	if (s->guest >= 0) {
+		if (sources_leaving(c, source) || !takes_conn(c, (unsigned)s->guest, heads, full))
+			return -1;
+		return s->guest;
+	}
 	for (unsigned i = 1; i <= c->n_workers; i++) {
 		unsigned w = (s->turn + i) % c->n_workers;
 
-		if (c->workers[w].up && is_home(c, source, w)) {
+		if (c->workers[w].up && is_home(c, source, w) && takes_conn(c, w, heads, full)) {
 			s->turn = w;
 			return (int)w;
 		}
@@ -202,12 +230,13 @@ next_worker(struct core *c, uint32_t source)
 }
 
 bool
-sources_pick(struct core *c, uint32_t vmta, uint32_t *turn, uint32_t *source, unsigned *worker,
-	     uint64_t *when)
+sources_pick(struct core *c, uint32_t vmta, unsigned heads, uint32_t *turn, uint32_t *source,
+	     unsigned *worker, uint64_t *when, unsigned *full)
 {
 	struct vmta *v = &c->vmtas[vmta];
 
 	*when = NEVER;
+	*full = WORKERS_MAX;
 	for (uint32_t i = 0; i < v->n_turns; i++) {
 		uint32_t s = v->turns[(*turn + i) % v->n_turns];
 		uint64_t bad = c->sources[s].bad_until;
@@ -217,7 +246,7 @@ sources_pick(struct core *c, uint32_t vmta, uint32_t *turn, uint32_t *source, un
 			*when = bad < *when ? bad : *when;
 			continue;
 		}
-		w = next_worker(c, s);
+		w = next_worker(c, s, heads, full);
 		if (w < 0)
 			continue;
 		*turn = (*turn + i + 1) % v->n_turns;
@@ -234,12 +263,59 @@ sources_bad(struct core *c, uint32_t source)
 	c->sources[source].bad_until = c->now.boot_us + SOURCE_BAD_US;
 }
 
-/* All queues that wait for a source IP look again. Seldom: at a worker's birth and death. */
+/* All queues that wait for a source IP, or a connection by one, look again. Seldom: at a worker's
+ * birth and death. */
 static void
 wake_all(struct core *c)
 {
 	for (size_t i = 0; i < c->n_vmtas; i++)
 		run_wake_line(c, &c->vmtas[i].line);
+	for (unsigned w = 0; w < c->n_workers; w++)
+		run_wake_line(c, &c->workers[w].conns);
+}
+
+/* Whether it could have a connection of the worker. */
+static bool
+may_use(const struct core *c, const struct queue *q, unsigned worker, unsigned *looks)
+{
+	const struct vmta *v = q->vmta < 0 ? NULL : &c->vmtas[q->vmta];
+
+	for (uint32_t i = 0; v && i < v->n_turns && *looks < OFFER_LOOKS; i++) {
+		uint32_t s = v->turns[i];
+
+		++*looks;
+		if (c->sources[s].bad_until > c->now.boot_us)
+			continue;
+		if (c->sources[s].guest >= 0
+			    ? c->sources[s].guest == (int)worker && !sources_leaving(c, s)
+			    : is_home(c, s, worker))
+			return true;
+	}
+	return false;
+}
+
+void
+sources_conn_ended(struct core *c, unsigned worker)
+{
+	c->workers[worker].offers += c->n_conns_line > 0;
+}
+
+void
+sources_offer(struct core *c, unsigned worker)
+{
+	unsigned looks = 0;
+
+	for (unsigned i = 1; i < c->n_workers; i++) {
+		unsigned other = (worker + i) % c->n_workers;
+
+		for (uint32_t qi = c->workers[other].conns.head;
+		     qi != CORE_NONE && looks++ < OFFER_LOOKS; qi = c->queues[qi].line_next) {
+			if (c->queues[qi].in_run || !may_use(c, &c->queues[qi], worker, &looks))
+				continue;
+			run_push(c, qi);
+			return;
+		}
+	}
 }
 
 void
@@ -406,6 +482,7 @@ sources_worker_down(struct core *c, unsigned worker)
 	c->workers[worker].up = false;
 	c->workers[worker].full = false;
 	run_wake_line(c, &c->workers[worker].line);
+	c->workers[worker].offers = 0;
 	for (uint32_t i = 1; i < c->n_sources; i++) {
 		struct source *s = &c->sources[i];
 

@@ -109,6 +109,7 @@ enum line {
 	LINE_ASKS,    /* lookups in flight */
 	LINE_SOURCES, /* of its virtual MTA */
 	LINE_ROOM,    /* the claim table of a worker */
+	LINE_CONNS,   /* the connections that a worker can have */
 };
 
 /* Which directive refused; the texts are in view.c. */
@@ -123,6 +124,7 @@ enum limit {
 	LIMIT_TARGETS,
 	LIMIT_ATTEMPTS,
 	LIMIT_HANDED_BACK,
+	LIMIT_DESCRIPTORS,
 };
 
 struct queue {
@@ -148,7 +150,7 @@ struct queue {
 	uint32_t release_left; /* so many from the lanes are to be released at once */
 	int32_t vmta;          /* -1: not configured */
 	uint16_t name_len;
-	uint16_t line_of; /* worker of LINE_ROOM */
+	uint16_t line_of; /* worker of LINE_ROOM, LINE_CONNS */
 	uint8_t wait;     /* enum core_wait */
 	uint8_t limit;    /* enum limit */
 	uint8_t line;     /* enum line */
@@ -231,6 +233,7 @@ struct claim {
 	uint32_t source;
 	uint16_t n_attempt;
 	uint8_t worker;
+	bool unknown;     /* has a connection that is not in conns[] */
 	bool refused;     /* one was not granted */
 	uint8_t *bits;    /* recipients to attempt */
 	uint64_t *stamps; /* asked for one by one: when each was charged, 0 not; NULL: all with the
@@ -248,7 +251,14 @@ struct source {
 };
 
 struct worker {
-	struct list line; /* queues waiting for its claim table */
+	struct list line;  /* queues waiting for its claim table */
+	struct list conns; /* queues waiting for a connection to end */
+	uint32_t n_conns, n_closing;
+	uint32_t n_unknown; /* connections of claims from an earlier life, not in conns[] */
+	uint32_t n_conns_line; /* queues in `conns` */
+	uint32_t most_conns; /* 0: any number */
+	uint32_t offers; /* so many ended while queues stood in line: those of other workers' lines are
+			    to be told when its own is empty */
 	bool up;
 	bool full;
 };
@@ -307,7 +317,7 @@ struct core {
 	uint32_t n_conns_made, n_conns; /* numbers ever used; not free */
 	struct list free_conns;
 	struct list resting; /* all idle ones, by rest_next; the longest idle first */
-	uint32_t n_closing, n_total_line;
+	uint32_t n_closing, n_total_line, n_conns_line;
 	struct claim *claims;
 	size_t claims_cap;
 	uint32_t n_claims_made, n_claims, free_claim;

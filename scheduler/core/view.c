@@ -20,6 +20,7 @@ static const char *const limit_texts[] = {
 	[LIMIT_TARGETS] = "no other host is left in this round",
 	[LIMIT_ATTEMPTS] = "mx-connection-attempts",
 	[LIMIT_HANDED_BACK] = "the worker handed connections back",
+	[LIMIT_DESCRIPTORS] = "descriptors of the worker",
 };
 // clang-format on
 

@@ -1,9 +1,11 @@
 """Damaged and foreign files: told, kept and never sent; or refused with nothing written. Never a crash, never a loss unsaid."""
+import csv
 import glob
 import hashlib
 import json
 import os
 import shutil
+import signal
 import smtplib
 import struct
 import subprocess
@@ -196,10 +198,127 @@ def test_segment_cut_while_mapped(folder):
     sink.stop()
 
 
+# The event log ----------------------------------------------------------------------------------------------------------------
+
+def crc32c(data):
+    crc = 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return crc ^ 0xffffffff
+
+
+def of_another_boot(path):
+    """The next event begins a new file, as after a restart of the machine."""
+    def change(data):
+        data[40] ^= 1
+        data[56:60] = struct.pack("<I", crc32c(data[:56]))
+    edit(path, change)
+
+
+def flip_bytes(path, text):
+    """The first place where it stands, in a file that is in use."""
+    with open(path, "r+b") as f:
+        data = f.read()
+        at = data.index(text)
+        os.pwrite(f.fileno(), bytes([data[at] ^ 4]), at)
+
+
+def lsns(sluice):
+    return sorted(int(r["eventId"].split("-")[1], 16) for rows in sluice.acct().terminal.values() for r in rows)
+
+
+def queue_one(sluice, rcpt):
+    with smtplib.SMTP("127.0.0.1", sluice.port, timeout=20) as s:
+        s.sendmail("a@b.example", [rcpt], "Subject: one\r\n\r\nbody\r\n")
+    harness.wait_for(lambda: sluice.queued() == 0, 20)
+
+
+def test_damaged_event_ahead_of_the_recorder(folder):
+    """Told and passed over; what follows is recorded, and the files of the log are used again."""
+    port = harness.free_port()
+    sink = harness.Sink(folder, [f"127.0.0.1:{port}"])
+    first = os.path.join(folder, "spool/events/000000000001.log")
+    with harness.Sluice(folder, sink_port=port, acct="d,b") as sluice:
+        queue_one(sluice, "r0@d.example")
+        sluice.wait_recorded(["r0@d.example"])
+        recorder = sluice.pids("recorder")
+        os.kill(recorder[0], signal.SIGSTOP)
+        for i in range(1, 6):
+            queue_one(sluice, f"r{i}@d.example")
+        flip_bytes(first, b"r2@d.example")
+        os.kill(recorder[0], signal.SIGCONT)
+        sluice.wait_recorded([f"r{i}@d.example" for i in (0, 1, 3, 4, 5)])
+        assert "r2@d.example" not in sluice.acct().terminal and lsns(sluice) == [1, 2, 4, 5, 6]
+        told = [line for line in sluice.log().splitlines() if "missing_lsn=" in line]
+        assert len(told) == 1 and "missing_lsn=3..3 " in told[0] and "event_file=1 " in told[0], told
+        harness.wait_for(lambda: sluice.stat()["recorder"]["gaps"] == 1, 10)
+        assert sluice.stop() == 0
+        # The next event begins a new file; of the first nothing is needed any more.
+        of_another_boot(first)
+        sluice.start()
+        queue_one(sluice, "r6@d.example")
+        sluice.wait_recorded(["r6@d.example"])
+        harness.wait_for(lambda: not os.path.exists(first), 20)
+        assert lsns(sluice) == [1, 2, 4, 5, 6, 7] and sluice.log().count("missing_lsn=") == 1
+        no_death(sluice)
+    sink.stop()
+
+
 # queue-check ---------------------------------------------------------------------------------------------------------------------
 
 QUICK = """providers = ( { name = "p"; listen = [ "127.0.0.1:%d" ]; features = [ "PIPELINING", "8BITMIME" ]; delay-ms = { dot = 5; };
   rules = ( { stage = "rcpt"; percent = 30.0; first-attempts = 2; reply = "450 4.2.1 later"; } ); } );"""
+
+
+def cursor_lsn(sluice):
+    """Of the event that the recorder reads next."""
+    with open(os.path.join(sluice.spool, "cursors/acct"), "rb") as f:
+        return struct.unpack("<Q", f.read()[-12:-4])[0]
+
+
+def test_damaged_end_that_the_recorder_has_read(folder):
+    """The last event is damaged, the recorder has it: the next ones have numbers of their own, and are recorded."""
+    with harness.Sluice(folder) as sluice:
+        assert sluice.sluice("pause", "queue", "d.example/{default}").returncode == 0
+        time.sleep(1)
+        # The transaction behind that of the message does not come any more: the store does not know that the event is synced.
+        tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(sluice.pids("scheduler")[0]), "-P", sluice.spool + "/lmdb/data.mdb",
+                                   "-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=30000000:when=2"])
+        harness.wait_for(lambda: "TracerPid:\t0\n" not in open(f"/proc/{sluice.pids('scheduler')[0]}/status").read(), 10)
+        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=20) as s:
+            s.sendmail("a@b.example", ["first@d.example"], "Subject: one\r\n\r\nbody\r\n")
+        harness.wait_for(lambda: "first@d.example" in received(sluice), 20)
+        harness.wait_for(lambda: cursor_lsn(sluice) > received(sluice)["first@d.example"], 20)
+        lsn = cursor_lsn(sluice)
+        sluice.kill()
+        tracer.kill()
+        tracer.wait(10)
+        log = [p for p in patterns(sluice.spool, "events", "*.log") if b"first@d.example" in open(p, "rb").read()]
+        assert len(log) == 1 and flip_text(log, b"first@d.example") == 1
+        for rcpt in ("second", "third"):
+            sluice.start()
+            with smtplib.SMTP("127.0.0.1", sluice.port, timeout=20) as s:
+                s.sendmail("a@b.example", [f"{rcpt}@d.example"], "Subject: one\r\n\r\nbody\r\n")
+            harness.wait_for(lambda: f"{rcpt}@d.example" in received(sluice), 20)
+            sluice.kill()
+        found = received(sluice)
+        assert list(found)[0] == "first@d.example" and len(set(found.values())) == len(found)
+        assert found["second@d.example"] >= lsn and "last events are damaged" in sluice.log()
+        assert "records are lost" not in sluice.log()
+        no_death(sluice)
+
+
+def received(sluice):
+    """{recipient: lsn of the event} of the `r` records."""
+    found = {}
+    for path in glob.glob(sluice.acct_pattern):
+        with open(path, newline="") as f:
+            for r in csv.DictReader(f):
+                if r["type"] == "r":
+                    found.setdefault(r["rcpt"], int(r["eventId"].split("-")[1], 16))
+    return found
 
 
 def wrong(sluice, *options):

@@ -109,8 +109,8 @@ def test_thin_segments_move_together(folder, ends):
         harness.wait_for(lambda: totals(sluice).get("segments_thin", 99) <= 1 and totals(sluice).get("segments_free", 99) <= 4, 60, 0.2)
         least, idle = files(sluice), totals(sluice)["segments_free"]
         print(f"files {most} -> {least}, of them free {idle}; moved before kills {moved}")
-        # Two are open; the live mail fills less than one.
-        assert most >= 10 and most - least >= 3 and least - idle <= 5 and moved > 2000, (most, least, idle, moved)
+        # Two to four are open, one alone stays thin, and kills may have left a few half full.
+        assert most >= 10 and most - least >= 3 and least - idle <= 8 and moved > 2000, (most, least, idle, moved)
         assert sluice.queued() >= 20000
         later.stop()
         after = harness.Sink(folder, [f"127.0.0.1:{later_port}"], name="after")

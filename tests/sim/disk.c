@@ -127,12 +127,15 @@ copy(const char *s)
 }
 
 /* Files ---------------------------------------------------------------------------------------- */
+static void clean_all(struct file *f);
+
 static void
 forget_if_unused(struct file *f)
 {
 	if (!f->gone || f->refs > 0)
 		return;
-	HOLDS(f->n_list == 0, "a file that is gone has unsynced sectors");
+	HOLDS(f->n_list == 0 || sim_spoilt, "a file that is gone has unsynced sectors");
+	clean_all(f);
 	__real_close(f->fd);
 	__real_free(f->map);
 	__real_free(f->list);
@@ -720,6 +723,35 @@ __wrap_eventfd(unsigned count, int flags)
 		}
 	}
 	sim_broken("too many eventfds");
+}
+
+unsigned
+disk_spoil(const char *path, struct slice what, size_t at)
+{
+	struct stat st;
+	unsigned char *p;
+	unsigned n = 0;
+	int fd = __real_open(path, O_RDWR | O_CLOEXEC);
+
+	if (fd < 0 || fstat(fd, &st) != 0 || st.st_size == 0) {
+		if (fd >= 0)
+			__real_close(fd);
+		return 0;
+	}
+	p = __real_mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	HOLDS(p != MAP_FAILED, "%s cannot be mapped", path);
+	for (unsigned char *end = p + st.st_size, *q = p; q < end; q++) {
+		q = memmem(q, (size_t)(end - q), what.p, what.n);
+		if (q == NULL)
+			break;
+		if (q + at < end) {
+			q[at] |= 0x40;
+			n++;
+		}
+	}
+	__real_munmap(p, (size_t)st.st_size);
+	__real_close(fd);
+	return n;
 }
 
 int

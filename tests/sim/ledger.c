@@ -39,6 +39,7 @@ struct rcpt {
 struct message_state {
 	struct sim_record r;
 	enum answer answer;
+	bool leased; /* some entry of it was, ever */
 	uint16_t attempts[4];
 	bool finished[4];
 	struct rcpt rcpts[8];
@@ -161,7 +162,11 @@ ledger_refused(msg_id_t id)
 
 	HOLDS(m != NULL && m->answer == OPEN, "message %llx is answered again",
 	      (unsigned long long)id);
-	m->answer = REFUSED;
+	if (!sim_spoilt) {
+		HOLDS(!m->leased, "message %llx is refused, which was sent on already",
+		      (unsigned long long)id);
+		m->answer = REFUSED;
+	}
 	sim_counts.refused++;
 	sim_tell("refused %llx", (unsigned long long)id);
 }
@@ -199,6 +204,7 @@ ledger_granted(const struct message *work, struct slice bits, unsigned worker)
 	l = new_lease(work->u.work.lease);
 	sim_counts.moved += work->u.work.segment != m->r.segment;
 	l->m = m;
+	m->leased = true;
 	l->entry = entry;
 	l->ask = (work->u.work.flags & WORK_ASK) != 0;
 	l->cuts = cuts;

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/base/planted.h"
+#include "common/base/wire.h"
 #include "common/conf/conf.h"
 #include "tests/sim/sim.h"
 
@@ -23,7 +24,7 @@ static const char *const planted_names[] = { "none",
 };
 enum planted_fault planted_fault;
 
-bool sim_loud, sim_calm, sim_no_room;
+bool sim_loud, sim_calm, sim_no_room, sim_spoilt;
 const char *sim_root;
 struct sim_clock sim_clock;
 
@@ -32,10 +33,11 @@ static bool sim_each;       /* a line for each episode */
 static uint64_t digest = 1; /* of all that was decided: the same seeds give the same */
 static uint64_t rng, seed, step, steps, episode_steps = 20000;
 static struct {
-	uint64_t episodes, starts, kills, cuts, deaths, failures, checks;
+	uint64_t episodes, starts, kills, cuts, deaths, spoilt, failures, checks;
 } done;
 static struct spool spool;
 static unsigned kill_rate, cut_rate, death_rate; /* in a hundred thousand steps */
+static unsigned spoil_rate;                      /* in a hundred starts */
 
 /* Chance -----------------------------------------------------------------------------------------
  */
@@ -140,6 +142,28 @@ scheduler_began(void)
 	peers_connect();
 }
 
+/* While nobody looks, the row of a segment is damaged that a receiver writes to. */
+static void
+spoil_segment(void)
+{
+	struct segment_info info;
+	struct buf row = { 0 };
+	char path[600];
+
+	if (sim_below(100) >= spoil_rate || !peers_open_segment(&info))
+		return;
+	wire_put_u64(&row, info.epoch);
+	wire_put_u64(&row, info.bytes);
+	snprintf(path, sizeof path, "%s/lmdb/data.mdb", sim_root);
+	/* The highest byte of how far it is committed: never again what it was. */
+	if (disk_spoil(path, buf_slice(&row), row.len + 7) > 0) {
+		sim_tell("the row of segment %u is damaged", info.number);
+		sim_spoilt = true;
+		done.spoilt++;
+	}
+	buf_clear(&row);
+}
+
 static bool
 scheduler_step(void)
 {
@@ -149,6 +173,7 @@ scheduler_step(void)
 		if (!sim_calm && !sim_percent(5))
 			return false;
 		sim_tell("scheduler starts");
+		spoil_segment();
 		process_start();
 	}
 	thread = threads_pick(process_can_turn());
@@ -285,6 +310,7 @@ static void
 begin(void)
 {
 	static const unsigned errors[] = { 0, 0, 0, 4, 40 };
+	static const unsigned spoils[] = { 0, 0, 0, 0, 10, 50 };
 	static const unsigned rates[] = { 0, 5, 20, 100, 400 };
 	char trash[600];
 	const char *why;
@@ -293,11 +319,12 @@ begin(void)
 	for (int i = 0; i < 8; i++)
 		sim_random();
 	step = 0;
-	sim_calm = sim_no_room = false;
+	sim_calm = sim_no_room = sim_spoilt = false;
 	sim_clock = (struct sim_clock){ 1000 * SIM_SECOND, 1800000000 * SIM_SECOND, 1 };
 	kill_rate = rates[sim_below(5)];
 	cut_rate = rates[sim_below(5)];
 	death_rate = rates[sim_below(5)];
+	spoil_rate = spoils[sim_below(6)];
 	remove_root();
 	snprintf(trash, sizeof trash, "%s.trash", sim_root);
 	HOLDS(mkdir(sim_root, 0700) == 0 && mkdir(trash, 0700) == 0, "%s cannot be made", sim_root);
@@ -405,12 +432,12 @@ report(uint64_t first)
 	const struct sim_counts *c = &sim_counts;
 
 	printf("episodes=%llu seeds=%llu..%llu starts=%llu kills=%llu cuts=%llu deaths=%llu "
-	       "errors=%llu failures=%llu\n",
+	       "spoilt=%llu errors=%llu failures=%llu\n",
 	       (unsigned long long)done.episodes, (unsigned long long)first,
 	       (unsigned long long)seed, (unsigned long long)done.starts,
 	       (unsigned long long)done.kills, (unsigned long long)done.cuts,
-	       (unsigned long long)done.deaths, (unsigned long long)disk_errors(),
-	       (unsigned long long)done.failures);
+	       (unsigned long long)done.deaths, (unsigned long long)done.spoilt,
+	       (unsigned long long)disk_errors(), (unsigned long long)done.failures);
 	printf("messages=%llu acknowledged=%llu refused=%llu delivered=%llu bounced=%llu "
 	       "expired=%llu deferred=%llu "
 	       "twice=%llu leases=%llu from_moved_records=%llu events=%llu stamped=%llu\n",

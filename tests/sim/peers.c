@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/base/err.h"
 #include "common/base/wire.h"
@@ -49,6 +50,7 @@ struct receiver {
 	unsigned n, n_sent;
 	struct message seals[SEALS];
 	unsigned n_seals;
+	unsigned mute; /* turns in which it tells nothing: busy with something else */
 };
 static struct receiver receivers[SIM_RECEIVERS];
 
@@ -190,6 +192,10 @@ receiver_tell(struct receiver *v)
 	struct parcel *p = &v->line[v->n_sent];
 	struct message m = { .kind = MESSAGE_NEW };
 
+	if (v->mute > 0) {
+		v->mute--;
+		return false;
+	}
 	if (v->n_sent == v->n || !p->synced)
 		return false;
 	if (p->is_notice) {
@@ -231,6 +237,22 @@ receiver_answered(struct receiver *v, const struct message *m)
 		   (unsigned long long)m->u.ack.id);
 }
 
+/* By the file, not its number: one that was removed may still be open. */
+static void
+nobody_else_writes(const struct receiver *v)
+{
+	struct stat mine, other;
+
+	HOLDS(fstat(v->w.fd, &mine) == 0, "a segment has no state");
+	for (unsigned i = 0; i < SIM_RECEIVERS; i++) {
+		const struct receiver *o = &receivers[i];
+
+		HOLDS(o == v || !o->open || fstat(o->w.fd, &other) != 0 ||
+			      other.st_ino != mine.st_ino,
+		      "segment %u is given to a second receiver", v->w.info.number);
+	}
+}
+
 static void
 receiver_room(struct receiver *v, const struct message *m)
 {
@@ -242,6 +264,7 @@ receiver_room(struct receiver *v, const struct message *m)
 				  m->u.seg_open.epoch, spool->instance) == 0,
 	      "segment %u is given but cannot be opened", m->u.seg_open.number);
 	v->open = true;
+	nobody_else_writes(v);
 }
 
 static bool
@@ -352,6 +375,7 @@ receiver_connect(struct receiver *v)
 	}
 	v->n_seals = 0;
 	v->n_sent = 0;
+	v->mute = sim_percent(20) ? sim_below(400) : 0;
 	v->resumed = true;
 }
 
@@ -799,6 +823,7 @@ worker_connect(struct sim_worker *w)
 	struct message m = { .kind = MESSAGE_WORKER_HELLO };
 
 	m.u.hello.flags = w->resumed ? HELLO_RESUMED : 0;
+	m.u.hello.connections = sim_below(3) == 0 ? 1 + sim_below(8) : 0;
 	HOLDS(link_put(w->b.l, &m, SLICE_NONE), "no room for a first word");
 	for (int i = 0; i < CONNS; i++) {
 		struct sim_conn *c = &w->conns[i];
@@ -1093,6 +1118,16 @@ peers_lost_scheduler(void)
 	}
 	for (unsigned i = 0; i < SIM_RECEIVERS; i++)
 		receivers[i].ids_asked = receivers[i].segment_asked = false;
+}
+
+bool
+peers_open_segment(struct segment_info *out)
+{
+	const struct receiver *v = &receivers[sim_below(SIM_RECEIVERS)];
+
+	if (v->open)
+		*out = v->w.info;
+	return v->open;
 }
 
 bool

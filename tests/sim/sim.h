@@ -38,6 +38,7 @@ void sim_tell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 extern bool sim_loud;
 extern bool sim_calm;        /* no more faults: everything must come to its end */
 extern bool sim_no_room;     /* the quota is reached */
+extern bool sim_spoilt;      /* the queue forgot a segment: mail may come twice, but all of it comes */
 extern const char *sim_root; /* the folder of the spool */
 
 struct sim_clock {
@@ -67,6 +68,8 @@ void disk_end(void);
 void disk_kill(void);       /* the scheduler's descriptors and maps go, nothing else */
 void disk_power_cut(void);  /* of what is not synced, anything may be lost */
 void disk_write_back(void); /* the kernel writes some pages that nobody asked it to */
+/* Sets a bit `at` bytes behind the begin of each place that looks like this: how many. */
+unsigned disk_spoil(const char *path, struct slice what, size_t at);
 int disk_eventfd_ready(int fd);
 unsigned disk_unsynced(void);
 
@@ -98,6 +101,8 @@ void peers_begin(const struct spool *spool);
 void peers_end(void);
 void peers_connect(void); /* the scheduler is ready: each living one gets a new channel */
 void peers_lost_scheduler(void);
+/* What a receiver that lives writes to just now; false: nothing. */
+bool peers_open_segment(struct segment_info *out);
 bool peers_step(void);
 void peers_kill_one(void);
 void peers_kill(enum role role, unsigned slot);

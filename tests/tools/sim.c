@@ -275,9 +275,9 @@ step_conn(uint32_t number)
 			core_opened(w.core, &w.now, number, percent(80) ? 0 : 1 + below(3));
 			return;
 		}
-		why = below(5);
+		why = below(6);
 		if (why == CORE_FAIL_NOT_ATTEMPTED || why == CORE_FAIL_SOURCE ||
-		    why == CORE_FAIL_DENIED) {
+		    why == CORE_FAIL_DENIED || why == CORE_FAIL_NO_RESOURCES) {
 			stream_take(&w.queues[cn->queue].connects, cn->stamp, 1);
 		}
 		forget_conn(number);
@@ -310,6 +310,7 @@ start_worker(unsigned worker)
 	if (w.up[worker])
 		return;
 	w.up[worker] = true;
+	core_worker_connections(w.core, &w.now, worker, below(3) ? 0 : 1 + below(6));
 	core_worker_up(w.core, &w.now, worker);
 }
 

@@ -1,4 +1,5 @@
 """The claim tables as a dead process left them (layout: common/queue/claims.c), read only."""
+import contextlib
 import glob
 import os
 import struct
@@ -15,7 +16,7 @@ class Tables:
     def __init__(self, spool, worker=None):
         pattern = "worker-*" if worker is None else f"worker-{worker:02}"
         self.files = [os.open(path, os.O_RDONLY) for path in sorted(glob.glob(os.path.join(spool, "claims", pattern)))]
-        self.sizes = {fd: os.fstat(fd).st_size for fd in self.files}
+        self.sizes = {fd: 0 for fd in self.files}
         self.used = {fd: 0 for fd in self.files}  # slots below were seen in use
         self.look()
 
@@ -29,6 +30,8 @@ class Tables:
 
     def _slots(self, fd):
         """(state, recipients) of each slot that is not free."""
+        with contextlib.suppress(OSError):  # a table grows with the claims in it
+            self.sizes[fd] = max(self.sizes[fd], os.fstat(fd).st_size)
         for i, at in enumerate(range(HEADER, self.sizes[fd] - SLOT + 1, SLOT)):
             try:
                 fields = GRANT.unpack(os.pread(fd, GRANT.size, at))

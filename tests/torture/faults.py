@@ -1,6 +1,9 @@
 """Faults of the disk and of the system's resources under a running Sluice: what a failing call answers its client, and how soon
 service is back once the cause is gone. Each stage keeps one Sluice under a small load; at its end the ledger must be clean: each 250
 was delivered, exactly."""
+import collections
+import concurrent.futures
+import contextlib
 import csv
 import glob
 import os
@@ -38,6 +41,8 @@ class World:
         self.out, self.seed, self.rng = out, seed, random.Random(seed)
         self.load_options = ("-s", sessions, *(("--rate", rate) if rate else ()), "--size", size, "--reconnect", "--insist",
                              "--domain-count", 20, "--timeout", 400, *load)
+        # So many recipients may be on their way at once: what comes after them was sent later.
+        self.under_way = sessions * (load[load.index("--rcpts") + 1] if "--rcpts" in load else 1)
         self.port = harness.free_port()
         self.script, self.sink, self.sinks = script % self.port, None, []
         if sink:
@@ -83,8 +88,8 @@ class World:
         return sum(load.acknowledged() for load in self.loads)
 
     def back(self, since, acknowledged=True, taken=True):
-        """Seconds from the moment `since` until mail is acknowledged and delivered again."""
-        acked, sunk = self.acknowledged(), self.taken()
+        """Seconds from the moment `since` until mail that began after it is acknowledged, and as much is delivered again."""
+        acked, sunk = self.acknowledged() + self.under_way, self.taken() + self.under_way
 
         def works():
             "mail goes in and out again"
@@ -97,6 +102,11 @@ class World:
         tracer = Tracer(*args)
         self.tracers.append(tracer)
         return tracer
+
+    def forget(self, tracer):
+        """Of many, the output is not kept."""
+        self.tracers.remove(tracer)
+        os.unlink(tracer.path)
 
     def finish(self, drain_s=120):
         """Ends the load, drains, stops; what the ledger finds."""
@@ -115,7 +125,18 @@ class World:
             bad["examples"] = report["examples"]
         if status != 0:
             bad["status"] = status
-        return {"acknowledged": report["acknowledged"], "duplicates": report["duplicates"], "bad": bad}
+        row = {key: report[key] for key in ("acknowledged", "lost", "corrupt", "missing", "doubled", "duplicates")}
+        row["flagged"] = report["duplicates"] - report["unexplained_duplicates"]
+        return {"acknowledged": report["acknowledged"], "duplicates": report["duplicates"], "bad": bad, "rows": [row]}
+
+
+def sum_rows(ends):
+    """One row of the ledger for what several worlds ended with."""
+    row = collections.Counter()
+    for end in ends:
+        for one in end["rows"]:
+            row.update(one)
+    return dict(row)
 
 
 class Tracer:
@@ -163,16 +184,19 @@ class Tracer:
 def wait_injected(tracer, seconds):
     """False: that many calls did not come."""
     end = time.monotonic() + seconds
-    while not tracer.injected():
-        if time.monotonic() > end or tracer.process.poll() is not None:
+    while True:
+        over = time.monotonic() > end or tracer.process.poll() is not None  # strace leaves with who dies of the error: ask that first
+        if tracer.injected():
+            return True
+        if over:
             return False
         time.sleep(0.02)
-    return True
 
 
 # EIO ----------------------------------------------------------------------------------------------
 KINDS = ("scheduler once", "scheduler lasting", "scheduler start", "scheduler start lasting", "receiver once", "receiver lasting",
          "recorder once", "recorder lasting")
+LANES = 4  # Sluices side by side: nearly all of a point is waiting
 
 
 def eio_point(world, kind, k, lasts_s):
@@ -180,14 +204,14 @@ def eio_point(world, kind, k, lasts_s):
     sluice, folder = world.sluice, world.out.folder
     role, lasting = kind.split()[0], "lasting" in kind
     inject = f"error=EIO:when={k}{'+' if lasting else ''}"
-    pids = sluice.pids(role)
+    pids = harness.wait_for(lambda: sluice.pids(role), PATIENCE_S)
     if "start" in kind:
         # The master is traced for its next child; a killed scheduler makes it have one.
         tracer = world.trace(folder, [sluice.master_pid()], inject)
         os.kill(pids[0], signal.SIGKILL)
     else:
         tracer = world.trace(folder, [*pids, *([sluice.master_pid()] if lasting and role == "scheduler" else [])], inject)
-    came = wait_injected(tracer, 10 if role != "recorder" or k < 30 else 40)
+    came = wait_injected(tracer, 20 if role != "recorder" else 60)
     if came and lasting:
         time.sleep(lasts_s)
     if came and not lasting:
@@ -197,7 +221,9 @@ def eio_point(world, kind, k, lasts_s):
     else:
         since = tracer.stop()
     took = world.back(since)
-    return (tracer.first(), took) if came else None
+    called = tracer.first()
+    world.forget(tracer)
+    return (called, took) if came else None
 
 
 def outage(world, bad):
@@ -216,36 +242,93 @@ def outage(world, bad):
     return world.back(tracer.stop())
 
 
-def eio(seed, count, out):
-    """the k-th write or sync of the scheduler (running, starting) or a receiver fails with EIO, once or from then on"""
-    points = sorted({1 + round(i * 99 / max(1, count - 1)) for i in range(count)}) if count > 1 else [1]
-    times, hit, missed, slow, bad = [], {}, 0, [], {}
-    with World(out, seed) as world:
-        world.start().load()
+class Tally:
+    """What came of the points of all lanes."""
+
+    def __init__(self, out, asked):
+        self.out, self.asked, self.limit_s = out, asked, BACK_S * getattr(out, "slack", 1.0)
+        self.bad, self.calls = {}, {}
+        self.took = {}      # kind: seconds
+        self.missed, self.slow = [], []
+        self.outage_s = None
+
+    def note(self, kind, k, came):
+        if came is None:
+            self.missed.append(f"{kind}, k={k}")
+            return
+        call, took = came
+        self.calls[call] = self.calls.get(call, 0) + 1
+        self.took.setdefault(kind, []).append(took)
+        if took > self.limit_s:
+            self.slow.append(f"{kind}, k={k}, {call}: {took:.1f} s")
+        done = len(self.times())
+        if done % 100 == 0:
+            self.out(f"{done} of {self.asked} points")
+
+    def times(self):
+        return [t for took in list(self.took.values()) for t in took]
+
+
+def eio_lane(world, points, tally):
+    """Takes point after point, on one Sluice, until none is left; what its ledger says."""
+    try:
+        world.load()
         world.back(time.monotonic())
-        for k in points:
-            for kind in KINDS if count >= 20 else [KINDS[(points.index(k) + i) % len(KINDS)] for i in (0, 4)]:
-                came = eio_point(world, kind, k, world.rng.uniform(0.5, 3.0))
-                if came is None:
-                    missed += 1
-                    continue
-                call, took = came
-                hit[call] = hit.get(call, 0) + 1
-                times.append(took)
-                if took > BACK_S * getattr(out, "slack", 1.0):
-                    slow.append(f"{kind}, k={k}, {call}: {took:.1f} s")
-        outage_s = outage(world, bad) if count >= 20 else None
-        result = world.finish()
-    result["bad"].update(bad)
-    if outage_s is not None:
-        result["back_after_outage_s"] = round(outage_s, 2)
-    if slow:
-        result["bad"]["slow"] = slow
-    if not times:
-        result["bad"]["nothing"] = "no call failed"
-    result.update(injected=len(times), not_reached=missed, calls=hit, back_median_s=round(statistics.median(times or [0]), 2),
-                  back_most_s=round(max(times or [0]), 2))
-    return result
+        while points:
+            kind, k, lasts_s = points.popleft()
+            if kind == "outage":
+                tally.outage_s = round(outage(world, tally.bad), 2)
+            else:
+                # Not reached (its process may have been leaving of the point before): the next one is tried.
+                came = next((c for _ in range(3) if (c := eio_point(world, kind, k, lasts_s))), None)
+                tally.note(kind, k, came)
+        return world.finish()
+    except BaseException:
+        points.clear()  # the others end, too
+        raise
+
+
+def eio_points(rng, count):
+    """(kind, k, how long a lasting one lasts), k from 1 to 100."""
+    ks = sorted({1 + round(i * 99 / max(1, count - 1)) for i in range(count)}) if count > 1 else [1]
+    whole = count >= 20
+    points = [(kind, k, rng.uniform(0.5, 3.0)) for i, k in enumerate(ks)
+              for kind in (KINDS if whole else [KINDS[(i + j) % len(KINDS)] for j in (0, 4)])]
+    rng.shuffle(points)
+    return collections.deque([("outage", 0, 0)] * whole + points)
+
+
+def eio(seed, count, out):
+    """the k-th write or sync of the scheduler (running, starting), a receiver, the recorder fails with EIO, once or from then on"""
+    rng = random.Random(seed)
+    points, worlds = eio_points(rng, count), []
+    asked = len([p for p in points if p[0] != "outage"])
+    tally = Tally(out, asked)
+    with concurrent.futures.ThreadPoolExecutor(LANES) as pool, contextlib.ExitStack() as stack:
+        for i in range(min(LANES, len(points))):
+            folder = os.path.join(out.folder, f"lane{i}")
+            os.makedirs(folder)
+            worlds.append(stack.enter_context(World(Plain(folder), rng.randrange(1 << 30))).start())
+        stack.callback(points.clear)  # when something is wrong here no lane goes on
+        lanes = [pool.submit(eio_lane, world, points, tally) for world in worlds]
+        ends = [lane.result() for lane in lanes]
+    bad, times = tally.bad, tally.times()
+    for i, end in enumerate(ends):
+        if end["bad"]:
+            bad[f"lane{i}"] = end["bad"]
+    for what, found in (("slow", tally.slow), ("not_reached", tally.missed)):
+        if found:
+            bad[what] = found
+    if tally.outage_s is not None and tally.outage_s > tally.limit_s:
+        bad["outage slow"] = tally.outage_s
+    if len(times) + len(tally.missed) != asked:
+        bad["points"] = f"{len(times)} of {asked}"
+    row = {**sum_rows(ends), "n": len(times), "restart_ms": [t * 1000 for t in times]}
+    return {"bad": bad, "rows": [row], "injected": len(times), "of": asked, "lanes": len(worlds),
+            "acknowledged": row["acknowledged"], "duplicates": row["duplicates"], "calls": tally.calls,
+            "back_median_s": round(statistics.median(times or [0]), 2), "back_most_s": round(max(times or [0]), 2),
+            "most_s": {kind: round(max(took), 2) for kind, took in sorted(tally.took.items())},
+            **({"back_after_outage_s": tally.outage_s} if tally.outage_s is not None else {})}
 
 
 # A full disk --------------------------------------------------------------------------------------
@@ -541,7 +624,7 @@ SLOW_DOT = """providers = ( { name = "provider"; listen = [ "127.0.0.1:%d" ]; de
 
 def stopped(seed, count, out):
     """SIGSTOP of the workers with a dot out: for longer than a heartbeat may be missing; shorter; shorter with a new scheduler meanwhile"""
-    result, bad = {}, {}
+    result, bad, ends = {}, {}, []
     for i in range(count):
         how = ("killed", "goes on", "new scheduler")[i % 3]
         folder = os.path.join(out.folder, f"stopped{i}")
@@ -570,11 +653,12 @@ def stopped(seed, count, out):
                 if harness.lives(pid):
                     os.kill(pid, signal.SIGCONT)
             one = world.finish()
+            ends.append(one)
             result[how] = f"{dots} answered before, {one['duplicates']} duplicates"
             # Each dot that was out may be there twice, flagged, when its worker was killed; never thrice, and with one record.
             if one["bad"] or (how != "killed" and one["duplicates"]) or one["duplicates"] > 8:
                 bad[how] = one
-    result["bad"] = bad
+    result.update(bad=bad, rows=[sum_rows(ends)])
     return result
 
 
@@ -614,9 +698,23 @@ def reception(seed, count, out):
     return result
 
 
+def filled_log(log):
+    """Reception was refused by the event log's quota, at what it should be."""
+    return any(84 <= int(p) <= 97 for p in re.findall(r"quota=event-log .*events_percent=(\d+)", log))
+
+
+def until(true, seconds):
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
 def eventlog(seed, count, out):
     """the recorder does not read: 452 when the event log has its quota, deliveries go on, all goes on when it reads again"""
-    disk = SmallDisk(os.path.join(out.folder, "spool"), 32)
+    disk = SmallDisk(os.path.join(out.folder, "spool"), 64)
     if not disk.mounted:
         return {"skipped": "no file system can be mounted: " + disk.why}
     bad, result = {}, {}
@@ -624,13 +722,13 @@ def eventlog(seed, count, out):
         world.start().load()
         world.back(time.monotonic())
         for i in range(count):
-            recorder = world.sluice.pids("recorder")[0]
+            recorder, seen = world.sluice.pids("recorder")[0], len(world.sluice.log())
             os.kill(recorder, signal.SIGSTOP)
             try:
                 wait_refused(world, seconds=90)
-                fills = re.findall(r"quota=(\S+) .*events_percent=(\d+)", world.sluice.log())
-                if not fills or fills[-1][0] != "event-log" or not 84 <= int(fills[-1][1]) <= 97:
-                    bad[f"log {i}"] = f"refused by {fills[-1:]}"
+                # The disk's quota may come first, and go when segments are free again.
+                if not until(lambda: filled_log(world.sluice.log()[seen:]), 60):
+                    bad[f"log {i}"] = f"refused by {re.findall('quota=.*', world.sluice.log()[seen:])[-3:]}"
                 world.sluice.wait_drained(60)
             finally:
                 os.kill(recorder, signal.SIGCONT)

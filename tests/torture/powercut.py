@@ -175,9 +175,12 @@ def campaign(count, seed, out, filesystem="ext4", most=20):
         if done["bad"]:
             out(f"examples: {done['report']['examples']}")
             break
-    # A btrfs that lost its disk gives back no page it has not written: the bound is too low there, printed and not judged.
-    if filesystem != "btrfs":
+    # An xfs or btrfs that lost its disk refuses to read what is still in memory: the bound is too low there, printed and not judged.
+    if filesystem == "ext4":
         result["bad"].update(world.above_bound(result["rows"]))
+    if filesystem != "ext4":
+        for row in result["rows"]:
+            row["place"] += ", " + filesystem
     result["sectors_lost"] = sectors
     result["back_s"] = round(max(back), 1)
     if sectors == 0:

@@ -662,16 +662,18 @@ def stage(function, say):
     """As the torture driver calls it."""
     def run(seed, count, out):
         report = function(seed, count, out.folder, out)
-        figures = {k: report[k] for k in ("acknowledged", "lost", "duplicates") if k in report}
-        return {"bad": faults(report), **figures}
+        row = {k: report[k] for k in ("acknowledged", "lost", "corrupt", "missing", "doubled", "duplicates")}
+        row["flagged"] = report["duplicates"] - report["unexplained_duplicates"]
+        figures = {k: f"median {statistics.median(v):.0f}, most {max(v)}" for k in ("stop_ms", "start_ms") if (v := report.get(k))}
+        return {"bad": faults(report), "rows": [row], **figures}
     run.__doc__ = say
     return run
 
 
 # The small forms of these are in tests/scenario, hence no count in make check.
-STAGES = [("reloads", stage(reloads, "Reloads under load, half of them broken."), 0, 50),
-          ("restarts", stage(graceful_restarts, "Graceful restarts under load."), 0, 5),
-          ("deaths_in_reloads", stage(deaths_in_reloads, "kill -9 in the middle of reloads."), 0, 10)]
+STAGES = [("reloads", stage(reloads, "Reloads under load, half of them broken."), 0, 200),
+          ("restarts", stage(graceful_restarts, "Graceful restarts under load."), 0, 20),
+          ("deaths_in_reloads", stage(deaths_in_reloads, "kill -9 in the middle of reloads."), 0, 60)]
 
 
 def main():

@@ -17,7 +17,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.dirname(HERE)]
 MODULES = ("kills", "killpoints", "powercut", "controls", "stalls", "clocks", "faults", "flips", "reloads")
 COLUMNS = ("n", "acknowledged", "lost", "corrupt", "missing", "doubled", "duplicates", "flagged", "bound")
-STAGE_SECONDS = {True: 400, False: 3 * 3600}
+# A stage that takes longer is a failure, and so is one whose cleaning up takes longer again.
+SMALL_SECONDS, FULL_SECONDS, LONG_SECONDS, CLEAN_SECONDS = 240, 25 * 60, 40 * 60, 300
+LONG = ("kills", "killpoints", "cuts")
 
 
 class Out:
@@ -60,25 +62,37 @@ def count_of(stage, options):
     return small if options.small else full
 
 
+def limit_of(name, small):
+    return SMALL_SECONDS if small else LONG_SECONDS if name in LONG else FULL_SECONDS
+
+
+class Late(Exception):
+    """Of a kind that no stage takes for an error of the system."""
+
+
 def late(*_):
-    raise TimeoutError("the stage took too long")
+    raise Late("the stage took too long")
+
+
+def again(name, count, seed):
+    """The command that does the same once more."""
+    return f"make torture SEED={seed} ONLY={name} COUNT={count}"
 
 
 def run(stage, count, seed, small, keep):
     """(verdict, result)."""
     name, function, _, _ = stage
     out = Out(name)
-    again = f"make torture SEED={seed} ONLY={name} COUNT={count}"
-    print(f"-- {name}: {count} ({(function.__doc__ or '').splitlines()[0]}) again: {again}", flush=True)
+    print(f"-- {name}: {count} ({(function.__doc__ or '').splitlines()[0]}) again: {again(name, count, seed)}", flush=True)
     began = time.time()
     signal.signal(signal.SIGALRM, late)
-    signal.alarm(STAGE_SECONDS[small])
+    signal.setitimer(signal.ITIMER_REAL, limit_of(name, small), CLEAN_SECONDS)
     try:
         result = function(seed, count, out) or {}
     except Exception:
         result = {"bad": {"exception": traceback.format_exc()}}
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
     figures = " ".join(f"{k}={v}" for k, v in result.items() if k not in ("bad", "rows", "skipped", "report"))
     tail = f"{name}: {figures} in {time.time() - began:.0f} s"
     if result.get("bad"):
@@ -86,7 +100,7 @@ def run(stage, count, seed, small, keep):
         bad = result["bad"]
         for what, value in bad.items() if isinstance(bad, dict) else enumerate(bad):
             print(f"   {what}: {value}")
-        print(f"   left in {out.folder}\n   again: {again}", flush=True)
+        print(f"   left in {out.folder}\n   again: {again(name, count, seed)}", flush=True)
         return "failed", result
     if keep:
         print("   left in " + out.folder)
@@ -108,7 +122,7 @@ def print_ledger(rows):
     for row in rows:
         times = row.get("restart_ms") or []
         span = f"{statistics.median(times):.0f}, {max(times):.0f}" if times else "-"
-        print(row["place"].ljust(width) + "".join(f"{row.get(c, 0):>13}" for c in COLUMNS) + f"{span:>26}")
+        print(row["place"].ljust(width) + "".join(f"{row.get(c, '-'):>13}" for c in COLUMNS) + f"{span:>26}")
         for c in COLUMNS:
             total[c] += row.get(c, 0)
     print("total".ljust(width) + "".join(f"{total[c]:>13}" for c in COLUMNS))
@@ -136,14 +150,19 @@ def main():
         return 2
     print(f"torture: seed {options.seed}", flush=True)
     tally = {"passed": 0, "failed": 0, "skipped": 0}
-    rows = []
+    rows, failed, began = [], [], time.time()
     for stage in chosen:
-        if count_of(stage, options) == 0:
+        count = count_of(stage, options)
+        if count == 0:
             continue
-        verdict, result = run(stage, count_of(stage, options), options.seed, options.small, options.keep)
+        verdict, result = run(stage, count, options.seed, options.small, options.keep)
         tally[verdict] += 1
-        rows += result.get("rows") or []
+        failed += [again(stage[0], count, options.seed)] * (verdict == "failed")
+        rows += [{"place": stage[0], "n": count, **row} for row in result.get("rows") or []]
     print_ledger(rows)
+    for command in failed:
+        print(f"failed: {command}")
+    print(f"took {time.time() - began:.0f} s")
     print(f"torture: seed {options.seed}: {tally['passed']} passed, {tally['failed']} failed, {tally['skipped']} skipped")
     return 1 if tally["failed"] else 0
 

@@ -239,6 +239,179 @@ total_in_turn(void **state)
 	}
 }
 
+/* A worker has descriptors for two connections: in turn by age, and who has another worker goes
+ * there. */
+static void
+descriptors(void **state)
+{
+	static const uint32_t order[] = { 11, 15, 19 };
+
+	(void)state;
+	fx_begin_in(2, 3, CONF_UNLIMITED);
+	core_worker_connections(fx.core, &fx.now, 1, 2);
+	for (uint32_t q = 3; q < 20; q += 4) /* of worker 1 alone */
+		mail(q, 1);
+	run();
+	for (uint32_t q = 3; q < 20; q += 4)
+		route(q, 1);
+	assert_int_equal(fx.n_opens, 2);
+	assert_int_equal(view(11).wait, CORE_WAIT_CONNECTIONS);
+	assert_string_equal(view(11).limit, "descriptors of the worker");
+	mails(1, 2); /* of either worker */
+	run();
+	route(1, 1);
+	assert_int_equal(fx.n_opens, 4);
+	assert_int_equal(fx.opens[2].worker, 0);
+	assert_int_equal(fx.opens[3].worker, 0);
+	/* What has nothing more to send ends for those that wait. */
+	for (unsigned k = 0; k < 3; k++) {
+		unsigned conn = k < 2 ? k : 4;
+
+		opened(conn);
+		settle(conn < 2 ? conn : 2, EVENT_DELIVERED);
+		assert_int_equal(fx.n_closes, k + 1);
+		assert_int_equal(fx.closes[k], fx.opens[conn].connection);
+		core_closed(fx.core, &fx.now, fx.closes[k], SLICE_NONE);
+		run();
+		assert_int_equal(fx.n_opens, k + 5);
+		assert_int_equal(fx.opens[k + 4].queue, order[k]);
+		assert_int_equal(fx.opens[k + 4].worker, 1);
+	}
+	/* It comes back with more of them. */
+	mails(23, 3);
+	run();
+	route(23, 1);
+	assert_int_equal(fx.n_opens, 7);
+	core_worker_connections(fx.core, &fx.now, 1, 0);
+	run();
+	assert_int_equal(fx.n_opens, 10);
+}
+
+/* Who would take any worker stands in the line of one: the others' room is offered to it. */
+static void
+descriptors_of_others(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		fx_begin_in(2, 3, CONF_UNLIMITED);
+		core_worker_connections(fx.core, &fx.now, 0, 1);
+		core_worker_connections(fx.core, &fx.now, 1, 1);
+		connected(0, 1, 1);
+		connected(4, 1, 1);
+		mail(8, 1);
+		run();
+		route(8, 1);
+		assert_int_equal(fx.n_opens, 2);
+		settle(i, EVENT_DELIVERED);
+		assert_int_equal(fx.n_closes, 1);
+		core_closed(fx.core, &fx.now, fx.closes[0], SLICE_NONE);
+		run();
+		assert_int_equal(fx.n_opens, 3);
+		assert_int_equal(fx.opens[2].worker, fx.opens[i].worker);
+	}
+	fx_begin_in(2, 3, CONF_UNLIMITED);
+	core_worker_down(fx.core, &fx.now, 1);
+	core_worker_connections(fx.core, &fx.now, 0, 1);
+	connected(0, 1, 1);
+	mail(4, 1);
+	run();
+	route(4, 1);
+	assert_int_equal(fx.n_opens, 1);
+	core_worker_up(fx.core, &fx.now, 1);
+	run();
+	assert_int_equal(fx.n_opens, 2);
+	assert_int_equal(fx.opens[1].worker, 1);
+}
+
+/* One that rests is closed for who waits, whatever ends elsewhere. */
+static void
+descriptors_that_rest(void **state)
+{
+	(void)state;
+	fx_begin_in(2, 3, CONF_UNLIMITED);
+	core_worker_connections(fx.core, &fx.now, 1, 1);
+	fx.settings[3].connection_idle_timeout_us = HOUR;
+	connected(3, 1, 1);
+	settle(0, EVENT_DELIVERED);
+	assert_int_equal(fx.opens[0].worker, 1);
+	connected(0, 1, 1);
+	settle(1, EVENT_DELIVERED);
+	assert_int_equal(fx.opens[1].worker, 0);
+	assert_int_equal(fx.n_closes, 1);
+	mail(7, 1); /* of worker 1 alone */
+	run();
+	route(7, 1);
+	assert_int_equal(fx.n_closes, 2);
+	assert_int_equal(fx.closes[1], fx.opens[0].connection);
+	core_closed(fx.core, &fx.now, fx.closes[1], SLICE_NONE);
+	run();
+	assert_int_equal(fx.n_opens, 3);
+	assert_int_equal(fx.opens[2].queue, 7);
+}
+
+/* What a worker still does since before a restart counts, until it is done or the worker is dead. */
+static void
+descriptors_in_use(void **state)
+{
+	struct core_rcpt_result rcpt = { 0, EVENT_DELIVERED };
+	struct core_result r = { .lease = 50, .rcpts = &rcpt, .n_rcpts = 1 };
+	uint32_t e;
+	size_t asks;
+
+	(void)state;
+	for (unsigned dies = 0; dies < 2; dies++) {
+		fx_begin_in(2, 3, CONF_UNLIMITED);
+		core_worker_connections(fx.core, &fx.now, 1, 1);
+		e = mail(3, 1);
+		core_adopt(fx.core, &fx.now, e, 50, CORE_NONE, 1, 1);
+		mail(7, 1);
+		run();
+		route(7, 1);
+		assert_int_equal(fx.n_opens, 0);
+		assert_string_equal(view(7).limit, "descriptors of the worker");
+		if (dies) {
+			core_worker_down(fx.core, &fx.now, 1);
+			core_check(fx.core);
+			core_worker_up(fx.core, &fx.now, 1);
+			run();
+			assert_int_equal(fx.n_opens, 1);
+		}
+		r.entry = e;
+		assert_true(core_settle(fx.core, &fx.now, &r, &fx.d));
+		core_entry_gone(fx.core, &fx.now, e);
+		run();
+		assert_int_equal(fx.n_opens, 1);
+	}
+	/* The route is none the worse for it when a worker has no room after all. */
+	asks = fx.n_asks;
+	open_failed(0, CORE_FAIL_NO_RESOURCES);
+	assert_int_equal(view(7).wait, CORE_WAIT_CONNECTIONS);
+	pass(SECOND);
+	assert_int_equal(fx.n_opens, 2);
+	assert_int_equal(fx.n_asks, asks);
+}
+
+/* Those that wait for one that dies do not wait for ever. */
+static void
+descriptors_of_a_dead_worker(void **state)
+{
+	(void)state;
+	fx_begin_in(2, 3, CONF_UNLIMITED);
+	core_worker_connections(fx.core, &fx.now, 1, 1);
+	mail(3, 1);
+	mail(7, 1);
+	run();
+	route(3, 1);
+	route(7, 1);
+	assert_int_equal(fx.n_opens, 1);
+	core_worker_down(fx.core, &fx.now, 1);
+	run();
+	pass(SECOND); /* its source IP moves */
+	assert_int_equal(fx.n_opens, 3);
+	assert_int_equal(fx.opens[1].worker, 0);
+	assert_int_equal(fx.opens[2].worker, 0);
+}
+
 /* A queue that waits for its rate does not keep connections that others wait for. */
 static void
 idle_for_others(void **state)
@@ -358,6 +531,11 @@ main(void)
 		cmocka_unit_test(handed_back),
 		cmocka_unit_test(total),
 		cmocka_unit_test(total_in_turn),
+		cmocka_unit_test(descriptors),
+		cmocka_unit_test(descriptors_of_others),
+		cmocka_unit_test(descriptors_that_rest),
+		cmocka_unit_test(descriptors_in_use),
+		cmocka_unit_test(descriptors_of_a_dead_worker),
 		cmocka_unit_test(idle_for_others),
 		cmocka_unit_test(charges_survive),
 		cmocka_unit_test(fewer_connections),

@@ -484,6 +484,387 @@ a_large_event(void **state)
 	event_reader_close(&r);
 }
 
+/* Damage passed over ----------------------------------------------------------------------------
+ */
+
+#define MANY 240u
+
+struct pass {
+	unsigned char seen[5000];
+	unsigned events, gaps;
+	uint64_t missing;     /* of the ranges told */
+	struct event_gap gap; /* the last one */
+};
+
+/* All that can be read, as the recorder does it: each event once, in order, and what is not there
+ * was told. */
+static void
+read_past(const struct fixture *f, struct event_position from, uint64_t lsn,
+	  struct event_position limit, struct pass *p)
+{
+	struct event_position pos;
+	struct event_reader *r;
+	struct event e;
+	uint64_t last = lsn - 1;
+	int rc = 1;
+
+	assert_int_equal(event_reader_open_at(&r, f->dir, us, from, lsn), 0);
+	for (int turns = 0; rc == 1 && turns < 5000; turns++) {
+		rc = event_read(r, limit, &e, &pos);
+		if (rc == 1) {
+			assert_true(e.lsn > last && e.lsn < sizeof p->seen && e.lsn == e.message);
+			assert_int_equal(p->seen[e.lsn]++, 0);
+			last = e.lsn;
+			p->events++;
+		} else if (rc < 0) {
+			rc = event_resync(r, limit, &p->gap);
+			assert_true(rc >= 0);
+			p->gaps++;
+			assert_true(!event_position_before(p->gap.to, p->gap.from));
+			assert_false(event_position_before(limit, p->gap.to));
+			assert_true(lsn == 0 || p->gap.first_lsn == last + 1);
+			if (rc == 0)
+				break;
+			p->missing += p->gap.last_lsn - last;
+			last = p->gap.last_lsn;
+		}
+	}
+	assert_int_equal(rc, 0);
+	event_reader_close(&r);
+}
+
+static void
+assert_gone(const struct pass *p, uint64_t n, uint64_t first, uint64_t last)
+{
+	for (uint64_t i = 1; i <= n; i++)
+		assert_int_equal(p->seen[i], i < first || i > last);
+}
+
+/* An event's place in its file, and its length. */
+static struct event_position place[MANY + 50];
+
+static void
+log_many(struct fixture *f, uint64_t n)
+{
+	struct event_position pos, from = start;
+	struct event_reader *r;
+	struct event e;
+
+	for (uint64_t i = 1; i <= n; i++)
+		append_synced(f->w, i, 1, (i * 37) % 700);
+	assert_int_equal(event_reader_open(&r, f->dir, us, from), 0);
+	place[1] = (struct event_position){ 1, EVENT_FILE_HEADER_BYTES };
+	while (event_read(r, event_writer_position(f->w), &e, &pos) == 1) {
+		if (pos.file != place[e.lsn].file) /* it went to the next file */
+			place[e.lsn] = (struct event_position){ pos.file, EVENT_FILE_HEADER_BYTES };
+		place[e.lsn + 1] = pos;
+	}
+	event_reader_close(&r);
+}
+
+static void
+zero(const char *path, uint64_t at, size_t n)
+{
+	char *bytes;
+	size_t all;
+
+	bytes = scratch_read(path, &all);
+	memset(bytes + at, 0, n);
+	scratch_write(path, bytes, all);
+	free(bytes);
+}
+
+/* One event after the other is damaged: header, length, payload, or all of it. */
+static void
+each_event_passed_over(void **state)
+{
+	struct fixture *f = *state;
+	static const unsigned at[] = { 0, 4, 6, 9, 17, 25, 33, 40 };
+	struct event_position end;
+	char *whole;
+	size_t n;
+
+	log_many(f, 60);
+	end = event_writer_position(f->w);
+	assert_true(end.file > 1);
+	for (uint64_t lsn = 1; lsn <= 60; lsn++) {
+		char path[700];
+
+		strcpy(path, file_path(f, place[lsn].file));
+		whole = scratch_read(path, &n);
+		for (size_t i = 0; i < 8 + 1; i++) {
+			struct pass p = { 0 }, unknown = { 0 };
+
+			if (i < 8)
+				scratch_flip(path, place[lsn].offset + at[i], 5);
+			else
+				zero(path, place[lsn].offset, 48);
+			read_past(f, start, 1, end, &p);
+			assert_gone(&p, 60, lsn, lsn);
+			assert_int_equal(p.gaps, 1);
+			assert_int_equal(p.missing, lsn < 60);
+			assert_true(p.gap.bytes >= 48);
+			/* One that begins right there, and does not know what is to come. */
+			if (place[lsn].file == place[lsn + 1].file) {
+				read_past(f, place[lsn], 0, end, &unknown);
+				assert_int_equal(unknown.events, 60 - lsn);
+			}
+			scratch_write(path, whole, n);
+		}
+		free(whole);
+	}
+}
+
+/* A reader that was skipped to the limit goes on there, with whatever comes. */
+static void
+on_from_the_limit(void **state)
+{
+	struct fixture *f = *state;
+	struct event_position end, pos;
+	struct event_reader *r;
+	struct event_gap gap;
+	struct event e;
+
+	append_synced(f->w, 1, 5, 50);
+	end = event_writer_position(f->w);
+	assert_int_equal(event_reader_open(&r, f->dir, us, start), 0);
+	scratch_flip(file_path(f, 1), end.offset - 40, 1);
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(event_read(r, end, &e, &pos), 1);
+	/* Not behind the limit, were there a thousand events. */
+	append_synced(f->w, 6, 1, 8000);
+	append_synced(f->w, 7, 40, 500);
+	assert_int_equal(event_read(r, end, &e, &pos), -E_CRC);
+	assert_int_equal(event_resync(r, end, &gap), 0);
+	assert_int_equal(gap.first_lsn, 5);
+	assert_int_equal(gap.last_lsn, 0);
+	assert_int_equal(gap.to.offset, end.offset);
+	assert_int_equal(event_reader_expects(r), 0);
+	assert_int_equal(event_read(r, end, &e, &pos), 0);
+	for (uint64_t lsn = 6; lsn <= 46; lsn++) {
+		assert_int_equal(event_read(r, event_writer_position(f->w), &e, &pos), 1);
+		assert_int_equal(e.lsn, lsn);
+	}
+	assert_int_equal(event_reader_expects(r), 47);
+	assert_true(pos.file > 1);
+	event_reader_close(&r);
+}
+
+/* Not knowing the next lsn, it does not take the next file for what follows. */
+static void
+unknown_lsn_before_damage(void **state)
+{
+	struct fixture *f = *state;
+	struct event_position end;
+
+	log_many(f, 100);
+	end = event_writer_position(f->w);
+	assert_true(place[5].file == 1 && place[6].file == 1 && end.file > 2);
+	scratch_flip(file_path(f, 1), place[5].offset + 35, 0);
+	assert_int_equal(count(f, place[5], end, NULL, NULL), -E_CRC);
+	scratch_flip(file_path(f, 1), place[1].offset + 35, 0);
+	assert_int_equal(count(f, start, end, NULL, NULL), -E_CRC);
+}
+
+/* Headers of files, whole files, cut files. */
+static void
+files_passed_over(void **state)
+{
+	struct fixture *f = *state;
+	struct event_position end;
+	uint64_t first, last;
+	struct pass p = { 0 };
+	char two[700], keep[700];
+
+	log_many(f, MANY);
+	end = event_writer_position(f->w);
+	assert_true(end.file > 4);
+	for (first = 1; place[first].file < 2; first++)
+		;
+	for (last = first; place[last + 1].file == 2; last++)
+		;
+	strcpy(two, file_path(f, 2));
+	strcpy(keep, scratch_path(f->path, "keep"));
+	scratch_copy(two, keep);
+	/* The header alone: nothing is missing. */
+	zero(two, 0, 4096);
+	read_past(f, start, 1, end, &p);
+	assert_int_equal(p.events, MANY);
+	assert_true(p.gap.whole);
+	/* The header and what follows. */
+	zero(two, 0, place[first + 3].offset + 8);
+	p = (struct pass){ 0 };
+	read_past(f, start, 1, end, &p);
+	assert_gone(&p, MANY, first, first + 3);
+	assert_int_equal(p.missing, 4);
+	/* All of it; gone; cut; in the middle, over its end. */
+	zero(two, 4096, BYTES - 4096);
+	p = (struct pass){ 0 };
+	read_past(f, start, 1, end, &p);
+	assert_gone(&p, MANY, first, last);
+	assert_int_equal(p.gaps, 1);
+	unlink(two);
+	p = (struct pass){ 0 };
+	read_past(f, start, 1, end, &p);
+	assert_false(p.gap.whole);
+	assert_gone(&p, MANY, first, last);
+	scratch_copy(keep, two);
+	assert_int_equal(truncate(two, (off_t)place[first + 5].offset), 0);
+	p = (struct pass){ 0 };
+	read_past(f, start, 1, end, &p);
+	assert_gone(&p, MANY, first + 5, last);
+	scratch_write(two, "", 0);
+	p = (struct pass){ 0 };
+	read_past(f, start, 1, end, &p);
+	assert_gone(&p, MANY, first, last);
+	/* Another file in its place. */
+	scratch_copy(file_path(f, 3), two);
+	p = (struct pass){ 0 };
+	read_past(f, start, 1, end, &p);
+	assert_gone(&p, MANY, first, last);
+	scratch_copy(keep, two);
+	/* The file of the limit: not beyond it. */
+	zero(file_path(f, end.file), 0, 4096);
+	p = (struct pass){ 0 };
+	read_past(f, start, 1, place[MANY - 1], &p);
+	assert_int_equal(p.events, MANY - 2);
+	p = (struct pass){ 0 };
+	read_past(f, start, 1, end, &p);
+	assert_int_equal(p.events, MANY);
+}
+
+/* Puts a whole frame of the same file and instance, of `lsn`, into the text of event `outer`. */
+static void
+embed(struct fixture *f, uint64_t outer, uint64_t lsn, size_t at, size_t pad)
+{
+	static char text[3000];
+	struct event_rcpt rcpt = { .address = SLICE_LIT("a@b.example") };
+	struct event e = { .kind = EVENT_RESULT, .message = lsn, .rcpts = &rcpt, .n_rcpts = 1 };
+	struct buf b = { 0 };
+	size_t mark;
+
+	memset(text, 't', sizeof text);
+	mark = event_frame_begin(&b, lsn, lsn, event_writer_position(f->w).file);
+	event_encode(&b, &e);
+	event_frame_end(&b, mark, event_frame_seed(us));
+	memcpy(text + at, b.data, b.len);
+	e.message = outer;
+	e.reason = slice_of(text, pad);
+	assert_int_equal(event_append(f->w, &e), outer);
+	assert_int_equal(event_sync(f->w), 0);
+	buf_clear(&b);
+}
+
+/* What looks like an event inside of a damaged one is not taken for one: the length of the damaged
+ * one leads over it, or, when that is damaged too, its lsn is one that cannot be. */
+static void
+frames_inside_of_frames(void **state)
+{
+	struct fixture *f = *state;
+	static const uint64_t lsns[] = { 1, 2, 5, 4000 };
+	uint64_t lsn = 1;
+
+	for (size_t i = 0; i < 4; i++) {
+		for (size_t shift = 0; shift < 16; shift++, lsn += 3) { /* one of them aligned */
+			struct event_position from, to = { 0 };
+			struct pass p = { 0 };
+
+			append_synced(f->w, lsn, 1, 900);
+			from = event_writer_position(f->w);
+			/* As long as it fits, or the next file begins; then there is nothing to
+			 * look for. */
+			embed(f, lsn + 1, lsns[i] == 5 ? lsn + 4 : lsns[i], 100 + shift, 400);
+			append_synced(f->w, lsn + 2, 1, 20);
+			to = event_writer_position(f->w);
+			if (to.file != from.file)
+				continue;
+			scratch_flip(file_path(f, to.file), from.offset + 50, 0);
+			read_past(f, from, lsn + 1, to, &p);
+			assert_int_equal(p.events, 1);
+			assert_int_equal(p.missing, 1);
+			if (lsns[i] == 5)
+				continue; /* that one only its holder's length shows */
+			scratch_flip(file_path(f, to.file), from.offset + 5, 1);
+			p = (struct pass){ 0 };
+			read_past(f, from, lsn + 1, to, &p);
+			assert_int_equal(p.events, 1);
+			assert_int_equal(p.missing, 1);
+		}
+	}
+}
+
+/* Flips, runs of zeros and of noise anywhere in the files: what is whole is read, once and in
+ * order. */
+static void
+random_damage(void **state)
+{
+	struct fixture *f = *state;
+	struct event_position end;
+	unsigned hit_most = 0;
+	char *whole[40];
+	size_t n = 0;
+
+	log_many(f, MANY);
+	end = event_writer_position(f->w);
+	assert_true(end.file < 40);
+	for (uint64_t k = 1; k <= end.file; k++)
+		whole[k] = scratch_read(file_path(f, k), &n);
+	srand(20261122);
+	for (int round = 0; round < 150; round++) {
+		unsigned char hit[MANY + 2] = { 0 };
+		unsigned hits = 0, damages = 1 + (unsigned)rand() % 12;
+		struct pass p = { 0 };
+
+		for (unsigned d = 0; d < damages; d++) {
+			uint64_t k = 1 + (uint64_t)rand() % end.file;
+			size_t at = (size_t)rand() % BYTES, len = 1;
+			int shape = rand() % 4;
+			char *damaged = scratch_read(file_path(f, k), &n);
+
+			if (shape == 1)
+				len = 1 + (size_t)rand() % 900;
+			if (shape == 2) { /* a page */
+				at &= ~(size_t)4095;
+				len = 4096;
+			}
+			if (at + len > BYTES)
+				len = BYTES - at;
+			if (shape == 0)
+				damaged[at] ^= (char)(1 << rand() % 8);
+			else
+				for (size_t i = 0; i < len; i++)
+					damaged[at + i] = shape == 3 ? (char)rand() : 0;
+			scratch_write(file_path(f, k), damaged, n);
+			free(damaged);
+		}
+		/* What of an event differs is what is gone; its padding is nothing. */
+		for (uint64_t i = 1; i <= MANY; i++) {
+			struct event_frame fr;
+			char *now = scratch_read(file_path(f, place[i].file), &n);
+
+			hit[i] = event_frame_decode(
+					 slice_of(now + place[i].offset, n - place[i].offset),
+					 place[i].file, event_frame_seed(us), &fr) != 0;
+			hits += hit[i];
+			free(now);
+		}
+		read_past(f, start, 1, end, &p);
+		for (uint64_t i = 1; i <= MANY; i++)
+			assert_int_equal(p.seen[i], !hit[i]);
+		assert_int_equal(p.events, MANY - hits);
+		/* All that is missing was told, but at the very end, where nobody knows. */
+		for (uint64_t i = MANY; i > 0 && hit[i]; i--)
+			hits--;
+		assert_int_equal(p.missing, hits);
+		hit_most = hits > hit_most ? hits : hit_most;
+		for (uint64_t k = 1; k <= end.file; k++)
+			scratch_write(file_path(f, k), whole[k], BYTES);
+	}
+	assert_true(hit_most > 20);
+	for (uint64_t k = 1; k <= end.file; k++)
+		free(whole[k]);
+}
+
 int
 main(void)
 {
@@ -501,6 +882,12 @@ main(void)
 		TEST(a_new_boot_begins_a_new_file),
 		TEST(a_large_event),
 		TEST(stamps_of_recipients),
+		TEST(each_event_passed_over),
+		TEST(on_from_the_limit),
+		TEST(unknown_lsn_before_damage),
+		TEST(files_passed_over),
+		TEST(frames_inside_of_frames),
+		TEST(random_damage),
 	};
 
 	log_threshold(0);

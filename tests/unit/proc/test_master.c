@@ -257,8 +257,8 @@ stand_in(struct heritage *h)
 	check_heritage(h);
 	seat->works_by = (unsigned)h->conf_generation;
 	if (seat->conduct == SILENT) {
-		if (stat_create(&stat, conf_global(proc_conf(self.p))->run, STAT_WORKER, h->slot) !=
-		    0)
+		if (stat_create(&stat, conf_global(proc_conf(self.p))->run,
+				h->role == ROLE_WORKER ? STAT_WORKER : STAT_RECEIVER, h->slot) != 0)
 			seat->bad++;
 		else
 			stat_beat(stat, clock_boot_us(), STAT_RUNNING);
@@ -819,6 +819,22 @@ test_hung_worker(void **state)
 }
 
 static void
+test_hung_receiver(void **state)
+{
+	pid_t pid;
+
+	(void)state;
+	write_conf("a.conf", "spool");
+	seat(ROLE_RECEIVER, 0)->conduct = SILENT;
+	pid = launch("a.conf", "-f");
+	await_all_ready();
+	seat(ROLE_RECEIVER, 0)->conduct = WELL;
+	await(&seat(ROLE_RECEIVER, 0)->readies, 2, 3000, "the hung receiver is replaced");
+	assert_true(file_says("log", "because=no-heartbeat"));
+	stop_well(pid);
+}
+
+static void
 test_notify(void **state)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
@@ -1135,6 +1151,7 @@ main(void)
 		TEST(test_background),
 		TEST(test_bad_configuration),
 		TEST(test_hung_worker),
+		TEST(test_hung_receiver),
 		TEST(test_notify),
 		TEST(test_user),
 		TEST(test_reload),

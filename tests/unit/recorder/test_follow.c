@@ -7,12 +7,14 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,6 +22,8 @@
 #include "common/base/check.h"
 #include "common/base/err.h"
 #include "common/base/log.h"
+#include "common/event_log/event_file.h"
+#include "common/proc/fault.h"
 #include "recorder/follow.h"
 #include "tests/lib/child.h"
 #include "tests/lib/csv.h"
@@ -37,6 +41,8 @@ struct fixture {
 	struct event_writer *w;
 	uint64_t n;    /* events logged */
 	uint64_t rows; /* records they make */
+	uint64_t lost; /* of the events logged; each was of n % 3 + 1 records */
+	unsigned char *is_lost;
 	struct conf_acct_file files[2];
 	struct follow *f;
 };
@@ -80,6 +86,7 @@ teardown(void **state)
 	close(x->events);
 	close(x->cursors);
 	scratch_remove(x->root);
+	free(x->is_lost);
 	free(x);
 	return 0;
 }
@@ -142,6 +149,7 @@ tally_id(const struct fixture *x, unsigned char *seen, const char *id)
 
 	assert_int_equal(sscanf(id, "696e7374-%llx-%u", &lsn, &rcpt), 2);
 	assert_true(lsn >= 1 && lsn <= x->n && rcpt < 3);
+	assert_false(x->is_lost != NULL && x->is_lost[lsn]);
 	if (++seen[lsn * 3 + rcpt] != 1)
 		fail_msg("%.24s came again", id);
 }
@@ -207,7 +215,7 @@ check_all(const struct fixture *x)
 	tally_json(x, &t, made);
 	tally_json(x, &t, x->done);
 	assert_int_equal(t.rows, x->rows);
-	assert_int_equal(t.lines, x->n);
+	assert_int_equal(t.lines, x->n - x->lost);
 	free(t.csv);
 	free(t.json);
 	return t.files;
@@ -443,15 +451,284 @@ other_columns(void **state)
 	assert_int_equal(check_all(x), 2);
 }
 
+/* Where the event of `lsn` stands, before anything is damaged. */
+static struct event_position
+place_of(const struct fixture *x, uint64_t lsn)
+{
+	struct event_position at = { 1, EVENT_FILE_HEADER_BYTES }, behind = at;
+	struct event_reader *r;
+	struct event e = { .lsn = 0 };
+
+	assert_int_equal(event_reader_open(&r, x->events, instance, start), 0);
+	while (e.lsn < lsn) {
+		at = behind;
+		assert_int_equal(event_read(r, event_writer_position(x->w), &e, &behind), 1);
+		if (behind.file != at.file)
+			at = (struct event_position){ behind.file, EVENT_FILE_HEADER_BYTES };
+	}
+	event_reader_close(&r);
+	return at;
+}
+
+static const char *
+event_path(const struct fixture *x, uint64_t file)
+{
+	char name[EVENT_NAME_BYTES + 8] = "events/";
+
+	event_file_name(name + 7, file);
+	return scratch_path(x->root, name);
+}
+
+static void
+lose(struct fixture *x, uint64_t first, uint64_t last)
+{
+	for (uint64_t lsn = first; lsn <= last; lsn++) {
+		x->is_lost[lsn] = 1;
+		x->lost++;
+		x->rows -= 1 + lsn % 3;
+	}
+}
+
+static uint64_t
+last_of_first_file(const struct fixture *x)
+{
+	uint64_t low = 1, high = x->n; /* the first is in it, the last is not */
+
+	while (high - low > 1) {
+		uint64_t mid = (low + high) / 2;
+
+		*(place_of(x, mid).file == 1 ? &low : &high) = mid;
+	}
+	return low;
+}
+
+/* The next event is damaged, is the last of its file, and the recorder begins there: it knows by
+ * its cursor that the next file does not follow. */
+static void
+damaged_end_of_a_file_behind_a_start(void **state)
+{
+	struct fixture *x = *state;
+	struct event_position at;
+	uint64_t last;
+
+	x->is_lost = calloc(10000, 1);
+	log_events(x, 2000);
+	last = last_of_first_file(x);
+	at = place_of(x, last);
+	open_follow(x);
+	for (int rc = 1; rc != 0;) {
+		rc = follow_run(x->f, at, 500, WALL);
+		assert_true(rc >= 0);
+	}
+	assert_int_equal(follow_checkpoint(x->f, WALL), 0);
+	assert_int_equal(follow_position(x->f).offset, at.offset);
+	scratch_flip(event_path(x, 1), at.offset + 1, 1);
+	lose(x, last, last);
+	open_follow(x);
+	run_all(x, WALL);
+	assert_int_equal(follow_counts(x->f, event_writer_position(x->w)).gaps, 1);
+	check_all(x);
+}
+
+/* Damage ahead of the cursor: told, counted, passed over; all else is recorded once, across
+ * restarts, and the position gets to the end. */
+static void
+damaged_events(void **state)
+{
+	struct fixture *x = *state;
+	struct event_position at;
+	struct follow_counts c;
+
+	x->is_lost = calloc(10000, 1);
+	log_events(x, 4000);
+	assert_true(event_writer_position(x->w).file > 2);
+	at = place_of(x, 4000);
+	scratch_flip(event_path(x, at.file), at.offset + 50, 3); /* the last one before the limit */
+	at = place_of(x, 700);
+	scratch_flip(event_path(x, at.file), at.offset + 4, 7);
+	at = place_of(x, 3);
+	scratch_flip(event_path(x, at.file), at.offset + 60, 1);
+	scratch_flip(event_path(x, 2), 30, 1); /* a header */
+	lose(x, 3, 3);
+	lose(x, 700, 700);
+	lose(x, 4000, 4000);
+	open_follow(x);
+	for (int i = 0; i < 40; i++) {
+		assert_true(follow_run(x->f, event_writer_position(x->w), 20, WALL) >= 0);
+		if (i % 3 == 2)
+			assert_int_equal(follow_checkpoint(x->f, WALL), 0);
+		if (i % 7 == 6)
+			open_follow(x);
+	}
+	run_all(x, WALL);
+	c = follow_counts(x->f, event_writer_position(x->w));
+	assert_true(c.gaps >= 1 && c.gaps <= 3); /* of this life */
+	assert_int_equal(c.lag, 0);
+	assert_int_equal(follow_checkpoint(x->f, WALL), 0);
+	assert_false(event_position_before(follow_position(x->f), event_writer_position(x->w)));
+	check_all(x);
+	/* And on from there, also after a restart. */
+	log_events(x, 50);
+	run_all(x, WALL);
+	assert_int_equal(follow_checkpoint(x->f, WALL), 0);
+	check_all(x);
+	log_events(x, 1);
+	at = event_writer_position(x->w);
+	log_events(x, 1);
+	assert_true(at.file == event_writer_position(x->w).file);
+	log_events(x, 30);
+	scratch_flip(event_path(x, at.file), at.offset + 50, 1);
+	lose(x, x->n - 30, x->n - 30);
+	open_follow(x);
+	run_all(x, WALL);
+	assert_int_equal(follow_counts(x->f, event_writer_position(x->w)).gaps, 1);
+	check_all(x);
+}
+
+/* The map ends early under the reader: not a death, and what is left of the file is read. */
+static void
+an_event_file_cut_while_mapped(void **state)
+{
+	struct fixture *x = *state;
+	struct event_position at;
+	uint64_t lsn = 400, last, cut;
+
+	fault_init(); /* cmocka puts its own handler before each test */
+	x->is_lost = calloc(10000, 1);
+	log_events(x, 2000);
+	at = place_of(x, lsn);
+	assert_int_equal(at.file, 1);
+	cut = (at.offset + 4095) & ~(uint64_t)4095; /* no page is there behind it */
+	while (place_of(x, lsn + 1).offset <= cut)
+		lsn++;
+	last = last_of_first_file(x);
+	assert_true(last > lsn);
+	open_follow(x);
+	assert_int_equal(follow_run(x->f, event_writer_position(x->w), 50, WALL), 1);
+	assert_int_equal(truncate(event_path(x, at.file), (off_t)cut), 0);
+	lose(x, lsn, last);
+	for (int tries = 0, rc = 1; rc != 0; tries++) {
+		rc = follow_run(x->f, event_writer_position(x->w), 100, WALL);
+		assert_true(tries < 100 && (rc >= 0 || rc == -E_IO));
+	}
+	assert_int_equal(follow_checkpoint(x->f, WALL), 0);
+	check_all(x);
+}
+
+/* Stands before the system's: a disk that cannot be read. */
+static bool no_reads;
+ssize_t
+pread(int fd, void *p, size_t n, off_t at)
+{
+	if (no_reads) {
+		errno = EIO;
+		return -1;
+	}
+	return syscall(SYS_pread64, fd, p, n, at);
+}
+
+/* What the disk cannot read now is no damage: the position stays until it can. */
+static void
+a_disk_that_cannot_be_read(void **state)
+{
+	struct fixture *x = *state;
+
+	log_events(x, 4000);
+	assert_true(event_writer_position(x->w).file > 2);
+	open_follow(x);
+	for (int tries = 0; tries < 4; tries++) {
+		int rc = 1;
+
+		no_reads = true;
+		while (rc > 0)
+			rc = follow_run(x->f, event_writer_position(x->w), 100, WALL);
+		no_reads = false;
+		assert_int_equal(rc, -E_IO);
+		assert_int_equal(follow_counts(x->f, event_writer_position(x->w)).gaps, 0);
+		if (tries == 1)
+			assert_int_equal(
+				follow_run(x->f, event_writer_position(x->w), 100, WALL), 1);
+		if (tries == 2)
+			open_follow(x);
+	}
+	run_all(x, WALL);
+	assert_int_equal(follow_counts(x->f, event_writer_position(x->w)).gaps, 0);
+	assert_int_equal(follow_checkpoint(x->f, WALL), 0);
+	check_all(x);
+}
+
+/* Stands before the system's: what is synced, in its order. */
+static char synced[40][4096];
+static unsigned n_synced;
+int fsync(int fd);
+int
+fsync(int fd)
+{
+	char link[64];
+	ssize_t n;
+
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	n = readlink(link, synced[n_synced % 40], sizeof synced[0] - 1);
+	if (n > 0)
+		synced[n_synced++ % 40][n] = '\0';
+	return (int)syscall(SYS_fsync, fd);
+}
+
+static unsigned
+times_synced(const char *path)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < n_synced && i < 40; i++)
+		n += strcmp(synced[i], path) == 0;
+	return n;
+}
+
+/* A directory that was made for the records is there after a power cut: the one that holds its name
+ * was synced before the cursor stood behind them. Also when a life that made it ended right then.
+ */
+static void
+names_are_synced(void **state)
+{
+	struct fixture *x = *state;
+
+	open_follow(x);
+	log_events(x, 5);
+	n_synced = 0;
+	run_all(x, WALL);
+	assert_int_equal(follow_position(x->f).file, 0); /* no cursor yet */
+	assert_true(times_synced(scratch_path(x->root, "made")) >= 1);
+	assert_true(times_synced(x->root) >= 2); /* it holds made/, and the other file */
+	follow_close(&x->f);
+	snprintf(x->json, sizeof x->json, "%s/other/lines.json", x->root);
+	x->files[0].path = x->json; /* only this one */
+	mkdir(scratch_path(x->root, "other"), 0750);
+	n_synced = 0;
+	assert_int_equal(follow_open(&x->f, x->events, x->cursors, instance, x->files, 1), 0);
+	assert_int_equal(follow_run(x->f, event_writer_position(x->w), 100, WALL), 0);
+	assert_int_equal(times_synced(scratch_path(x->root, "other")), 1);
+	assert_int_equal(times_synced(x->root), 1);
+}
+
 int
 main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(all_of_it_once), TEST(killed),         TEST(no_room),
-		TEST(no_directory),   TEST(taken_away),     TEST(asked_to_rotate),
-		TEST(names_in_use),   TEST(damaged_cursor),
+		TEST(all_of_it_once),
+		TEST(killed),
+		TEST(no_room),
+		TEST(no_directory),
+		TEST(taken_away),
+		TEST(asked_to_rotate),
+		TEST(names_in_use),
+		TEST(damaged_cursor),
 		TEST(other_columns),
+		TEST(damaged_events),
+		TEST(an_event_file_cut_while_mapped),
+		TEST(a_disk_that_cannot_be_read),
+		TEST(names_are_synced),
+		TEST(damaged_end_of_a_file_behind_a_start),
 	};
 
 	log_threshold(0);

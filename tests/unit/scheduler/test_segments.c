@@ -2,6 +2,7 @@
 #include "tests/unit/scheduler/fixture.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "common/queue/segment.h"
@@ -252,6 +253,30 @@ too_many_open(void **state)
 	end(f);
 }
 
+/* What cannot be opened for want of descriptors is no other file: this life does not begin. */
+static void
+no_descriptors(void **state)
+{
+	struct world w;
+	struct fixture *f = make(&w, 20);
+	struct rlimit limit, none;
+
+	(void)state;
+	make_file(f, 1, 11, STORE_SEGMENT_OPEN, false);
+	open_row(&w, 1, 11, 3);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	none = limit;
+	none.rlim_cur = 3;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_int_equal(segments_start(w.segments), -E_FULL);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	assert_int_equal(segments_start(w.segments), 0);
+	segments_held_begin(w.segments, 3);
+	assert_true(segments_held(w.segments, 1, 11, 3));
+	segments_held_end(w.segments, 3);
+	end(f);
+}
+
 /* Its SEG_OPEN died with the scheduler that sent it: sealed when the receiver has named the others.
  */
 static void
@@ -267,13 +292,130 @@ open_and_unknown(void **state)
 	}
 	segments_start(w.segments);
 	segments_held_begin(w.segments, 3);
-	segments_held(w.segments, 1, 11, 3);
-	segments_held(w.segments, 3, 13, 3); /* another's */
+	assert_true(segments_held(w.segments, 1, 11, 3));
+	assert_false(segments_held(w.segments, 3, 13, 3)); /* another's */
 	assert_int_equal(segments_check(w.segments, 2, 12, 3, SEGMENT_HEADER_BYTES, 64), 1);
 	segments_held_end(w.segments, 3);
 	assert_int_equal(segments_check(w.segments, 1, 11, 3, SEGMENT_HEADER_BYTES, 64), 1);
 	assert_int_equal(segments_check(w.segments, 2, 12, 3, SEGMENT_HEADER_BYTES, 64), -E_DENIED);
 	assert_int_equal(segments_check(w.segments, 3, 13, 4, SEGMENT_HEADER_BYTES, 64), 1);
+	end(f);
+}
+
+static bool
+is_known(struct world *w, uint32_t number, uint64_t epoch, unsigned receiver)
+{
+	return segments_check(w->segments, number, epoch, receiver, SEGMENT_HEADER_BYTES, 64) == 0;
+}
+
+/* All of it has been sent on already, but that it was committed may not have been heard: it is not
+ * used again before every receiver of the earlier life has told again what it has no answer for. */
+static void
+told_again_late(void **state)
+{
+	struct world w;
+	struct fixture *f = make(&w, 20);
+
+	(void)state;
+	segments_expect(w.segments, 3);
+	for (uint32_t n = 1; n <= 2; n++) {
+		struct store_segment row = { .epoch = 10 + n,
+					     .bytes = SEGMENT_BYTES,
+					     .committed = SEGMENT_HEADER_BYTES + 64,
+					     .state = STORE_SEGMENT_SEALED,
+					     .receiver = 1 };
+
+		make_file(f, n, 10 + n, STORE_SEGMENT_SEALED, false);
+		segments_restore(w.segments, n, &row);
+	}
+	segments_restore_entry(w.segments, 2, 12, 1);
+	segments_start(w.segments);
+	segments_live(w.segments, 2, -1, 1);
+	segments_held_end(w.segments, 0);
+	segments_seal_all(w.segments, 2);
+	segments_seal_all(w.segments, 2); /* and dies once more */
+	run_for(f, 300);
+	assert_true(is_known(&w, 1, 11, 1));
+	assert_true(is_known(&w, 2, 12, 1));
+	segments_held_begin(w.segments, 1);
+	assert_true(is_known(&w, 1, 11, 1));
+	segments_held_end(w.segments, 1);
+	assert_false(is_known(&w, 1, 11, 1));
+	assert_false(is_known(&w, 2, 12, 1));
+	run_for(f, 300);
+	end(f);
+}
+
+/* Among the next `most` that are asked for. */
+static bool
+is_given(struct fixture *f, uint32_t number, unsigned most)
+{
+	struct world *w = f->at;
+
+	run_for(f, 200);
+	for (unsigned i = 0; i < most; i++) {
+		segments_request(w->segments, 3, 17, 0);
+		fx_run(f);
+		assert_int_equal(w->rc, 0);
+		if (w->number == number)
+			return true;
+	}
+	return false;
+}
+
+/* The row of a file is lost while a receiver writes to it: it is told, and until it is dead the
+ * file is nobody else's, even if no mail lives in it any more. */
+static void
+row_lost_while_open(void **state)
+{
+	struct world w;
+	struct fixture *f = make(&w, 20);
+
+	segments_expect(w.segments, 2);
+	make_file(f, 1, 11, STORE_SEGMENT_OPEN, false);
+	make_file(f, 2, 12, STORE_SEGMENT_OPEN, false); /* no mail either: swept */
+	segments_restore_entry(w.segments, 1, 11, 3);
+	segments_start(w.segments);
+	segments_live(w.segments, 1, -1, 3);
+	segments_held_end(w.segments, 0);
+	segments_held_begin(w.segments, 1);
+	assert_false(segments_held(w.segments, 1, 11, 1));
+	assert_false(segments_held(w.segments, 2, 12, 1));
+	assert_int_equal(segments_check(w.segments, 1, 11, 1, SEGMENT_HEADER_BYTES, 64), -E_DENIED);
+	assert_false(is_given(f, 1, 4));
+	if (*state != NULL) { /* a worker of before may read it: it may have been compaction's */
+		segments_seal_all(w.segments, 1);
+		assert_false(is_given(f, 1, 4));
+		segments_release_old(w.segments);
+	} else {
+		segments_release_old(w.segments);
+		assert_false(is_given(f, 1, 4));
+		segments_seal_all(w.segments, 1); /* dead */
+	}
+	assert_true(is_given(f, 1, 8));
+	end(f);
+}
+
+/* Rows of files that have gone, or are of another life: who has them open is told. */
+static void
+open_but_not_there(void **state)
+{
+	struct world w;
+	struct fixture *f = make(&w, 30);
+
+	(void)state;
+	segments_expect(w.segments, 4);
+	make_file(f, 2, 22, STORE_SEGMENT_OPEN, false);
+	make_file(f, 3, 13, STORE_SEGMENT_OPEN, false);
+	for (uint32_t n = 1; n <= 3; n++)
+		open_row(&w, n, 10 + n, 3);
+	segments_start(w.segments);
+	for (uint32_t n = 1; n <= 3; n++)
+		assert_int_equal(segments_check(w.segments, n, 10 + n, 3, SEGMENT_HEADER_BYTES, 64),
+				 n == 3 ? 1 : -E_DENIED);
+	segments_held_begin(w.segments, 3);
+	for (uint32_t n = 1; n <= 3; n++)
+		assert_int_equal(segments_held(w.segments, n, 10 + n, 3), n == 3);
 	end(f);
 }
 
@@ -330,6 +472,40 @@ failed_and_unfinished(void **state)
 	segments_live(w.segments, 1, -1, 5);
 	assert_true(goes(f, 1));
 	assert_true(has_file(f, 2));
+	end(f);
+}
+
+/* That a write failed is kept in the row, and heard again of what is sealed already. */
+static void
+failed_before_a_restart(void **state)
+{
+	struct world w;
+	struct fixture *f = make(&w, 20);
+
+	(void)state;
+	for (uint32_t n = 1; n <= 4; n++) {
+		struct store_segment row = {
+			.epoch = 10 + n,
+			.bytes = SEGMENT_BYTES,
+			.state = n == 4 ? STORE_SEGMENT_FREE : STORE_SEGMENT_SEALED,
+			.receiver = 3,
+			.failed = n == 1 || n == 4,
+		};
+
+		make_file(f, n, 10 + n, STORE_SEGMENT_SEALED, false);
+		segments_restore(w.segments, n, &row);
+	}
+	for (uint32_t n = 1; n <= 3; n++)
+		segments_restore_entry(w.segments, n, 10 + n, 1);
+	segments_start(w.segments);
+	assert_true(goes(f, 4));
+	segments_seal(w.segments, 2, 12, 3, true);
+	segments_seal(w.segments, 3, 99, 3, true); /* of another life of the file */
+	for (uint32_t n = 1; n <= 3; n++)
+		segments_live(w.segments, n, -1, 1);
+	assert_true(goes(f, 1));
+	assert_true(goes(f, 2));
+	assert_true(has_file(f, 3));
 	end(f);
 }
 
@@ -397,15 +573,22 @@ pool_follows_traffic(void **state)
 int
 main(void)
 {
+	static int first_the_receiver;
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(epoch_in_a_file_only),
 		cmocka_unit_test(file_that_cannot_be_stamped),
 		cmocka_unit_test(row_that_was_lost),
 		cmocka_unit_test(nothing_free),
 		cmocka_unit_test(too_many_open),
+		cmocka_unit_test(no_descriptors),
 		cmocka_unit_test(open_and_unknown),
 		cmocka_unit_test(half_written_by_compaction),
+		cmocka_unit_test(open_but_not_there),
+		cmocka_unit_test(told_again_late),
+		cmocka_unit_test(row_lost_while_open),
+		cmocka_unit_test_prestate(row_lost_while_open, &first_the_receiver),
 		cmocka_unit_test(failed_and_unfinished),
+		cmocka_unit_test(failed_before_a_restart),
 		cmocka_unit_test(thin_ones),
 		cmocka_unit_test(pool_follows_traffic),
 	};

@@ -203,7 +203,7 @@ test_stopped_writer(void **state)
 {
 	struct stat_object *w = create(STAT_RECORDER, 0);
 	struct stat_object *r = open_it(STAT_RECORDER, 0);
-	struct stat_recorder a = { 1, 2, 3 }, got;
+	struct stat_recorder a = { 1, 2, 3, 4 }, got;
 	uint64_t *block = (uint64_t *)((char *)stat_header(w) + stat_header(w)->totals_offset);
 
 	(void)state;
@@ -213,8 +213,8 @@ test_stopped_writer(void **state)
 	block[1] = 99; /* ... copy 0 half written */
 	assert_int_equal(stat_get_totals(r, &got, sizeof got), 0);
 	assert_memory_equal(&got, &a, sizeof a);
-	stat_put_totals(w, &a); /* the next life of a block goes on from an odd count */
-	block[4] = 77;          /* copy 1 half written, readers are at copy 0 */
+	stat_put_totals(w, &a);      /* the next life of a block goes on from an odd count */
+	block[1 + sizeof a / 8] = 77; /* copy 1 half written, readers are at copy 0 */
 	assert_int_equal(stat_get_totals(r, &got, sizeof got), 0);
 	assert_memory_equal(&got, &a, sizeof a);
 	block[0]++;
