@@ -110,7 +110,7 @@ claim_size(const struct conf_queue *s, const struct active *a, const struct conn
 	if (cn->rcpt_max && cn->rcpt_max < most)
 		most = cn->rcpt_max;
 	if (a->msg && rate_share(a->msg) < most)
-		most = rate_share(a->msg);
+		most = (unsigned)rate_share(a->msg);
 	return (unsigned)(room < most ? room : most);
 }
 

@@ -387,8 +387,11 @@ hand_out(struct core *c, struct visit *v)
 		unsigned full = WORKERS_MAX;
 		uint32_t conn = usable_idle(c, v, &full);
 
-		if (a->msg)
-			room = rate_room(a->msg, c->now.boot_us);
+		if (a->msg) {
+			uint64_t left = rate_room(a->msg, c->now.boot_us);
+
+			room = left < UINT32_MAX ? (uint32_t)left : UINT32_MAX;
+		}
 		if (room == 0)
 			return wait_until(v, rate_when(a->msg, c->now.boot_us), LIMIT_MSG_RATE,
 					  CORE_WAIT_RATE);

@@ -85,7 +85,7 @@ greedy(void **state)
 		uint64_t begin = 123456789, now = begin, end = begin + 20 * rows[i].window_us;
 
 		while (now < end) {
-			uint32_t room = rate_room(r, now);
+			uint64_t room = rate_room(r, now);
 			uint64_t when = rate_when(r, now);
 
 			assert_true(room == 0 ? when > now : when == now);
@@ -160,7 +160,7 @@ late_attempts(void **state)
 
 		rng = i + 7;
 		for (unsigned k = 0; k < 2000; k++) {
-			uint32_t room = rate_room(r, now);
+			uint64_t room = rate_room(r, now);
 
 			if (room == 0) {
 				now = rate_when(r, now);
@@ -202,7 +202,7 @@ refunds(void **state)
 	(void)state;
 	for (unsigned i = 0; i < 3; i++) {
 		struct rate *r = rate_new(n[i], 10 * SECOND);
-		uint32_t share = rate_share(r);
+		uint64_t share = rate_share(r);
 
 		rate_charge(r, 100 * SECOND, share);
 		assert_int_equal(rate_room(r, 100 * SECOND), 0);
@@ -238,7 +238,7 @@ changes(void **state)
 
 		rate_change(&r, ch[i].n1, ch[i].w1 * SECOND, now);
 		while (now < 1000 * SECOND + half && used < ch[i].n1) {
-			uint32_t room = rate_room(r, now);
+			uint64_t room = rate_room(r, now);
 
 			if (room == 0) {
 				now = rate_when(r, now);
@@ -272,7 +272,7 @@ force_beyond(void **state)
 		struct rate *r = rate_new(n[i], SECOND);
 		uint64_t now = 77 * SECOND;
 
-		rate_force(r, now, (uint32_t)n[i] * 3);
+		rate_force(r, now, n[i] * 3);
 		assert_int_equal(rate_room(r, now), 0);
 		assert_true(rate_when(r, now) > now + SECOND);
 		assert_true(rate_when(r, now) < now + SECOND * 11 / 10);
