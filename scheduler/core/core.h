@@ -212,6 +212,7 @@ struct core_result {
 	bool host_failed;     /* 421, lost: the deferral is the queue's matter (retry-after), other targets first */
 	bool maybe_dup;
 	struct slice text;    /* last reply, for the queue's last error */
+	uint64_t body_bytes;  /* of the body, if somebody got it; 0: as many as were reserved */
 };
 /* What the row becomes; `done` borrowed until the next core call. */
 struct core_decision {
@@ -343,6 +344,9 @@ bool core_rcpt_ask(struct core *c, const struct core_now *now, uint32_t entry, u
 /* The provider of a queue by a number the driver gives (names it in `name`, borrowed for the call); CORE_NONE: none.
  * A queue that changes its provider counts in both until the old one's windows are empty. */
 void core_route_provider(struct core *c, const struct core_now *now, uint32_t queue, uint32_t provider, struct slice name);
+
+/* The back-off twins of the queue's limits hold, or do not any more. */
+void core_set_mode(struct core *c, const struct core_now *now, uint32_t queue, bool backoff);
 
 /* Limits as they are seen and set. */
 struct core_limit_view {

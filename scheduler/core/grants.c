@@ -5,8 +5,10 @@
 #include "common/base/check.h"
 #include "common/base/mem.h"
 #include "common/event_log/event.h"
+#include "scheduler/core/admit.h"
 #include "scheduler/core/conns.h"
 #include "scheduler/core/entries.h"
+#include "scheduler/core/lines.h"
 #include "scheduler/core/pump.h"
 #include "scheduler/core/run.h"
 #include "scheduler/core/sources.h"
@@ -48,8 +50,11 @@ claim_free(struct core *c, uint32_t k, enum conn_state conn_to)
 		c->conns[cl->conn].claim = CORE_NONE;
 		conns_set(c, cl->conn, conn_to);
 	}
+	limits_let_go(c, &cl->charges);
 	mem_free(cl->bits);
+	mem_free(cl->stamps);
 	cl->bits = NULL;
+	cl->stamps = NULL;
 	cl->lease = 0;
 	cl->entry = c->free_claim;
 	c->free_claim = k;
@@ -59,8 +64,10 @@ claim_free(struct core *c, uint32_t k, enum conn_state conn_to)
 void
 grants_clear(struct core *c)
 {
-	for (uint32_t k = 0; k < c->n_claims_made; k++)
+	for (uint32_t k = 0; k < c->n_claims_made; k++) {
 		mem_free(c->claims[k].bits);
+		mem_free(c->claims[k].stamps);
+	}
 	mem_free(c->claims);
 }
 
@@ -101,7 +108,7 @@ grants_expired(struct core *c, uint32_t e)
 
 /* Granting ----------------------------------------------------------------------------------- */
 static unsigned
-claim_size(const struct conf_queue *s, const struct active *a, const struct conn *cn, uint32_t room)
+claim_size(const struct conf_queue *s, const struct conn *cn, uint64_t room)
 {
 	uint64_t most = s->max_rcpt_per_transaction ? s->max_rcpt_per_transaction : 1;
 
@@ -109,18 +116,14 @@ claim_size(const struct conf_queue *s, const struct active *a, const struct conn
 		most = CLAIM_RCPT_MAX;
 	if (cn->rcpt_max && cn->rcpt_max < most)
 		most = cn->rcpt_max;
-	if (a->msg && rate_share(a->msg) < most)
-		most = (unsigned)rate_share(a->msg);
 	return (unsigned)(room < most ? room : most);
 }
 
 static void
-describe(struct core *c, uint32_t e, uint32_t k, struct core_work *w)
+describe(struct core *c, uint32_t e, uint32_t k, uint64_t within, struct core_work *w)
 {
 	const struct entry *en = &c->entries[e];
 	const struct claim *cl = &c->claims[k];
-	const struct active *a = c->queues[en->queue].active;
-	uint64_t within = a->msg ? rate_delta_us(rate_window_us(a->msg)) : DEADLINE_US;
 
 	*w = (struct core_work){
 		.connection = cl->conn,
@@ -143,29 +146,54 @@ describe(struct core *c, uint32_t e, uint32_t k, struct core_work *w)
 	};
 }
 
-/* Everything that is counted when a claim is made, or (`back`) taken back as if it had not been. */
+/* Counters of attempted recipients: so many more, or (`back`) less. */
 static void
-count_grant(struct core *c, uint32_t k, uint32_t n, bool back)
+count_attempted(struct core *c, uint32_t k, uint32_t n, bool back)
 {
 	struct claim *cl = &c->claims[k];
 	struct active *a = pump_active(c, c->entries[cl->entry].queue);
 	struct source *s = &c->sources[cl->source];
 
 	if (back) {
-		if (a->msg)
-			rate_refund(a->msg, cl->stamp, n);
 		a->attempted -= n;
 		s->attempted -= n;
 		c->totals.attempted -= n;
 		return;
 	}
-	if (a->msg)
-		rate_force(a->msg, cl->stamp, n);
 	a->attempted += n;
 	s->attempted += n;
 	c->totals.attempted += n;
 	meter_add(&a->meter, c->now.boot_us, n);
 	meter_add(&s->msg, c->now.boot_us, n);
+}
+
+/* The recipients that are left in the bits of the claim were not attempted. */
+static void
+refund_rest(struct core *c, uint32_t k, uint32_t n)
+{
+	struct claim *cl = &c->claims[k];
+
+	if (!cl->one_by_one) {
+		limits_refund(c, &cl->charges, cl->stamp, n, 0);
+		count_attempted(c, k, n, true);
+		return;
+	}
+	for (unsigned i = 0; cl->stamps && i < c->entries[cl->entry].n_rcpts; i++) {
+		if (!bit_get(cl->bits, i) || cl->stamps[i] == 0)
+			continue;
+		limits_refund(c, &cl->charges, cl->stamps[i], 1, 0);
+		count_attempted(c, k, 1, true);
+	}
+}
+
+/* `used`: bytes of a body that somebody got; the rest of what was reserved goes back. */
+static void
+refund_volume(struct core *c, uint32_t k, uint64_t used)
+{
+	struct claim *cl = &c->claims[k];
+
+	if (used < cl->bytes)
+		limits_refund(c, &cl->charges, cl->stamp, 0, cl->bytes - used);
 }
 
 static uint32_t
@@ -188,33 +216,41 @@ claim_make(struct core *c, uint32_t e, uint32_t conn, unsigned worker, uint32_t 
 }
 
 enum granted
-grants_make(struct core *c, uint32_t qi, uint32_t conn, uint32_t room)
+grants_make(struct core *c, struct grant *g)
 {
-	struct queue *q = &c->queues[qi];
-	struct conn *cn = &c->conns[conn];
-	uint32_t e = q->ready.head, k;
+	struct conn *cn = &c->conns[g->conn];
 	struct core_work w;
+	struct claim *cl;
+	uint32_t k;
 
-	CHECK(e != CORE_NONE && cn->state == CONN_IDLE && cn->queue == qi && room > 0);
+	CHECK(c->entries[g->e].place == PLACE_READY && c->entries[g->e].queue == g->qi);
+	CHECK(cn->state == CONN_IDLE && cn->queue == g->qi && g->yes.room > 0);
 	/* A row whose recipients are all finished should have been deleted: nothing is to be sent. */
-	if (grants_expired(c, e) || entries_unfinished(c, e) == 0) {
-		grants_give_up(c, e, CORE_EXPIRED, "");
+	if (grants_expired(c, g->e) || entries_unfinished(c, g->e) == 0) {
+		grants_give_up(c, g->e, CORE_EXPIRED, "");
 		return GRANT_NO_ENTRY;
 	}
-	k = claim_make(c, e, conn, cn->worker, cn->source,
-		       claim_size(pump_settings(c, qi), q->active, cn, room));
-	c->claims[k].lease = c->next_lease++;
+	k = claim_make(c, g->e, g->conn, cn->worker, cn->source,
+		       claim_size(pump_settings(c, g->qi), cn, g->yes.room));
+	cl = &c->claims[k];
+	cl->lease = c->next_lease++;
+	cl->one_by_one = !cn->pipelining;
+	cl->bytes = g->bytes;
 	cn->claim = k;
-	conns_set(c, conn, CONN_BUSY);
-	describe(c, e, k, &w);
+	conns_set(c, g->conn, CONN_BUSY);
+	describe(c, g->e, k, g->yes.within, &w);
 	if (!c->ops.work(c->ctx, &w)) {
 		c->workers[cn->worker].full = true;
-		entries_ready(c, e, true);
+		entries_ready(c, g->e, true);
 		claim_free(c, k, CONN_IDLE);
 		return GRANT_FULL;
 	}
 	cn->n_messages++;
-	count_grant(c, k, c->claims[k].n_attempt, false);
+	g->n_rcpts = cl->n_attempt;
+	cl->charges = g->set;
+	limits_charge(c, &cl->charges, cl->one_by_one ? 0 : cl->n_attempt, cl->bytes);
+	if (!cl->one_by_one)
+		count_attempted(c, k, cl->n_attempt, false);
 	return GRANTED;
 }
 
@@ -251,10 +287,13 @@ core_returned(struct core *c, const struct core_now *now, uint32_t entry, uint64
 	if (k == CORE_NONE)
 		return false;
 	qi = c->entries[entry].queue;
-	count_grant(c, k, c->claims[k].n_attempt, true);
+	refund_rest(c, k, c->claims[k].n_attempt);
+	refund_volume(c, k, 0);
 	if (c->claims[k].conn != CORE_NONE)
 		c->conns[c->claims[k].conn].n_messages--;
-	if (c->entries[entry].idle_returns + 1 >= IDLE_RETURNS_MAX) {
+	if (c->claims[k].refused) {
+		entries_ready(c, entry, true); /* a limit's doing, not its own */
+	} else if (c->entries[entry].idle_returns + 1 >= IDLE_RETURNS_MAX) {
 		defer(c, entry, IDLE_RETURN_HOLD_US);
 	} else {
 		c->entries[entry].idle_returns++;
@@ -271,8 +310,9 @@ struct tally {
 
 /* Applies what the worker says; recipients not of this claim, or named twice, are ignored. */
 static struct tally
-apply_results(struct core *c, const struct claim *cl, const struct core_result *r)
+apply_results(struct core *c, uint32_t k, const struct core_result *r)
 {
+	const struct claim *cl = &c->claims[k];
 	struct tally t = { 0, 0, 0 };
 
 	for (size_t i = 0; i < r->n_rcpts; i++) {
@@ -282,6 +322,11 @@ apply_results(struct core *c, const struct claim *cl, const struct core_result *
 		    r->rcpts[i].action == EVENT_UNATTEMPTED)
 			continue;
 		bit_clear(cl->bits, index);
+		if (cl->one_by_one && !(cl->stamps && cl->stamps[index])) {
+			/* It did not ask: what happened, happened. */
+			limits_charge_more(c, &cl->charges, 1);
+			count_attempted(c, k, 1, false);
+		}
 		switch (r->rcpts[i].action) {
 		case EVENT_DELIVERED:
 			t.delivered++;
@@ -316,7 +361,7 @@ count_results(struct core *c, uint32_t k, struct tally t)
 
 /* Where the entry goes after the attempt. */
 static void
-place_after(struct core *c, uint32_t e, struct tally t, bool host_failed)
+place_after(struct core *c, uint32_t e, struct tally t, bool host_failed, bool refused)
 {
 	struct entry *en = &c->entries[e];
 	uint64_t hold = pump_settings(c, en->queue)->retry_recipients_after_us;
@@ -327,6 +372,10 @@ place_after(struct core *c, uint32_t e, struct tally t, bool host_failed)
 		   (en->n_rcpts == 1 && t.deferred > 0 && !host_failed)) {
 		defer(c, e, hold); /* all had their turn in this round */
 	} else if (t.delivered + t.bounced + t.deferred == 0) {
+		if (refused) {
+			entries_ready(c, e, true);
+			return;
+		}
 		if (en->idle_returns + 1 >= IDLE_RESULTS_MAX) {
 			defer(c, e, hold);
 			return;
@@ -377,16 +426,19 @@ core_settle(struct core *c, const struct core_now *now, const struct core_result
 	struct tally t;
 	unsigned attempted;
 	struct conn *cn;
+	bool refused;
 
 	core_clock(c, now);
 	k = claim_of(c, r->entry, r->lease);
 	if (k == CORE_NONE)
 		return false;
 	qi = c->entries[r->entry].queue;
+	refused = c->claims[k].refused;
 	cn = c->claims[k].conn == CORE_NONE ? NULL : &c->conns[c->claims[k].conn];
-	t = apply_results(c, &c->claims[k], r);
+	t = apply_results(c, k, r);
 	attempted = t.delivered + t.bounced + t.deferred;
-	count_grant(c, k, c->claims[k].n_attempt - attempted, true);
+	refund_rest(c, k, c->claims[k].n_attempt - attempted);
+	refund_volume(c, k, t.delivered == 0 ? 0 : r->body_bytes ? r->body_bytes : UINT64_MAX);
 	count_results(c, k, t);
 	if (attempted > 0 && c->entries[r->entry].attempts < UINT16_MAX)
 		c->entries[r->entry].attempts++;
@@ -398,6 +450,8 @@ core_settle(struct core *c, const struct core_now *now, const struct core_result
 		cn->n_messages--;
 	if (cn && r->host_failed)
 		targets_failed(c, qi, cn, TARGET_FAILED);
+	else if (cn)
+		cn->n_errors += t.bounced + t.deferred;
 	if (t.delivered > 0) {
 		if (c->queues[qi].retry_level > 0) {
 			c->queues[qi].retry_level = 0;
@@ -410,7 +464,7 @@ core_settle(struct core *c, const struct core_now *now, const struct core_result
 	claim_free(c, k, conn_afterwards(c, k, r->connection_gone));
 	if (conn != CORE_NONE && r->host_failed && !r->connection_gone)
 		conns_close(c, conn);
-	place_after(c, r->entry, t, r->host_failed);
+	place_after(c, r->entry, t, r->host_failed, refused);
 	if (r->host_failed)
 		targets_round_over(c, qi);
 	decide(c, r->entry, out);
@@ -444,6 +498,55 @@ core_adopt(struct core *c, const struct core_now *now, uint32_t entry, uint64_t 
 		c->conns[connection].claim = k;
 		c->conns[connection].n_messages = 1;
 	}
-	count_grant(c, k, c->claims[k].n_attempt, false);
+	admit_message(c, qi, &c->claims[k].charges);
+	admit_message_source(c, qi, source_ip, &c->claims[k].charges);
+	admit_message_entry(c, entry, &c->claims[k].charges);
+	c->claims[k].bytes = admit_bytes(c, entry);
+	limits_adopt(c, &c->claims[k].charges, c->claims[k].n_attempt, c->claims[k].bytes);
+	count_attempted(c, k, c->claims[k].n_attempt, false);
 	run_push(c, qi);
+}
+
+/* Recipients one by one ----------------------------------------------------------------------- */
+bool
+core_rcpt_ask(struct core *c, const struct core_now *now, uint32_t entry, uint64_t lease,
+	      unsigned index, uint64_t *stamp_us, uint64_t *deadline_us)
+{
+	struct answer yes = ANSWER_YES;
+	struct asker who = { .first = true };
+	struct charges set = { .n = 0 };
+	struct claim *cl;
+	uint32_t k;
+
+	core_clock(c, now);
+	k = claim_of(c, entry, lease);
+	if (k == CORE_NONE)
+		return false;
+	cl = &c->claims[k];
+	if (index >= c->entries[entry].n_rcpts || !bit_get(cl->bits, index))
+		return false;
+	if (!cl->stamps)
+		cl->stamps = mem_calloc(c->entries[entry].n_rcpts, sizeof(*cl->stamps));
+	for (uint32_t i = 0; i < cl->charges.n; i++) {
+		if (c->limits[cl->charges.of[i]].measure == CORE_MEASURE_MSG)
+			charges_add(&set, cl->charges.of[i]);
+	}
+	who.qi = c->entries[entry].queue;
+	limits_ask(c, &who, &set, 0, &yes);
+	*deadline_us = c->now.boot_us + yes.within;
+	*stamp_us = c->now.boot_us;
+	/* What a WORK has charged, or an earlier ask of which the answer was lost, is not charged again. */
+	if (!cl->one_by_one || cl->stamps[index]) {
+		*stamp_us = cl->one_by_one ? cl->stamps[index] : cl->stamp;
+		*deadline_us = *stamp_us + yes.within;
+		return true;
+	}
+	if (yes.limit) {
+		cl->refused = true;
+		return false;
+	}
+	cl->stamps[index] = c->now.boot_us ? c->now.boot_us : 1;
+	limits_charge_more(c, &set, 1);
+	count_attempted(c, k, 1, false);
+	return true;
 }

@@ -9,19 +9,56 @@
 #define SCAN_LEAST     65536
 
 // clang-format off
-static const char *const limit_texts[] = {
-	[LIMIT_NONE] = NULL,
-	[LIMIT_MAX_SMTP_OUT] = "max-smtp-out",
-	[LIMIT_TOTAL] = "total-max-smtp-out",
-	[LIMIT_MSG_RATE] = "max-msg-rate",
-	[LIMIT_CONNECT_RATE] = "max-connect-rate",
-	[LIMIT_CLAIM_TABLE] = "claim table of the worker",
-	[LIMIT_NO_VMTA] = "virtual MTA is not configured",
-	[LIMIT_TARGETS] = "no other host is left in this round",
-	[LIMIT_ATTEMPTS] = "mx-connection-attempts",
-	[LIMIT_HANDED_BACK] = "the worker handed connections back",
+static const char *const refusal_texts[] = {
+	[REFUSAL_NONE] = NULL,
+	[REFUSAL_MAX_SMTP_OUT] = "max-smtp-out",
+	[REFUSAL_LIMIT] = NULL,
+	[REFUSAL_CLAIM_TABLE] = "claim table of the worker",
+	[REFUSAL_NO_VMTA] = "virtual MTA is not configured",
+	[REFUSAL_TARGETS] = "no other host is left in this round",
+	[REFUSAL_ATTEMPTS] = "mx-connection-attempts",
+	[REFUSAL_HANDED_BACK] = "the worker handed connections back",
+	[REFUSAL_RAMPUP] = "smtp-out-rampup-interval",
+};
+/* Directives by measure, of each scope that calls them by other names than the first row. */
+static const char *const directives[][MEASURES] = {
+	{ "max-msg-rate", "max-connect-rate", "max-data-volume-rate", "max-smtp-out" },
+	{ "backoff-max-msg-rate", "backoff-max-connect-rate", "backoff-max-data-volume-rate",
+	  "backoff-max-smtp-out" },
+	{ "source-ip-max-msg-rate", "source-ip-max-connect-rate", "source-ip-max-data-volume-rate",
+	  "source-ip-max-smtp-out" },
+	{ "max-smtp-msg-rate", "max-connect-rate", "max-smtp-data-volume-rate", "max-smtp-out" },
 };
 // clang-format on
+
+static const char *
+directive(const struct limit *l)
+{
+	switch ((enum core_scope)l->scope) {
+	case CORE_SCOPE_QUEUE_SOURCE:
+		return directives[2][l->measure];
+	case CORE_SCOPE_VMTA:
+		return directives[3][l->measure];
+	case CORE_SCOPE_MX_SOURCE:
+		return "mx-connection-limit";
+	case CORE_SCOPE_DESTINATION:
+		return "ip-connection-limit";
+	case CORE_SCOPE_ALL:
+		return "total-max-smtp-out";
+	default:
+		return directives[l->mode == LIMIT_BACKOFF][l->measure];
+	}
+}
+
+static const char *
+refusal_text(const struct core *c, const struct queue *q)
+{
+	if (q->paused)
+		return NULL;
+	if (q->refusal == REFUSAL_LIMIT && q->active)
+		return directive(&c->limits[q->active->blocked_by]);
+	return refusal_texts[q->refusal];
+}
 
 static const struct queue *
 find(const struct core *c, uint32_t number)
@@ -51,7 +88,7 @@ core_queue_view(const struct core *c, const struct core_now *now, uint32_t queue
 		.retry_level = q->retry_level,
 		/* An operator who paused it is told so, also before the queue's next turn. */
 		.wait = q->paused ? CORE_WAIT_PAUSED : (enum core_wait)q->wait,
-		.limit = limit_texts[q->paused ? LIMIT_NONE : q->limit],
+		.limit = refusal_text(c, q),
 		.last_error = SLICE_NONE,
 	};
 	if (q->retry_is_wall)

@@ -270,5 +270,10 @@ op_changed(void *ctx, uint32_t queue)
 	HOLDS(queue < QUEUES);
 }
 
-static const struct core_ops ops = { op_settings, op_ask,     op_open,   op_work,
-				     op_close,    op_give_up, op_changed, NULL };
+static const struct core_ops ops = { .settings = op_settings,
+				     .ask_route = op_ask,
+				     .open = op_open,
+				     .work = op_work,
+				     .close = op_close,
+				     .give_up = op_give_up,
+				     .queue_changed = op_changed };
