@@ -101,7 +101,7 @@ conns_new(struct core *c, uint32_t qi, unsigned worker, uint32_t source, const s
 static bool
 is_count(const struct core *c, uint32_t limit)
 {
-	return c->limits[limit].rate == NULL;
+	return c->limits[limit].measure == CORE_MEASURE_SMTP_OUT;
 }
 
 /* Charges the connection to the counts it falls in now, and to nothing else. */

@@ -33,6 +33,9 @@ core_clock(struct core *c, const struct core_now *now)
 	c->now = *now;
 	if (c->now.boot_us < boot)
 		c->now.boot_us = boot; /* it never runs backwards */
+	/* Not before the time is known: what was charged to them has stamps. */
+	if (c->all == 0)
+		limits_world_set(c);
 }
 
 uint64_t
@@ -121,7 +124,6 @@ core_new_in(const struct core_ops *ops, void *ctx, const struct core_world *w, u
 	memset(c->groups, 0, sizeof(*c->groups));
 	c->n_lines = c->n_limits = c->n_groups = 1;
 	sources_make(c, w);
-	limits_world_set(c);
 	return c;
 }
 
@@ -245,36 +247,39 @@ next_queue(struct core *c, uint32_t *turn)
 	return run_pop(c);
 }
 
-/* The line after a turn that was not used, or was: goes on, or rests. */
+/* The line after a turn: goes on, or rests. */
 static void
 after_turn(struct core *c, uint32_t line, uint32_t qi, bool used)
 {
 	struct line *l = &c->lines[line];
-	bool stays = c->queues[qi].line == line, own;
+	bool sources = l->kind == LINE_SOURCES || l->kind == LINE_SENDERS;
 	uint64_t until = c->queues[qi].until;
 
 	if (used || l->kind == LINE_NONE || l->n == 0) {
-		l->vain = 0;
+		l->vain = l->asked = 0;
 		return;
 	}
-	/* Those who wait for source IPs may each have something of their own in the way. */
-	own = l->kind == LINE_SOURCES || l->kind == LINE_SENDERS;
-	if (stays && own)
-		lines_rotate(c, qi);
-	if (!stays || own) {
-		bool round = own && ++l->vain >= l->n;
-
-		if (!round && (own ? l->vain : ++l->vain) % VAIN_TURNS != 0)
-			return; /* the next one may have a use for it */
+	if (c->queues[qi].line == line && !sources) {
 		lines_unpoke(c);
-		if (!round)
-			lines_wake_at(c, line, c->now.boot_us + VAIN_REST_US);
-		else
-			l->vain = 0;
+		lines_wake_at(c, line,
+			      until > c->now.boot_us ? until : c->now.boot_us + VAIN_REST_US);
 		return;
 	}
-	lines_unpoke(c);
-	lines_wake_at(c, line, until > c->now.boot_us ? until : c->now.boot_us + VAIN_REST_US);
+	/* The next one may have a use for it. Of those who wait for source IPs each may have something
+	 * of its own in the way: once all were asked, it takes an event to ask again. */
+	l->vain++;
+	if (c->queues[qi].line == line) {
+		lines_rotate(c, qi);
+		if (++l->asked >= l->n) {
+			l->vain = l->asked = 0;
+			lines_unpoke(c);
+			return;
+		}
+	}
+	if (l->vain % VAIN_TURNS == 0) {
+		lines_unpoke(c);
+		lines_wake_at(c, line, c->now.boot_us + VAIN_REST_US);
+	}
 }
 
 void
@@ -298,6 +303,7 @@ core_run(struct core *c, const struct core_now *now, unsigned most)
 	}
 	sources_tick(c);
 	lines_tick(c);
+	limits_sweep(c);
 	for (unsigned i = 0; timers_next(&c->timers) <= c->now.boot_us; i++) {
 		if (i == TIMERS_AT_ONCE && most) {
 			work = most;

@@ -287,7 +287,7 @@ add_charges(const struct core *c, struct limit *sums, const struct charges *set,
 	for (uint32_t k = 0; k < set->n; k++) {
 		CHECK(set->of[k] > 0 && set->of[k] < c->n_limits && c->limits[set->of[k]].made);
 		sums[set->of[k]].refs++;
-		if (c->limits[set->of[k]].rate)
+		if (c->limits[set->of[k]].measure != CORE_MEASURE_SMTP_OUT)
 			continue;
 		sums[set->of[k]].used++;
 		sums[set->of[k]].idle += idle;

@@ -10,6 +10,9 @@
 
 /* A promise that is not used by then is void. */
 #define PROMISE_US SECOND_US
+/* For each new group so many are looked at whether they are still in use; so many at one go. */
+#define SWEEP_PER_GROUP 3
+#define SWEEP_AT_ONCE   256
 
 /* Keys --------------------------------------------------------------------------------------- */
 static uint64_t
@@ -92,6 +95,12 @@ limit_new(struct core *c, enum core_scope scope, enum core_measure measure, enum
 	return i;
 }
 
+static bool
+is_count(const struct limit *l)
+{
+	return l->measure == CORE_MEASURE_SMTP_OUT;
+}
+
 static void
 rate_away(struct core *c, struct limit *l)
 {
@@ -147,7 +156,6 @@ limits_unused(struct core *c, uint32_t i)
 
 	if (l->owned || l->refs > 0 || l->line)
 		return;
-	rate_away(c, l);
 	l->made = false;
 	l->owner = c->free_limit;
 	c->free_limit = i;
@@ -162,6 +170,7 @@ disown(struct core *c, uint32_t *at)
 	if (!i)
 		return;
 	c->limits[i].owned = false;
+	rate_away(c, &c->limits[i]); /* what is still charged to it does not matter any more */
 	lines_poke(c, c->limits[i].line);
 	limits_unused(c, i);
 }
@@ -288,7 +297,7 @@ limit_is_idle(struct core *c, uint32_t i)
 		return true;
 	if (l->refs > 0 || l->line || l->used > 0)
 		return false;
-	if (!l->rate)
+	if (is_count(l))
 		return true;
 	rate_room(l->rate, c->now.boot_us);
 	return rate_used(l->rate) == 0;
@@ -309,11 +318,10 @@ group_free(struct core *c, uint32_t i)
 	c->free_group = i;
 }
 
-/* Looks at a few groups for each new one: those that are not in use go. */
-static void
-sweep(struct core *c)
+void
+limits_sweep(struct core *c)
 {
-	for (unsigned i = 0; i < 3 && c->n_groups > 1; i++) {
+	for (unsigned i = 0; i < SWEEP_AT_ONCE && c->sweep_due > 0; i++, c->sweep_due--) {
 		struct group *g;
 		bool idle = true;
 
@@ -336,7 +344,7 @@ limits_group(struct core *c, enum core_scope scope, uint64_t id, uint32_t source
 
 	if (found != MAP_NONE)
 		return (uint32_t)found;
-	sweep(c);
+	c->sweep_due += SWEEP_PER_GROUP;
 	i = c->free_group;
 	if (i) {
 		c->free_group = c->groups[i].users;
@@ -701,9 +709,9 @@ static void
 charge_one(struct core *c, struct limit *l, uint64_t k)
 {
 	l->refs++;
-	if (!l->rate)
+	if (is_count(l))
 		l->used++;
-	else if (k > 0)
+	else if (l->rate && k > 0)
 		rate_force(l->rate, c->now.boot_us, k);
 }
 
@@ -782,7 +790,7 @@ limits_let_go(struct core *c, struct charges *set)
 
 		CHECK(l->refs > 0);
 		l->refs--;
-		if (!l->rate) {
+		if (is_count(l)) {
 			CHECK(l->used > 0);
 			l->used--;
 			poke_waiting(c, l);
@@ -798,7 +806,7 @@ limits_count_idle(struct core *c, const struct charges *set, int by)
 	for (uint32_t k = 0; k < set->n; k++) {
 		struct limit *l = &c->limits[set->of[k]];
 
-		if (!l->rate)
+		if (is_count(l))
 			l->idle = (uint32_t)((int64_t)l->idle + by);
 	}
 }
@@ -809,7 +817,7 @@ limits_count_ending(struct core *c, const struct charges *set, int by)
 	for (uint32_t k = 0; k < set->n; k++) {
 		struct limit *l = &c->limits[set->of[k]];
 
-		if (!l->rate)
+		if (is_count(l))
 			l->ending = (uint32_t)((int64_t)l->ending + by);
 	}
 }
@@ -851,7 +859,7 @@ limits_wanted(const struct core *c, const struct charges *set)
 	for (uint32_t k = 0; k < set->n; k++) {
 		const struct limit *l = &c->limits[set->of[k]];
 
-		if (!l->rate && l->line && c->lines[l->line].n > l->ending && l->used >= l->n)
+		if (is_count(l) && l->line && c->lines[l->line].n > l->ending && l->used >= l->n)
 			return true;
 	}
 	return false;

@@ -38,6 +38,9 @@ uint64_t limits_group_longest(const struct core *c, uint32_t group);
 /* Nobody waits for it any more. */
 void limits_unused(struct core *c, uint32_t limit);
 
+/* Some of the groups that nobody uses any more go; not while a decision is being made. */
+void limits_sweep(struct core *c);
+
 /* Decisions ---------------------------------------------------------------------------------- */
 static inline void
 charges_add(struct charges *set, uint32_t limit)

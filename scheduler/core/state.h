@@ -126,6 +126,7 @@ struct line {
 	uint32_t heap_pos;   /* in line_timers */
 	uint32_t poked_next; /* FREE: next free */
 	uint32_t vain;       /* turns in a row that were not used */
+	uint32_t asked;      /* those of them after which the queue stayed in the line */
 	uint8_t kind;        /* enum line_kind; LINE_NONE: free */
 	bool poked;
 };
@@ -414,7 +415,7 @@ struct core {
 	uint32_t n_limits, free_limit;
 	struct group *groups; /* [0] is none */
 	size_t groups_cap;
-	uint32_t n_groups, free_group, group_hand;
+	uint32_t n_groups, free_group, group_hand, sweep_due;
 	struct map group_map;
 	uint32_t all; /* group: total-max-smtp-out */
 	struct claim *claims;
