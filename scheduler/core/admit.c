@@ -49,8 +49,8 @@ admit_message(struct core *c, uint32_t qi, struct charges *set)
 	charges_add_queue(c, set, qi, CORE_MEASURE_VOLUME);
 	add_both(c, set, vmta_group(c, qi));
 	add_both(c, set, a->provider);
-	add_both(c, set, old_provider(c, a, 0));
-	add_both(c, set, old_provider(c, a, 1));
+	for (unsigned i = 0; i < OLD_PROVIDERS; i++)
+		add_both(c, set, old_provider(c, a, i));
 }
 
 void
@@ -121,8 +121,8 @@ admit_connection(struct core *c, uint32_t qi, struct charges *set)
 	charges_add_queue(c, set, qi, CORE_MEASURE_CONNECT);
 	add_connection(c, set, vmta_group(c, qi));
 	add_connection(c, set, a->provider);
-	add_connection(c, set, old_provider(c, a, 0));
-	add_connection(c, set, old_provider(c, a, 1));
+	for (unsigned i = 0; i < OLD_PROVIDERS; i++)
+		add_connection(c, set, old_provider(c, a, i));
 	add_connection(c, set, c->all);
 }
 

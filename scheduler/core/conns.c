@@ -104,23 +104,38 @@ is_count(const struct core *c, uint32_t limit)
 	return c->limits[limit].measure == CORE_MEASURE_SMTP_OUT;
 }
 
-/* Charges the connection to the counts it falls in now, and to nothing else. */
+static bool
+has_charge(const struct charges *set, uint32_t limit)
+{
+	for (uint32_t k = 0; k < set->n; k++) {
+		if (set->of[k] == limit)
+			return true;
+	}
+	return false;
+}
+
+/* Charges the connection to the counts it falls in now, and goes on with those it was charged to
+ * that are still there. */
 static void
 count_anew(struct core *c, struct conn *cn)
 {
-	struct charges all = { .n = 0 }, counts = { .n = 0 };
+	struct charges now = { .n = 0 }, counts = { .n = 0 };
 
-	limits_let_go(c, &cn->charges);
-	admit_connection(c, cn->queue, &all);
-	admit_connection_source(c, cn->queue, cn->source, &all);
-	admit_destination(c, &cn->limits, &all);
-	admit_mx(c, &cn->limits, cn->source, &all);
-	for (uint32_t k = 0; k < all.n; k++) {
-		if (is_count(c, all.of[k]))
-			charges_add(&counts, all.of[k]);
+	admit_connection(c, cn->queue, &now);
+	admit_connection_source(c, cn->queue, cn->source, &now);
+	admit_destination(c, &cn->limits, &now);
+	admit_mx(c, &cn->limits, cn->source, &now);
+	for (uint32_t k = 0; k < cn->charges.n; k++) {
+		if (c->limits[cn->charges.of[k]].owned)
+			charges_add(&counts, cn->charges.of[k]);
 	}
+	for (uint32_t k = 0; k < now.n; k++) {
+		if (is_count(c, now.of[k]) && !has_charge(&counts, now.of[k]))
+			charges_add(&counts, now.of[k]);
+	}
+	limits_charge(c, &counts, 0, 0);
+	limits_let_go(c, &cn->charges);
 	cn->charges = counts;
-	limits_charge(c, &cn->charges, 0, 0);
 }
 
 static bool
@@ -274,16 +289,6 @@ conns_free(struct core *c, uint32_t number)
 	sources_conn_gone(c, cn->source);
 }
 
-static bool
-is_charged_to(const struct conn *cn, uint32_t limit)
-{
-	for (uint32_t k = 0; k < cn->charges.n; k++) {
-		if (cn->charges.of[k] == limit)
-			return true;
-	}
-	return false;
-}
-
 /* Idle, and its queue is not about to use it. */
 static bool
 is_spare(const struct core *c, const struct conn *cn)
@@ -298,7 +303,7 @@ static bool
 close_spare(struct core *c, uint32_t limit)
 {
 	for (uint32_t i = c->resting.head; i != CORE_NONE; i = c->conns[i].rest_next) {
-		if (is_charged_to(&c->conns[i], limit) && is_spare(c, &c->conns[i])) {
+		if (has_charge(&c->conns[i].charges, limit) && is_spare(c, &c->conns[i])) {
 			run_push(c, c->conns[i].queue);
 			conns_close(c, i);
 			return true;
@@ -320,7 +325,7 @@ lowest(const struct core *c, uint32_t limit, unsigned priority)
 		const struct conf_queue *s;
 		unsigned rank;
 
-		if (cn->state == CONN_FREE || is_ending(cn) || !is_charged_to(cn, limit))
+		if (cn->state == CONN_FREE || is_ending(cn) || !has_charge(&cn->charges, limit))
 			continue;
 		s = c->queues[cn->queue].active->settings;
 		if (!s || !s->allow_priority_interruption)

@@ -188,9 +188,10 @@ leave_provider(struct core *c, struct active *a)
 
 	if (a->provider == 0)
 		return;
-	/* Of three the one that is nearest its end goes. */
-	if (o->group && (!a->old_providers[1].group || a->old_providers[1].until < o->until))
-		o = &a->old_providers[1];
+	for (unsigned i = 1; i < OLD_PROVIDERS && o->group; i++) {
+		if (!a->old_providers[i].group || a->old_providers[i].until < o->until)
+			o = &a->old_providers[i];
+	}
 	limits_group_drop(c, o->group);
 	*o = (struct old_provider){ a->provider, until };
 	a->provider = 0;
@@ -215,7 +216,7 @@ core_route_provider(struct core *c, const struct core_now *now, uint32_t queue, 
 	if (group == a->provider)
 		return;
 	leave_provider(c, a);
-	for (unsigned i = 0; i < 2; i++) {
+	for (unsigned i = 0; i < OLD_PROVIDERS; i++) {
 		if (group && a->old_providers[i].group == group) {
 			limits_group_drop(c, group);
 			a->old_providers[i].group = 0;

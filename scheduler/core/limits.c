@@ -133,9 +133,12 @@ rate_set(struct core *c, struct limit *l, uint64_t n, uint64_t window)
 {
 	if (!l->rate) {
 		rate_make(c, l, n, window);
-	} else if (rate_limit(l->rate) == n && rate_window_us(l->rate) == window) {
 		return;
-	} else if (!l->memory) {
+	}
+	if (rate_limit(l->rate) == n && rate_window_us(l->rate) == window)
+		return;
+	l->no_refund_until = c->now.boot_us + window + rate_delta_us(window) + 1;
+	if (!l->memory) {
 		rate_change(&l->rate, n, window, c->now.boot_us);
 	} else {
 		struct rate *kept = rate_new(n, window);
@@ -705,14 +708,26 @@ amount(const struct limit *l, uint64_t n, uint64_t bytes)
 	return l->measure == CORE_MEASURE_VOLUME ? bytes : n;
 }
 
+/* Beyond N it forgets the oldest: to give back later ones then would make room too early. */
+static void
+note_excess(struct core *c, struct limit *l, uint64_t k)
+{
+	uint64_t window = rate_window_us(l->rate);
+
+	if (rate_used(l->rate) + k > l->n)
+		l->no_refund_until = c->now.boot_us + window + rate_delta_us(window) + 1;
+}
+
 static void
 charge_one(struct core *c, struct limit *l, uint64_t k)
 {
 	l->refs++;
-	if (is_count(l))
+	if (is_count(l)) {
 		l->used++;
-	else if (l->rate && k > 0)
+	} else if (l->rate && k > 0) {
+		note_excess(c, l, k);
 		rate_force(l->rate, c->now.boot_us, k);
+	}
 }
 
 void
@@ -744,8 +759,10 @@ limits_adopt(struct core *c, struct charges *set, uint64_t n, uint64_t bytes)
 void
 limits_past(struct core *c, uint32_t limit, uint64_t stamp, uint64_t k)
 {
-	if (limit && k > 0)
-		rate_past(c->limits[limit].rate, c->now.boot_us, c->now.boot_us - stamp, k);
+	if (!limit || k == 0)
+		return;
+	note_excess(c, &c->limits[limit], k);
+	rate_past(c->limits[limit].rate, c->now.boot_us, c->now.boot_us - stamp, k);
 }
 
 void
@@ -754,8 +771,10 @@ limits_charge_more(struct core *c, const struct charges *set, uint64_t n)
 	for (uint32_t k = 0; k < set->n; k++) {
 		struct limit *l = &c->limits[set->of[k]];
 
-		if (l->rate && l->measure == CORE_MEASURE_MSG)
-			rate_force(l->rate, c->now.boot_us, n);
+		if (!l->rate || l->measure != CORE_MEASURE_MSG)
+			continue;
+		note_excess(c, l, n);
+		rate_force(l->rate, c->now.boot_us, n);
 	}
 }
 
@@ -775,7 +794,7 @@ limits_refund(struct core *c, const struct charges *set, uint64_t stamp, uint64_
 		struct limit *l = &c->limits[set->of[k]];
 		uint64_t back = amount(l, n, bytes);
 
-		if (!l->rate || back == 0)
+		if (!l->rate || back == 0 || c->now.boot_us < l->no_refund_until)
 			continue;
 		rate_refund(l->rate, stamp, back);
 		poke_waiting(c, l);

@@ -150,6 +150,7 @@ struct limit {
 	void *memory;      /* of ops.charges, where the rate lives; NULL: its own */
 	uint64_t n;
 	uint64_t promised_until;
+	uint64_t no_refund_until; /* it was charged beyond N: what it remembers is not all that counts */
 	uint64_t refused;
 	uint32_t used;     /* count: connections */
 	uint32_t ending;   /* count: those of them that are being closed, or yield */
@@ -239,6 +240,9 @@ struct meter {
 	uint32_t step;
 };
 
+/* Former providers that are remembered; one more and the nearest to its end is forgotten. */
+#define OLD_PROVIDERS 3
+
 struct active {
 	const struct conf_queue *settings; /* NULL: to be asked for */
 	struct bounds own, backoff;        /* rates; the count max-smtp-out is n_conns */
@@ -247,7 +251,7 @@ struct active {
 	struct old_provider {
 		uint32_t group;
 		uint64_t until; /* its windows are empty then */
-	} old_providers[2];
+	} old_providers[OLD_PROVIDERS];
 	uint32_t blocked_by; /* limit */
 	uint32_t promise;    /* limit that gave it a turn, for which it opens a connection; 0: none */
 	uint32_t owed[2];    /* limits that gave it a turn which another limit refused */

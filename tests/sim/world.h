@@ -107,6 +107,7 @@ struct world {
 	bool calm;      /* no more faults: everything must get done */
 	unsigned conf;  /* which of the configurations */
 	unsigned burst; /* messages at one go, of which most are for one queue */
+	unsigned scope; /* that is being charged: where a violation is */
 	bool keeps; /* charges outlive the core */
 	struct model_limits sources[SOURCES], vmtas[VMTAS], provs[PROVS], jobs[TAGS], senders[TAGS];
 	struct model_limits mx[HOSTS][SOURCES], ip[HOSTS];
@@ -121,9 +122,9 @@ static struct world w;
 #define HOLDS(cond)                                                                                \
 	do {                                                                                       \
 		if (!(cond)) {                                                                     \
-			fprintf(stderr, "violation: seed %llu step %llu: %s (line %d)\n",          \
+			fprintf(stderr, "violation: seed %llu step %llu: %s (line %d, scope %u)\n", \
 				(unsigned long long)w.seed, (unsigned long long)w.steps, #cond,    \
-				__LINE__);                                                         \
+				__LINE__, w.scope);                                                         \
 			abort();                                                                   \
 		}                                                                                  \
 	} while (0)
@@ -266,8 +267,9 @@ scopes_of(unsigned queue, unsigned source)
 static void
 use_msg(const struct model_scopes *s, uint64_t now)
 {
-	for (unsigned i = 0; i < s->n; i++)
+	for (unsigned i = 0; i < s->n; i++, w.scope++)
 		stream_add(&s->of[i]->msgs, &s->of[i]->l.max_msg_rate, now);
+	w.scope = 0;
 }
 
 static void
@@ -280,8 +282,9 @@ unuse_msg(const struct model_scopes *s, uint64_t stamp, unsigned k)
 static void
 use_bytes(const struct model_scopes *s, uint64_t now, uint64_t bytes)
 {
-	for (unsigned i = 0; i < s->n; i++)
+	for (unsigned i = 0; i < s->n; i++, w.scope++)
 		stream_add_bytes(&s->of[i]->bytes, &s->of[i]->l.max_data_volume_rate, now, bytes);
+	w.scope = 0;
 }
 
 static void
@@ -341,12 +344,13 @@ op_open(void *ctx, const struct core_open *o)
 				   .stamp = w.now.boot_us };
 	HOLDS(++w.n_conns <= w.total_max);
 	cn->scopes = scopes_of(o->queue, physical(o->source_ip));
-	for (unsigned i = 0; i < cn->scopes.n; i++) {
+	for (unsigned i = 0; i < cn->scopes.n; i++, w.scope++) {
 		struct model_limits *l = cn->scopes.of[i];
 
 		stream_add(&l->connects, &l->l.max_connect_rate, w.now.boot_us);
 		use_count(l);
 	}
+	w.scope = 0;
 	if (o->target < 8) {
 		const struct core_target_limits *t = &q->hosts[o->target];
 

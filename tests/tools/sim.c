@@ -140,7 +140,7 @@ world_now(void)
 	}
 	for (unsigned i = 0; i < SOURCES; i++)
 		w.source_ips[i] = (struct conf_source_ip){
-			.text = w.conf && i == 1 ? "e" : texts[physical(i)],
+			.text = texts[physical(i)],
 			.limits = w.sources[physical(i)].l,
 		};
 	return (struct core_world){ .workers = WORKERS,
@@ -573,18 +573,61 @@ step_operator(void)
 	}
 }
 
+/* What is held of a source IP that is gone is no matter of its limits any more. */
+static bool
+is_of_source(const struct model_limits *l, unsigned source)
+{
+	bool is = l == &w.sources[source];
+
+	for (unsigned q = 0; q < QUEUES; q++)
+		is = is || l == &w.queues[q].at[source];
+	for (unsigned i = 0; i < HOSTS; i++)
+		is = is || l == &w.mx[i][source];
+	return is;
+}
+
+static void
+forget_scopes(struct model_scopes *s, unsigned source)
+{
+	static struct model_limits nobody;
+
+	for (unsigned i = 0; i < s->n; i++) {
+		if (is_of_source(s->of[i], source))
+			s->of[i] = &nobody;
+	}
+}
+
+static void
+forget_limits(struct model_limits *l)
+{
+	l->msgs.n = l->connects.n = l->bytes.n = l->conns = 0;
+}
+
+static void
+forget_source(unsigned source)
+{
+	for (uint32_t i = 0; i < 1024; i++) {
+		forget_scopes(&w.conns[i].scopes, source);
+		if (w.conns[i].mx && is_of_source(w.conns[i].mx, source))
+			w.conns[i].mx = NULL;
+	}
+	for (unsigned k = 0; k < CLAIMS; k++)
+		forget_scopes(&w.claims[k].scopes, source);
+	forget_limits(&w.sources[source]);
+	for (unsigned q = 0; q < QUEUES; q++)
+		forget_limits(&w.queues[q].at[source]);
+	for (unsigned i = 0; i < HOSTS; i++)
+		forget_limits(&w.mx[i][source]);
+}
+
 static void
 reload(void)
 {
 	w.conf = !w.conf;
 	struct core_world cw;
 
-	if (w.conf) { /* source IP 1 is another one */
-		struct conf_limits l = w.sources[1].l;
-
-		memset(&w.sources[1], 0, sizeof(w.sources[1]));
-		w.sources[1].l = l;
-	}
+	if (w.conf)
+		forget_source(1); /* it is another one */
 	cw = world_now();
 	core_reconfigure_in(w.core, &w.now, &cw, renumbered[w.conf]);
 	core_check(w.core);
