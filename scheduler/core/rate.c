@@ -636,6 +636,7 @@ order(struct rate *r, uint64_t now)
 {
 	if (r->n == 0 || r->n > RATE_N_MAX || r->window_us < 1000 ||
 	    r->window_us > RATE_WINDOW_MAX_US || r->last_us > now ||
+	    (r->last_us > 0 && r->last_us < BIAS / 2) ||
 	    r->closed_us > now + 8 * RATE_WINDOW_MAX_US || r->owed > RATE_N_MAX ||
 	    r->owed_us > r->last_us || (r->kind == KIND_BUCKETS) != (r->n > STAMPS_MAX))
 		return false;
