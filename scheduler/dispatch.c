@@ -8,6 +8,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/base/wire.h"
+#include "scheduler/charges.h"
 #include "scheduler/state.h"
 
 static bool
@@ -224,6 +225,23 @@ op_queue_changed(void *ctx, uint32_t queue)
 	settle_queue_row(ctx, queue);
 }
 
+static void *
+op_charges(void *ctx, const struct core_charge_key *key, size_t bytes, bool *found)
+{
+	struct scheduler *s = ctx;
+
+	*found = false;
+	return s->charges != NULL ? charges_take(s->charges, key, bytes, found) : NULL;
+}
+
+static void
+op_charges_free(void *ctx, void *memory)
+{
+	struct scheduler *s = ctx;
+
+	charges_give(s->charges, memory);
+}
+
 const struct core_ops dispatch_ops = {
 	.settings = op_settings,
 	.ask_route = op_ask_route,
@@ -233,6 +251,8 @@ const struct core_ops dispatch_ops = {
 	.give_up = op_give_up,
 	.tag = op_tag,
 	.queue_changed = op_queue_changed,
+	.charges = op_charges,
+	.charges_free = op_charges_free,
 };
 
 /* What workers say ----------------------------------------------------------------------------- */

@@ -232,6 +232,7 @@ on_tick(void *arg)
 	keep_segments(s);
 	dispatch_tick(s);
 	routes_tick(s);
+	charges_turn(s);
 	stats_tick(s);
 	tell_recorder(s);
 	core_totals(s->core, &t);
@@ -285,6 +286,7 @@ recorder_channel(struct peer *p)
 {
 	struct message m;
 	struct slice payload;
+	struct event_position low;
 	int rc = 0;
 
 	while (p->channel != NULL && (rc = channel_recv(p->channel, &m, &payload)) == 1) {
@@ -292,10 +294,10 @@ recorder_channel(struct peer *p)
 			continue;
 		p->s->recorder_at = (struct event_position){ m.u.position.file, m.u.position.offset };
 		/* What the last commit covers and the recorder has read may be used again. */
-		if (event_position_before(p->s->recorder_at, committer_covered(p->s->committer)))
-			committer_recycle_events(p->s->committer, p->s->recorder_at);
-		else
-			committer_recycle_events(p->s->committer, committer_covered(p->s->committer));
+		low = committer_covered(p->s->committer);
+		if (event_position_before(p->s->recorder_at, low))
+			low = p->s->recorder_at;
+		committer_recycle_events(p->s->committer, charges_events_needed(p->s, low));
 	}
 	if (rc < 0)
 		peer_broken(p, rc);
@@ -506,6 +508,8 @@ open_disk(struct scheduler *s, struct store_meta *meta, uint64_t *first_lease)
 		rc = open_claims(s);
 	if (rc == 0)
 		rc = event_log_oldest(s->spool.events_fd, &s->oldest_events);
+	if (rc == 0)
+		charges_start(s);
 	return rc;
 }
 
@@ -575,6 +579,7 @@ start(struct scheduler *s)
 		return rc;
 	s->cache = segment_cache_new(s->spool.segments_fd, s->spool.instance);
 	records_open(s);
+	charges_rebuild(s);
 	recovery_claims(s); /* reads records by itself */
 	receptions_log_again(s);
 	s->reader = offload_new(s->loop);
@@ -646,6 +651,7 @@ stop(struct scheduler *s)
 	for (unsigned w = 0; w < WORKERS_MAX; w++)
 		claim_table_close(&s->claims[w]);
 	core_free(&s->core);
+	charges_stop(s);
 	settings_free(&s->settings);
 	spool_close(&s->spool);
 }

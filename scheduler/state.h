@@ -25,6 +25,7 @@
 #include "shm/stat.h"
 
 struct scheduler;
+struct charges;
 
 /* The line to one other process. */
 struct peer {
@@ -111,6 +112,10 @@ struct scheduler {
 	struct peer recorder;
 	unsigned n_workers, n_receivers;
 	struct claim_table *claims[WORKERS_MAX];
+	struct charges *charges;	 /* NULL: limits live in memory only */
+	struct offload *charges_thread; /* syncs it; NULL while starting */
+	bool charges_syncing;
+	uint64_t charges_sync_at_us;
 	struct conn *conns; /* CORE_CONNECTIONS_MAX */
 	uint32_t *unsent; /* connections whose OPEN found no room */
 	size_t n_unsent, cap_unsent;
@@ -236,6 +241,15 @@ void recovery_worker_gone(struct scheduler *s, unsigned worker);
 bool recovery_is_over(const struct scheduler *s);
 /* A worker has said all it holds (or is new): what is left of its old claims is settled. */
 void recovery_worker_known(struct scheduler *s, unsigned worker);
+
+/* charges: what was charged to limits before this process, and after it. */
+void charges_start(struct scheduler *s);
+/* Before the first grant, when the queues are loaded. */
+void charges_rebuild(struct scheduler *s);
+void charges_turn(struct scheduler *s); /* at each tick */
+/* Events before `low` may be recycled, but not these. */
+struct event_position charges_events_needed(const struct scheduler *s, struct event_position low);
+void charges_stop(struct scheduler *s);
 
 /* receptions: those that were committed and not logged any more. */
 int receptions_load(struct scheduler *s);

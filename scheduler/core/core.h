@@ -372,6 +372,20 @@ void core_limits_changed(struct core *c, const struct core_now *now, enum core_s
 void core_source_disable(struct core *c, const struct core_now *now, uint32_t queue, uint32_t source_ip, bool disabled,
 			 uint64_t until_boot_us);
 
+/* What happened before this boot, or before the memory of charges() was lost, and may still count: one transaction
+ * or one attempt to connect. */
+struct core_past {
+	uint32_t queue;              /* CORE_NONE: there is none of that name any more */
+	uint32_t source_ip;          /* CORE_NONE: it is not configured any more */
+	uint32_t job, sender_domain; /* numbers of names; 0: none */
+	struct slice vmta, provider; /* names; empty: none, or not known */
+	uint64_t age_us;             /* since its grant; that may be longer than the machine runs */
+	uint32_t rcpts, connects;
+	uint64_t bytes; /* of the body, when it was delivered to somebody */
+};
+/* At start, before anything is granted: charges all limits that it falls in. About in the order in which they
+ * happened. */
+void core_charge_event(struct core *c, const struct core_now *now, const struct core_past *p);
 /* At start: what was attempted before and still counts, in order of the stamps (of this boot). */
 void core_charge(struct core *c, const struct core_now *now, uint32_t queue, uint64_t stamp_boot_us,
 		 uint32_t rcpts, uint32_t connects);

@@ -132,6 +132,24 @@ core_charge(struct core *c, const struct core_now *now, uint32_t queue, uint64_t
 }
 
 void
+core_charge_event(struct core *c, const struct core_now *now, const struct core_past *p)
+{
+	uint32_t qi = p->queue != CORE_NONE ? index_of(c, p->queue) : CORE_NONE;
+	struct active *a;
+
+	core_clock(c, now);
+	if (qi == CORE_NONE)
+		return;
+	pump_settings(c, qi);
+	a = c->queues[qi].active;
+	if (a->msg && p->rcpts)
+		rate_past(a->msg, now->boot_us, p->age_us, p->rcpts);
+	if (a->connect && p->connects)
+		rate_past(a->connect, now->boot_us, p->age_us, p->connects);
+	run_push(c, qi);
+}
+
+void
 core_settings_changed(struct core *c, const struct core_now *now)
 {
 	core_clock(c, now);

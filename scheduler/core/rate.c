@@ -662,13 +662,97 @@ rate_whole(const void *memory, size_t bytes, uint64_t now_us)
 }
 
 void
-rate_unknown(void *memory, uint64_t since_us, uint64_t longest_us)
+rate_unknown(void *memory, uint64_t since_us, uint64_t longest_us, int64_t longer_since_us)
 {
 	struct rate *r = memory;
 
+	put_kind(r, KIND_CHANGING); /* who dies here: as if nothing at all were known */
 	r->last_us = since_us + BIAS;
 	r->window_us = longest_us;
+	r->closed_us = longer_since_us == INT64_MIN ? 0 : (uint64_t)longer_since_us + BIAS;
 	put_kind(r, KIND_UNKNOWN);
+}
+
+static bool
+is_rate(const struct rate *r)
+{
+	return r->kind == KIND_STAMPS || r->kind == KIND_BUCKETS;
+}
+
+uint64_t
+rate_found_window_us(const void *memory)
+{
+	const struct rate *r = memory;
+
+	return is_rate(r) ? r->window_us : 0;
+}
+
+uint64_t
+rate_last_us(const void *memory)
+{
+	const struct rate *r = memory;
+
+	return is_rate(r) && r->last_us > BIAS ? r->last_us - BIAS : 0;
+}
+
+bool
+rate_is_over(const void *memory, uint64_t now_us)
+{
+	const struct rate *r = memory;
+	uint64_t now = now_us + BIAS, widest;
+
+	if (!is_rate(r))
+		return r->kind == KIND_NONE;
+	/* A bucket is no wider than that. */
+	widest = long_us(r->window_us) / (BUCKETS - 2) + 1;
+	return r->last_us + long_us(r->window_us) + widest < now && r->closed_us < now &&
+	       (r->owed == 0 || owed_until(r) < now);
+}
+
+bool
+rate_shift(void *memory, const void *from, int64_t shift_us, uint64_t now_us)
+{
+	struct rate *to = memory, *r;
+	uint64_t now = now_us + BIAS, shift = (uint64_t)shift_us, last;
+
+	if (!is_rate(from))
+		return false;
+	r = copy_of(from);
+	CHECK(order(r, UINT64_MAX / 2));
+	last = r->last_us + shift;
+	if (r->last_us == 0 || last < BIAS / 2 || last > now + RATE_WINDOW_MAX_US) {
+		rate_free(&r);
+		return false;
+	}
+	init(to, r->n, r->window_us);
+	if (has_buckets(r)) {
+		struct buckets *g = &r->u.big;
+
+		put_kind(to, KIND_BUCKETS);
+		for (uint64_t b = g->first; b <= r->last_us / g->width_us; b++) {
+			uint64_t end = bucket_end(g, b) + shift;
+
+			if (g->b[b % BUCKETS])
+				add(to, advance(to, (end < now ? end : now) - BIAS),
+				    g->b[b % BUCKETS]);
+		}
+	} else {
+		put_kind(to, KIND_STAMPS);
+		for (uint64_t i = 0; i < r->sum; i++) {
+			uint64_t stamp = *stamp_at(r, i) + shift;
+
+			add(to, advance(to, (stamp < now ? stamp : now) - BIAS), 1);
+		}
+	}
+	if (r->closed_us)
+		to->closed_us = r->closed_us + shift;
+	if (r->owed) {
+		to->owed_us = r->owed_us + shift < now ? r->owed_us + shift : now;
+		to->owed = r->owed;
+	}
+	advance(to, (last < now ? last : now) - BIAS);
+	rate_free(&r);
+	return !rate_is_over(to, now_us);
 }
 
 /* A fresh rate in memory that held something else, or nothing. Who dies in the middle of it leaves
@@ -698,9 +782,8 @@ rate_place(void *memory, uint64_t n, uint64_t window_us, uint64_t now_us)
 	n = limited_n(n);
 	window_us = limited_window(window_us);
 	if (r->kind == KIND_NONE || r->kind == KIND_UNKNOWN) {
-		closed = r->kind == KIND_NONE || window_us > r->window_us
-				 ? 0
-				 : r->last_us + long_us(window_us);
+		closed = window_us <= r->window_us ? r->last_us : r->closed_us;
+		closed = r->kind == KIND_UNKNOWN && closed > 0 ? closed + long_us(window_us) : 0;
 		make_over(r, n, window_us, closed);
 	} else if (r->kind == KIND_CHANGING || !order(r, now)) {
 		make_over(r, n, window_us, now + long_us(window_us));

@@ -74,8 +74,17 @@ size_t rate_bytes(uint64_t n);
 struct rate *rate_place(void *memory, uint64_t n, uint64_t window_us, uint64_t now_us);
 /* Whether what `memory` holds can be a rate at `now_us` that lies within `bytes`, or zeros. */
 bool rate_whole(const void *memory, size_t bytes, uint64_t now_us);
-/* Writes into `memory`, at least RATE_BYTES_MIN long, that nobody knows what was charged before
- * `since_us`: a rate placed there that has a window of at most `longest_us` is closed until
- * `since_us` + window + delta. */
 #define RATE_BYTES_MIN 64
-void rate_unknown(void *memory, uint64_t since_us, uint64_t longest_us);
+/* Writes into `memory` that nobody knows what was charged before `since_us`: a rate placed there
+ * that has a window of at most `longest_us` is closed until `since_us` + window + delta, a longer
+ * one until `longer_since_us` (may be before the boot; INT64_MIN: all is known) + window + delta.
+ */
+void rate_unknown(void *memory, uint64_t since_us, uint64_t longest_us, int64_t longer_since_us);
+/* Of a whole rate that was found: its window (0: it holds no rate), the last clock value it saw,
+ * and whether nothing of it counts any more. */
+uint64_t rate_found_window_us(const void *memory);
+uint64_t rate_last_us(const void *memory);
+bool rate_is_over(const void *memory, uint64_t now_us);
+/* Copies a whole rate of another boot, whose clock was behind this one's by `shift_us`, into zeros;
+ * what would be after `now_us` then is at `now_us`. False: nothing of it counts. */
+bool rate_shift(void *to, const void *from, int64_t shift_us, uint64_t now_us);

@@ -347,7 +347,7 @@ unknown(void **state)
 	struct rate *r;
 
 	(void)state;
-	rate_unknown(memory, 100 * SECOND, 600 * SECOND);
+	rate_unknown(memory, 100 * SECOND, 600 * SECOND, INT64_MIN);
 	assert_true(rate_whole(memory, RATE_BYTES_MIN, 100 * SECOND));
 	r = rate_place(memory, 10, 60 * SECOND, 110 * SECOND);
 	assert_int_equal(rate_room(r, 160 * SECOND), 0);
@@ -356,7 +356,7 @@ unknown(void **state)
 	assert_int_equal(rate_when(r, 160 * SECOND), 160 * SECOND + 600001);
 	assert_int_equal(rate_room(r, 160 * SECOND + 600001), 2);
 	memset(memory, 0, sizeof(memory));
-	rate_unknown(memory, 100 * SECOND, 600 * SECOND);
+	rate_unknown(memory, 100 * SECOND, 600 * SECOND, INT64_MIN);
 	r = rate_place(memory, 1000, 601 * SECOND, 110 * SECOND);
 	assert_int_equal(rate_room(r, 110 * SECOND), 200);
 }
@@ -385,7 +385,7 @@ damaged(void **state)
 			bad[rnd() % (bytes / 8)] = rnd() >> rnd() % 64;
 		if (!rate_whole(bad, bytes, now)) {
 			found++;
-			rate_unknown(bad, now, UINT64_MAX);
+			rate_unknown(bad, now, UINT64_MAX, INT64_MIN);
 		}
 		r = rate_place(bad, n, 60 * SECOND, now);
 		(void)rate_room(r, now);
