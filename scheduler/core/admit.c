@@ -2,6 +2,7 @@
 
 #include "common/base/check.h"
 #include "scheduler/core/pump.h"
+#include "scheduler/core/sources.h"
 
 static void
 add_both(const struct core *c, struct charges *set, uint32_t group)
@@ -60,20 +61,25 @@ admit_message_source(struct core *c, uint32_t qi, uint32_t source, struct charge
 	add_both(c, set, source_group(c, qi, source));
 }
 
+static void
+add_tag(struct core *c, struct charges *set, enum core_scope scope, uint32_t number)
+{
+	uint32_t group;
+
+	if (number == 0 || !c->ops.scope_limits)
+		return;
+	group = limits_group_asked(c, scope, number, 0);
+	add_both(c, set, group);
+	charges_add_group(c, set, group, CORE_MEASURE_SMTP_OUT);
+}
+
 void
 admit_message_entry(struct core *c, uint32_t e, struct charges *set)
 {
 	const struct core_tag *t = &c->tags[c->entries[e].tag];
-	uint32_t group;
 
-	if (!c->ops.scope_limits)
-		return;
-	group = limits_group_asked(c, CORE_SCOPE_JOB, t->job, 0);
-	add_both(c, set, group);
-	charges_add_group(c, set, group, CORE_MEASURE_SMTP_OUT);
-	group = limits_group_asked(c, CORE_SCOPE_SENDER, t->sender_domain, 0);
-	add_both(c, set, group);
-	charges_add_group(c, set, group, CORE_MEASURE_SMTP_OUT);
+	add_tag(c, set, CORE_SCOPE_JOB, t->job);
+	add_tag(c, set, CORE_SCOPE_SENDER, t->sender_domain);
 }
 
 uint64_t
@@ -159,4 +165,36 @@ admit_mx(struct core *c, const struct core_target_limits *t, uint32_t source, st
 	group = limits_group(c, CORE_SCOPE_MX_SOURCE, t->mx_id, source);
 	limits_group_set(c, group, &l);
 	charges_add_group(c, set, group, CORE_MEASURE_SMTP_OUT);
+}
+
+/* The past -------------------------------------------------------------------------------------- */
+void
+admit_past(struct core *c, uint32_t qi, const struct core_past *p, struct charges *set)
+{
+	uint32_t source = p->source_ip < c->n_sources ? p->source_ip : CORE_NONE;
+	int vmta = sources_vmta(c, p->vmta);
+	bool connect = p->connects > 0;
+
+	if (qi != CORE_NONE) {
+		charges_add_queue(c, set, qi, CORE_MEASURE_MSG);
+		charges_add_queue(c, set, qi, CORE_MEASURE_VOLUME);
+		charges_add_queue(c, set, qi, CORE_MEASURE_CONNECT);
+		vmta = c->queues[qi].vmta;
+	}
+	if (vmta >= 0) {
+		add_both(c, set, c->vmtas[vmta].group);
+		charges_add_group(c, set, c->vmtas[vmta].group, CORE_MEASURE_CONNECT);
+	}
+	if (source != CORE_NONE) {
+		uint32_t own = qi != CORE_NONE ? source_group(c, qi, source) : 0;
+
+		add_both(c, set, c->sources[source].group);
+		add_both(c, set, own);
+		charges_add_group(c, set, c->sources[source].group, CORE_MEASURE_CONNECT);
+		charges_add_group(c, set, own, CORE_MEASURE_CONNECT);
+	}
+	if (connect)
+		return;
+	add_tag(c, set, CORE_SCOPE_JOB, p->job);
+	add_tag(c, set, CORE_SCOPE_SENDER, p->sender_domain);
 }

@@ -26,3 +26,6 @@ void admit_connection_source(struct core *c, uint32_t qi, uint32_t source, struc
 void admit_destination(struct core *c, const struct core_target_limits *t, struct charges *set);
 void admit_mx(struct core *c, const struct core_target_limits *t, uint32_t source,
 	      struct charges *set);
+
+/* What a past event was charged to; `qi` CORE_NONE: its queue is not known any more. */
+void admit_past(struct core *c, uint32_t qi, const struct core_past *p, struct charges *set);

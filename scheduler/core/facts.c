@@ -4,6 +4,7 @@
 
 #include "common/base/check.h"
 #include "common/base/mem.h"
+#include "scheduler/core/admit.h"
 #include "scheduler/core/conns.h"
 #include "scheduler/core/entries.h"
 #include "scheduler/core/grants.h"
@@ -115,19 +116,17 @@ core_charge(struct core *c, const struct core_now *now, uint32_t queue, uint64_t
 	    uint32_t rcpts, uint32_t connects)
 {
 	uint32_t qi = index_of(c, queue);
-	struct active *a;
+	struct charges set = { .n = 0 };
 
 	core_clock(c, now);
 	if (qi == CORE_NONE)
 		return;
 	pump_settings(c, qi);
-	a = c->queues[qi].active;
 	if (stamp_boot_us > now->boot_us)
 		stamp_boot_us = now->boot_us;
-	limits_past(c, a->own.of[CORE_MEASURE_MSG], stamp_boot_us, rcpts);
-	limits_past(c, a->backoff.of[CORE_MEASURE_MSG], stamp_boot_us, rcpts);
-	limits_past(c, a->own.of[CORE_MEASURE_CONNECT], stamp_boot_us, connects);
-	limits_past(c, a->backoff.of[CORE_MEASURE_CONNECT], stamp_boot_us, connects);
+	charges_add_queue(c, &set, qi, CORE_MEASURE_MSG);
+	charges_add_queue(c, &set, qi, CORE_MEASURE_CONNECT);
+	limits_past(c, &set, now->boot_us - stamp_boot_us, rcpts, connects, 0);
 	run_push(c, qi);
 }
 
@@ -135,18 +134,15 @@ void
 core_charge_event(struct core *c, const struct core_now *now, const struct core_past *p)
 {
 	uint32_t qi = p->queue != CORE_NONE ? index_of(c, p->queue) : CORE_NONE;
-	struct active *a;
+	struct charges set = { .n = 0 };
 
 	core_clock(c, now);
-	if (qi == CORE_NONE)
-		return;
-	pump_settings(c, qi);
-	a = c->queues[qi].active;
-	if (a->msg && p->rcpts)
-		rate_past(a->msg, now->boot_us, p->age_us, p->rcpts);
-	if (a->connect && p->connects)
-		rate_past(a->connect, now->boot_us, p->age_us, p->connects);
-	run_push(c, qi);
+	if (qi != CORE_NONE)
+		pump_settings(c, qi);
+	admit_past(c, qi, p, &set);
+	limits_past(c, &set, p->age_us, p->rcpts, p->connects, p->bytes);
+	if (qi != CORE_NONE)
+		run_push(c, qi);
 }
 
 void

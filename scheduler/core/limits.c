@@ -105,7 +105,7 @@ static void
 rate_away(struct core *c, struct limit *l)
 {
 	rate_free(&l->rate);
-	if (l->memory && c->ops.charges_free)
+	if (l->memory)
 		c->ops.charges_free(c->ctx, l->memory);
 	l->memory = NULL;
 }
@@ -116,7 +116,8 @@ rate_make(struct core *c, struct limit *l, uint64_t n, uint64_t window)
 	struct core_charge_key key;
 	bool found = false;
 
-	if (c->ops.charges) {
+	l->memory = NULL;
+	if (c->ops.charges && c->ops.charges_free) {
 		key = charge_key(c, l);
 		l->memory = c->ops.charges(c->ctx, &key, rate_bytes(n), &found);
 	}
@@ -131,6 +132,9 @@ rate_make(struct core *c, struct limit *l, uint64_t n, uint64_t window)
 static void
 rate_set(struct core *c, struct limit *l, uint64_t n, uint64_t window)
 {
+	struct rate *was;
+	void *memory;
+
 	if (!l->rate) {
 		rate_make(c, l, n, window);
 		return;
@@ -140,16 +144,16 @@ rate_set(struct core *c, struct limit *l, uint64_t n, uint64_t window)
 	l->no_refund_until = c->now.boot_us + window + rate_delta_us(window) + 1;
 	if (!l->memory) {
 		rate_change(&l->rate, n, window, c->now.boot_us);
-	} else {
-		struct rate *kept = rate_new(n, window);
-
-		rate_move(kept, l->rate, c->now.boot_us);
-		rate_away(c, l);
-		rate_make(c, l, n, window);
-		if (rate_used(l->rate) == 0)
-			rate_move(l->rate, kept, c->now.boot_us);
-		rate_free(&kept);
+		return;
 	}
+	/* Other memory for the same key; the old one counts until it is given back. */
+	was = l->rate;
+	memory = l->memory;
+	l->rate = NULL;
+	rate_make(c, l, n, window);
+	rate_move(l->rate, was, c->now.boot_us);
+	rate_free(&was);
+	c->ops.charges_free(c->ctx, memory);
 }
 
 void
@@ -757,12 +761,18 @@ limits_adopt(struct core *c, struct charges *set, uint64_t n, uint64_t bytes)
 }
 
 void
-limits_past(struct core *c, uint32_t limit, uint64_t stamp, uint64_t k)
+limits_past(struct core *c, const struct charges *set, uint64_t age, uint64_t rcpts,
+	    uint64_t connects, uint64_t bytes)
 {
-	if (!limit || k == 0)
-		return;
-	note_excess(c, &c->limits[limit], k);
-	rate_past(c->limits[limit].rate, c->now.boot_us, c->now.boot_us - stamp, k);
+	for (uint32_t i = 0; i < set->n; i++) {
+		struct limit *l = &c->limits[set->of[i]];
+		uint64_t k = l->measure == CORE_MEASURE_CONNECT ? connects : amount(l, rcpts, bytes);
+
+		if (!l->rate || k == 0)
+			continue;
+		note_excess(c, l, k);
+		rate_past(l->rate, c->now.boot_us, age, k);
+	}
 }
 
 void

@@ -76,8 +76,9 @@ void limits_ask_room(struct core *c, const struct asker *who, const struct charg
 void limits_charge(struct core *c, const struct charges *set, uint64_t n, uint64_t bytes);
 /* The same for a claim of an earlier process: what it is charged to already is taken out. */
 void limits_adopt(struct core *c, struct charges *set, uint64_t n, uint64_t bytes);
-/* What was attempted before; 0: no limit, nothing happens. */
-void limits_past(struct core *c, uint32_t limit, uint64_t stamp, uint64_t k);
+/* What was attempted so long ago. */
+void limits_past(struct core *c, const struct charges *set, uint64_t age, uint64_t rcpts,
+		 uint64_t connects, uint64_t bytes);
 /* More recipients to those that are held already. */
 void limits_charge_more(struct core *c, const struct charges *set, uint64_t n);
 /* Gives back what was charged at `stamp`. */

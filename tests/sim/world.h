@@ -90,6 +90,7 @@ struct kept {
 	struct core_charge_key key;
 	void *memory;
 	size_t bytes;
+	bool taken; /* by the present core */
 };
 
 struct world {
@@ -486,42 +487,44 @@ op_scope_limits(void *ctx, enum core_scope scope, uint32_t number, struct conf_l
 		*out = w.provs[number].l;
 		return true;
 	case CORE_SCOPE_JOB:
-		*out = w.jobs[number].l;
+		*out = w.jobs[number - 1].l;
 		return true;
 	case CORE_SCOPE_SENDER:
-		*out = w.senders[number].l;
+		*out = w.senders[number - 1].l;
 		return true;
 	default:
 		return false;
 	}
 }
 
+/* A key that is taken gets a second memory, as the file gives it. */
 static void *
 op_charges(void *ctx, const struct core_charge_key *key, size_t bytes, bool *found)
 {
-	struct kept *k = NULL;
+	struct kept *at = NULL;
 
 	(void)ctx;
 	*found = false;
 	if (!w.keeps)
 		return NULL;
 	for (unsigned i = 0; i < w.n_kept; i++) {
-		if (w.kept[i].key.hi == key->hi && w.kept[i].key.lo == key->lo)
-			k = &w.kept[i];
-	}
-	if (k && k->memory && k->bytes >= bytes) {
-		*found = true;
+		struct kept *k = &w.kept[i];
+
+		if (!k->memory && !at)
+			at = k;
+		if (!k->memory || k->taken || k->key.hi != key->hi || k->key.lo != key->lo)
+			continue;
+		if (k->bytes < bytes) /* other numbers than before the restart */
+			k->memory = realloc(k->memory, bytes);
+		*found = k->taken = true;
 		return k->memory;
 	}
-	if (!k) {
+	if (!at) {
 		HOLDS(w.n_kept < KEPT);
-		k = &w.kept[w.n_kept++];
-		k->key = *key;
+		at = &w.kept[w.n_kept++];
 	}
-	free(k->memory);
-	k->memory = calloc(1, bytes);
-	k->bytes = bytes;
-	return k->memory;
+	*at = (struct kept){ *key, calloc(1, bytes), bytes, true };
+	return at->memory;
 }
 
 static void

@@ -232,8 +232,8 @@ add_entry(void)
 		.first_rcpt = below(100),
 		.n_rcpts = (uint16_t)e->n_rcpts,
 		.kbytes = e->kbytes,
-		.job = e->job,
-		.sender_domain = e->sender,
+		.job = e->job + 1,
+		.sender_domain = e->sender + 1,
 		.committed = !e->held,
 	};
 	if (e->n_rcpts > 1 && percent(20)) {
@@ -648,8 +648,8 @@ load_entry(struct model_entry *e)
 		.n_rcpts = (uint16_t)e->n_rcpts,
 		.attempts = e->attempts,
 		.kbytes = e->kbytes,
-		.job = e->job,
-		.sender_domain = e->sender,
+		.job = e->job + 1,
+		.sender_domain = e->sender + 1,
 		.row_flags = e->row_flags,
 		.done = slice_of(&done, 1),
 		.committed = true,
@@ -802,6 +802,8 @@ restart(void)
 	}
 	core_totals(w.core, &t);
 	core_free(&w.core);
+	for (unsigned i = 0; i < w.n_kept; i++)
+		w.kept[i].taken = false;
 	load(t.next_lease);
 	for (unsigned q = 0; q < QUEUES; q++)
 		core_queue_restore(w.core, q, v[q].paused, v[q].retry_level, v[q].retry_at_wall_us,
