@@ -251,6 +251,8 @@ conns_set(struct core *c, uint32_t number, enum conn_state to)
 		idle_remove(c, a, number);
 		limits_count_idle(c, &cn->charges, -1);
 	}
+	if (to != CONN_IDLE)
+		limits_promise_over(c, cn);
 	if (!is_ending(cn) && to == CONN_CLOSING)
 		limits_count_ending(c, &cn->charges, 1);
 	--*counter(c, a, cn->state);

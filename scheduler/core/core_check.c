@@ -13,7 +13,7 @@ struct sums {
 	uint32_t n[PLACES];
 	uint32_t rcpts;
 	uint64_t kbytes;
-	uint32_t conns, opening, idle, busy;
+	uint32_t conns, opening, idle, busy, promised;
 };
 
 static void
@@ -91,6 +91,7 @@ check_conns(const struct core *c, struct sums *sums)
 		s->idle += cn->state == CONN_IDLE;
 		s->busy += cn->state == CONN_BUSY;
 		idle += cn->state == CONN_IDLE;
+		s->promised += cn->promises[0] != 0;
 		closing += cn->state == CONN_CLOSING;
 		CHECK((cn->claim != CORE_NONE) == (cn->state == CONN_BUSY));
 		if (cn->claim != CORE_NONE)
@@ -185,6 +186,7 @@ check_queue(struct core *c, uint32_t qi, const struct sums *s)
 	if (a) {
 		CHECK(a->n_conns == s->conns && a->n_opening == s->opening);
 		CHECK(a->n_idle == s->idle && a->n_busy == s->busy);
+		CHECK(a->n_promised == s->promised);
 		for (uint32_t i = a->idle.head; i != CORE_NONE; i = c->conns[i].next) {
 			CHECK(c->conns[i].state == CONN_IDLE && c->conns[i].queue == qi);
 			idle++;

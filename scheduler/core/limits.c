@@ -4,12 +4,13 @@
 
 #include "common/base/check.h"
 #include "common/base/mem.h"
+#include "scheduler/core/admit.h"
 #include "scheduler/core/lines.h"
 #include "scheduler/core/run.h"
 #include "scheduler/core/sources.h"
 
-/* A promise that is not used by then is void. */
-#define PROMISE_US SECOND_US
+/* A promise that is not used is void in the second epoch after it was made. */
+#define PROMISE_EPOCH_US (SECOND_US / 2)
 /* For each new group so many are looked at whether they are still in use; so many at one go. */
 #define SWEEP_PER_GROUP 3
 #define SWEEP_AT_ONCE   256
@@ -614,33 +615,48 @@ limits_owe(struct active *a, uint32_t limit)
 	a->owed[0] = limit;
 }
 
+/* What is promised and not lapsed. */
+static uint64_t
+promised(struct core *c, struct limit *l)
+{
+	uint64_t epoch = c->now.boot_us / PROMISE_EPOCH_US;
+
+	if (l->promise_epoch + 1 == epoch) {
+		l->promised[1] = l->promised[0];
+		l->promised[0] = 0;
+	} else if (l->promise_epoch != epoch) {
+		l->promised[0] = l->promised[1] = 0;
+	}
+	l->promise_epoch = epoch;
+	return (uint64_t)l->promised[0] + l->promised[1];
+}
+
 /* Room that is not promised to others. */
 static uint64_t
-room_of(struct core *c, struct limit *l, const struct active *a, uint32_t i)
+room_of(struct core *c, struct limit *l, const struct active *a)
 {
-	uint64_t room, promised;
+	uint64_t room, kept = 0;
 
-	if (l->rate)
-		room = rate_room(l->rate, c->now.boot_us);
-	else
-		room = l->used < l->n ? l->n - l->used : 0;
-	if (l->promised_until <= c->now.boot_us)
-		l->promised = 0;
-	promised = l->promised;
-	if (promised > 0 && a && a->promise == i)
-		promised--;
-	return room > promised ? room - promised : 0;
+	if (is_count(l))
+		return l->used < l->n ? l->n - l->used : 0;
+	room = rate_room(l->rate, c->now.boot_us);
+	if (l->scope != CORE_SCOPE_QUEUE)
+		kept = promised(c, l);
+	if (a)
+		kept -= a->n_promised < kept ? a->n_promised : kept;
+	return room > kept ? room - kept : 0;
 }
 
 static uint64_t
 when_of(struct core *c, struct limit *l)
 {
-	uint64_t when = l->used < l->n ? c->now.boot_us : NEVER;
+	uint64_t when;
 
-	if (l->rate)
-		when = rate_when(l->rate, c->now.boot_us);
-	if (when <= c->now.boot_us && l->promised > 0)
-		when = l->promised_until;
+	if (is_count(l))
+		return l->used < l->n ? c->now.boot_us : NEVER;
+	when = rate_when(l->rate, c->now.boot_us);
+	if (when <= c->now.boot_us && promised(c, l) > 0)
+		when = (l->promise_epoch + 1) * PROMISE_EPOCH_US;
 	return when;
 }
 
@@ -660,7 +676,7 @@ ask_one(struct core *c, const struct asker *who, uint32_t i, uint64_t bytes, str
 		if (refuse)
 			when = rate_when_fits(l->rate, c->now.boot_us, bytes);
 	} else {
-		room = room_of(c, l, a, i);
+		room = room_of(c, l, a);
 		refuse = room == 0;
 		if (refuse)
 			when = when_of(c, l);
@@ -669,11 +685,14 @@ ask_one(struct core *c, const struct asker *who, uint32_t i, uint64_t bytes, str
 		if (room < out->room)
 			out->room = room;
 	}
-	if (!refuse && l->line && l->line != who->turn && !who->first && !limits_is_owed(a, i) &&
+	if (!refuse && l->line && l->line != who->turn && !who->first && a->n_promised == 0 &&
+	    !limits_is_owed(a, i) &&
 	    lines_ahead(c, l->line, who->qi, who->priority)) {
 		refuse = true;
 		when = c->now.boot_us;
 	}
+	if (l->line && lines_others(c, l->line, who->qi, who->priority))
+		out->crowded = true;
 	if (l->rate) {
 		within = rate_delta_us(rate_window_us(l->rate));
 		if (within < out->within)
@@ -857,6 +876,7 @@ limits_line_has_room(struct core *c, uint32_t line, uint64_t *when)
 {
 	const struct line *ln = &c->lines[line];
 	struct limit *l;
+	uint32_t head;
 
 	*when = NEVER;
 	switch ((enum line_kind)ln->kind) {
@@ -864,7 +884,8 @@ limits_line_has_room(struct core *c, uint32_t line, uint64_t *when)
 		l = &c->limits[ln->of];
 		if (!l->owned)
 			return true;
-		if (room_of(c, l, NULL, ln->of) > 0)
+		head = lines_head(c, line);
+		if (room_of(c, l, head == CORE_NONE ? NULL : c->queues[head].active) > 0)
 			return true;
 		*when = when_of(c, l);
 		return false;
@@ -895,29 +916,42 @@ limits_wanted(const struct core *c, const struct charges *set)
 }
 
 void
-limits_promise(struct core *c, uint32_t qi, uint32_t limit)
+limits_promise(struct core *c, struct conn *cn)
 {
-	struct active *a = c->queues[qi].active;
-	struct limit *l = &c->limits[limit];
+	struct charges set = { .n = 0 };
+	unsigned n = 0;
 
-	if (a->promise == limit)
+	admit_message(c, cn->queue, &set);
+	for (uint32_t k = 0; k < set.n && n < PROMISES_MAX; k++) {
+		struct limit *l = &c->limits[set.of[k]];
+
+		if (l->scope == CORE_SCOPE_QUEUE || l->measure != CORE_MEASURE_MSG)
+			continue;
+		promised(c, l);
+		l->promised[0]++;
+		cn->promises[n++] = set.of[k];
+	}
+	if (n == 0)
 		return;
-	limits_promise_over(c, qi);
-	a->promise = limit;
-	l->promised++;
-	l->promised_until = c->now.boot_us + PROMISE_US;
+	cn->promise_epoch = c->now.boot_us / PROMISE_EPOCH_US;
+	c->queues[cn->queue].active->n_promised++;
 }
 
 void
-limits_promise_over(struct core *c, uint32_t qi)
+limits_promise_over(struct core *c, struct conn *cn)
 {
-	struct active *a = c->queues[qi].active;
-	struct limit *l = &c->limits[a->promise];
-
-	if (a->promise == 0)
+	if (cn->promises[0] == 0)
 		return;
-	if (l->promised > 0)
-		l->promised--;
-	a->promise = 0;
-	lines_poke(c, l->line);
+	for (unsigned n = 0; n < PROMISES_MAX && cn->promises[n]; n++) {
+		struct limit *l = &c->limits[cn->promises[n]];
+
+		cn->promises[n] = 0;
+		if (!l->made || promised(c, l) == 0 || cn->promise_epoch + 1 < l->promise_epoch)
+			continue;
+		/* The limit may be another one by now: it is a promise only. */
+		if (l->promised[l->promise_epoch - cn->promise_epoch] > 0)
+			l->promised[l->promise_epoch - cn->promise_epoch]--;
+		lines_poke(c, l->line);
+	}
+	c->queues[cn->queue].active->n_promised--;
 }

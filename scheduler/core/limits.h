@@ -64,9 +64,10 @@ struct answer {
 	uint64_t within; /* the deadline */
 	uint64_t when;   /* the refusing limit has room; NEVER: not known */
 	uint32_t limit;  /* that refuses, 0: none; of several the one that has room last */
+	bool crowded;    /* others wait for one of them */
 };
 /* Asks all for one more, and for so many bytes. Adds to *a, which begins as ANSWER_YES. */
-#define ANSWER_YES { UINT64_MAX, DEADLINE_US, 0, 0 }
+#define ANSWER_YES { UINT64_MAX, DEADLINE_US, 0, 0, false }
 void limits_ask(struct core *c, const struct asker *who, const struct charges *set, uint64_t bytes,
 		struct answer *a);
 /* The same without a queue, and not counted as a refusal. */
@@ -95,8 +96,9 @@ void limits_count_ending(struct core *c, const struct charges *set, int by);
 bool limits_line_has_room(struct core *c, uint32_t line, uint64_t *when);
 /* One of these has a line that is longer than what is ending for it: its connection is called for. */
 bool limits_wanted(const struct core *c, const struct charges *set);
-/* A turn that the queue cannot use yet: room is kept for it a moment. */
-void limits_promise(struct core *c, uint32_t qi, uint32_t limit);
-void limits_promise_over(struct core *c, uint32_t qi);
+/* A connection is opened because there is room for messages: that is kept for it a moment, so that
+ * not everybody opens one for the same room. Until its first message, or its end. */
+void limits_promise(struct core *c, struct conn *cn);
+void limits_promise_over(struct core *c, struct conn *cn);
 bool limits_is_owed(const struct active *a, uint32_t limit);
 void limits_owe(struct active *a, uint32_t limit);

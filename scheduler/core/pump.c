@@ -170,7 +170,6 @@ use_turn(struct core *c, struct visit *v)
 		lines_leave(c, v->qi);
 	v->turn = 0;
 	v->a->owed[0] = v->a->owed[1] = 0;
-	limits_promise_over(c, v->qi);
 }
 
 static struct asker
@@ -343,6 +342,7 @@ open_one(struct core *c, struct visit *v, const struct opening *op)
 	cn->target_id = a->targets[op->target].id;
 	if (t)
 		cn->limits = *t;
+	limits_promise(c, cn);
 	a->turn = (uint16_t)op->target;
 	a->last_open = c->now.boot_us;
 	meter_add(&c->sources[op->source].connect, c->now.boot_us, 1);
@@ -439,8 +439,10 @@ try_open(struct core *c, struct visit *v, bool *opened)
 		v->again = true;
 		return CORE_WAIT_RETRY;
 	}
-	if (a->n_conns >= limits_queue_out(c, v->qi))
+	if (a->n_conns >= limits_queue_out(c, v->qi)) {
+		a->out_refused++;
 		return wait_until(v, NEVER, REFUSAL_MAX_SMTP_OUT, CORE_WAIT_CONNECTIONS);
+	}
 	if (!targets_route_valid(c, a))
 		return ask(c, v);
 	target = targets_pick(c, a, v->s, 0);
@@ -608,7 +610,8 @@ grant_all(struct core *c, struct visit *v, struct idle_choice *ic, uint64_t *roo
 		limits_ask(c, &who, &g.set, g.bytes, &g.yes);
 		if (g.yes.limit)
 			return wait_for_limit(c, v, &g.yes);
-		*room = g.yes.room;
+		/* While others wait a turn is for one transaction. */
+		*room = g.yes.crowded ? 1 : g.yes.room;
 		if (v->left == 0) {
 			v->again = true;
 			return CORE_WAIT_NONE;
@@ -625,12 +628,12 @@ grant_all(struct core *c, struct visit *v, struct idle_choice *ic, uint64_t *roo
 			v->left--;
 		if (done != GRANTED)
 			continue;
-		if (v->turn && grants_from(c, v->turn)) {
+		/* One recipient for each turn: what is more is paid in turns. */
+		if (g.yes.crowded && v->a->debt < (int32_t)g.n_rcpts - 1)
 			v->a->debt = (int32_t)g.n_rcpts - 1;
+		if (v->turn && grants_from(c, v->turn))
 			use_turn(c, v);
-		}
 		v->a->owed[0] = v->a->owed[1] = 0;
-		limits_promise_over(c, v->qi);
 	}
 	*go_on = true;
 	return CORE_WAIT_NONE;
@@ -757,7 +760,6 @@ forget_turns(struct core *c, uint32_t qi)
 {
 	struct active *a = c->queues[qi].active;
 
-	limits_promise_over(c, qi);
 	a->owed[0] = a->owed[1] = 0;
 	a->debt = 0;
 }
@@ -772,8 +774,6 @@ keep_turn(struct core *c, struct visit *v)
 	    (v->line == LINE_LIMIT && v->of == l->of))
 		return;
 	limits_owe(v->a, l->of);
-	if (v->a->n_opening > 0 || v->a->asked_at)
-		limits_promise(c, v->qi, l->of);
 }
 
 static void
@@ -806,8 +806,6 @@ finish(struct core *c, struct visit *v, enum core_wait w)
 	v->a->blocked_by = v->refusal == REFUSAL_LIMIT ? v->limit : 0;
 	if (q->n[PLACE_READY] == 0 && !v->again)
 		forget_turns(c, v->qi);
-	else if (v->a->n_opening == 0 && !v->a->asked_at)
-		limits_promise_over(c, v->qi);
 	keep_turn(c, v);
 	take_place(c, v);
 	timers_set(&c->timers, v->qi, v->wake);

@@ -149,13 +149,13 @@ struct limit {
 	struct rate *rate; /* NULL: a count */
 	void *memory;      /* of ops.charges, where the rate lives; NULL: its own */
 	uint64_t n;
-	uint64_t promised_until;
+	uint64_t promise_epoch; /* of promised[0]; before it promised[1] */
 	uint64_t no_refund_until; /* it was charged beyond N: what it remembers is not all that counts */
 	uint64_t refused;
 	uint32_t used;     /* count: connections */
 	uint32_t ending;   /* count: those of them that are being closed, or yield */
 	uint32_t idle;     /* count: those of them that are idle */
-	uint32_t promised; /* turns given that are not used yet: a connection is being opened */
+	uint32_t promised[2]; /* connections made for want of one, not used yet: room is kept for each */
 	uint32_t refs;     /* claims and connections that are charged to it */
 	uint32_t line;     /* who waits for it; 0: nobody */
 	uint32_t owner;    /* queue, or group; free: next free */
@@ -253,7 +253,8 @@ struct active {
 		uint64_t until; /* its windows are empty then */
 	} old_providers[OLD_PROVIDERS];
 	uint32_t blocked_by; /* limit */
-	uint32_t promise;    /* limit that gave it a turn, for which it opens a connection; 0: none */
+	uint32_t out_refused; /* times max-smtp-out did */
+	uint32_t n_promised; /* connections for which room is kept */
 	uint32_t owed[2];    /* limits that gave it a turn which another limit refused */
 	int32_t debt;        /* recipients sent beyond its share of a line's turns */
 	uint64_t last_open;  /* 0: never */
@@ -282,6 +283,8 @@ struct active {
 	char *doom_text;
 };
 
+#define PROMISES_MAX 4
+
 enum conn_state { CONN_FREE, CONN_OPENING, CONN_IDLE, CONN_BUSY, CONN_CLOSING };
 struct conn {
 	uint64_t route_generation;
@@ -306,6 +309,8 @@ struct conn {
 	struct core_target_limits limits; /* of its target */
 	struct charges charges; /* rates by `opened_at`, and counts */
 	uint64_t opened_at;
+	uint64_t promise_epoch;
+	uint32_t promises[PROMISES_MAX]; /* limits that keep room for its first message; 0: none */
 };
 
 struct claim {

@@ -1,6 +1,8 @@
 /* view: what others may see of the core; changes nothing. */
 #include "common/base/check.h"
 #include "scheduler/core/entries.h"
+#include "scheduler/core/limits.h"
+#include "scheduler/core/lines.h"
 #include "scheduler/core/pump.h"
 #include "scheduler/core/sources.h"
 
@@ -178,4 +180,144 @@ core_totals(const struct core *c, struct core_totals *out)
 	*out = c->totals;
 	out->connections = c->n_conns;
 	out->next_lease = c->next_lease;
+}
+
+/* Limits ------------------------------------------------------------------------------------- */
+static void
+describe_group(const struct core *c, const struct group *g, struct core_limit_view *v)
+{
+	switch ((enum core_scope)g->scope) {
+	case CORE_SCOPE_QUEUE_SOURCE:
+		v->queue = c->queues[g->number].number;
+		v->source_ip = g->source;
+		break;
+	case CORE_SCOPE_SOURCE:
+	case CORE_SCOPE_MX_SOURCE:
+		v->source_ip = g->source;
+		break;
+	case CORE_SCOPE_DESTINATION:
+	case CORE_SCOPE_ALL:
+		break;
+	default:
+		v->number = g->number;
+	}
+	if (g->name)
+		v->name = slice_str(g->name);
+}
+
+static void
+describe_limit(struct core *c, const struct core_now *now, struct limit *l,
+	       struct core_limit_view *v)
+{
+	uint64_t when;
+
+	*v = (struct core_limit_view){
+		.scope = (enum core_scope)l->scope,
+		.measure = (enum core_measure)l->measure,
+		.backoff = l->mode == LIMIT_BACKOFF,
+		.n = l->n,
+		.refused = l->refused,
+		.waiting = l->line ? c->lines[l->line].n : 0,
+		.queue = CORE_NONE,
+		.source_ip = CORE_NONE,
+		.number = CORE_NONE,
+		.name = SLICE_NONE,
+	};
+	if (l->rate) {
+		when = rate_when(l->rate, now->boot_us);
+		v->window_us = rate_window_us(l->rate);
+		v->used = rate_used(l->rate);
+		if (when > now->boot_us)
+			v->next_room_wall_us = now->wall_us + (when - now->boot_us);
+	} else {
+		v->used = l->used;
+	}
+	if (l->scope == CORE_SCOPE_QUEUE)
+		v->queue = c->queues[l->owner].number;
+	else
+		describe_group(c, &c->groups[l->owner], v);
+}
+
+/* max-smtp-out of a queue is not in the table. */
+static bool
+describe_queue_out(const struct core *c, uint32_t qi, struct core_limit_view *v)
+{
+	const struct queue *q = &c->queues[qi];
+	uint64_t n;
+
+	if (!q->active || !q->active->settings)
+		return false;
+	n = limits_queue_out(c, qi);
+	if (n == CONF_UNLIMITED ||
+	    (q->active->n_conns == 0 && q->refusal != REFUSAL_MAX_SMTP_OUT))
+		return false;
+	*v = (struct core_limit_view){
+		.scope = CORE_SCOPE_QUEUE,
+		.measure = CORE_MEASURE_SMTP_OUT,
+		.backoff = q->backoff && n != q->active->settings->max_smtp_out,
+		.n = n,
+		.used = q->active->n_conns,
+		.refused = q->active->out_refused,
+		.waiting = q->refusal == REFUSAL_MAX_SMTP_OUT,
+		.queue = q->number,
+		.source_ip = CORE_NONE,
+		.number = CORE_NONE,
+		.name = SLICE_NONE,
+	};
+	return true;
+}
+
+/* The cursor of queues, behind that of the table. */
+#define QUEUES_FROM (1u << 31)
+
+bool
+core_each_limit(const struct core *core, const struct core_now *now, uint32_t *cursor, unsigned most,
+		void (*fn)(void *arg, const struct core_limit_view *v), void *arg)
+{
+	struct core *c = (struct core *)(uintptr_t)core;
+	struct core_limit_view v;
+
+	while (*cursor < QUEUES_FROM) {
+		uint32_t i = *cursor;
+
+		if (i >= c->n_limits) {
+			*cursor = QUEUES_FROM;
+			break;
+		}
+		++*cursor;
+		if (!c->limits[i].made || !c->limits[i].owned)
+			continue;
+		describe_limit(c, now, &c->limits[i], &v);
+		fn(arg, &v);
+		if (--most == 0)
+			return true;
+	}
+	for (unsigned look = SCAN_LEAST; *cursor - QUEUES_FROM < c->n_queues; look--) {
+		if (look == 0 || most == 0)
+			return true;
+		if (!describe_queue_out(c, (*cursor)++ - QUEUES_FROM, &v))
+			continue;
+		fn(arg, &v);
+		most--;
+	}
+	return false;
+}
+
+bool
+core_blocking_limit(const struct core *core, const struct core_now *now, uint32_t queue,
+		    struct core_limit_view *out)
+{
+	struct core *c = (struct core *)(uintptr_t)core;
+	const struct queue *q = find(c, queue);
+	struct limit *l;
+
+	if (!q || q->paused || !q->active)
+		return false;
+	if (q->refusal == REFUSAL_MAX_SMTP_OUT)
+		return describe_queue_out(c, c->by_number[queue], out);
+	l = &c->limits[q->active->blocked_by];
+	if (q->refusal != REFUSAL_LIMIT || !l->made || !l->owned)
+		return false;
+	describe_limit(c, now, l, out);
+	return true;
 }
