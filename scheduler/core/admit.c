@@ -167,7 +167,8 @@ admit_mx(struct core *c, const struct core_target_limits *t, uint32_t source, st
 	charges_add_group(c, set, group, CORE_MEASURE_SMTP_OUT);
 }
 
-/* The past -------------------------------------------------------------------------------------- */
+/* The past --------------------------------------------------------------------------------------
+ */
 void
 admit_past(struct core *c, uint32_t qi, const struct core_past *p, struct charges *set)
 {

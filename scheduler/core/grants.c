@@ -225,7 +225,8 @@ grants_make(struct core *c, struct grant *g)
 
 	CHECK(c->entries[g->e].place == PLACE_READY && c->entries[g->e].queue == g->qi);
 	CHECK(cn->state == CONN_IDLE && cn->queue == g->qi && g->yes.room > 0);
-	/* A row whose recipients are all finished should have been deleted: nothing is to be sent. */
+	/* A row whose recipients are all finished should have been deleted: nothing is to be sent.
+	 */
 	if (grants_expired(c, g->e) || entries_unfinished(c, g->e) == 0) {
 		grants_give_up(c, g->e, CORE_EXPIRED, "");
 		return GRANT_NO_ENTRY;
@@ -535,7 +536,8 @@ core_rcpt_ask(struct core *c, const struct core_now *now, uint32_t entry, uint64
 	limits_ask(c, &who, &set, 0, &yes);
 	*deadline_us = c->now.boot_us + yes.within;
 	*stamp_us = c->now.boot_us;
-	/* What a WORK has charged, or an earlier ask of which the answer was lost, is not charged again. */
+	/* What a WORK has charged, or an earlier ask of which the answer was lost, is not charged
+	 * again. */
 	if (!cl->one_by_one || cl->stamps[index]) {
 		*stamp_us = cl->one_by_one ? cl->stamps[index] : cl->stamp;
 		*deadline_us = *stamp_us + yes.within;

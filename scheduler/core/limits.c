@@ -11,6 +11,9 @@
 
 /* A promise that is not used is void in the second epoch after it was made. */
 #define PROMISE_EPOCH_US (SECOND_US / 2)
+#define PROMISE_LOOK_US  20000u
+/* A line that goes at a steady pace is not woken for each single one. */
+#define PACE_BATCH_US 5000u
 /* For each new group so many are looked at whether they are still in use; so many at one go. */
 #define SWEEP_PER_GROUP 3
 #define SWEEP_AT_ONCE   256
@@ -550,8 +553,7 @@ limits_world_set(struct core *c)
 							   : CORE_CONNECTIONS_MAX };
 
 	for (uint32_t i = 0; i < c->n_sources; i++)
-		c->sources[i].group =
-			named_group(c, CORE_SCOPE_SOURCE, i, i, c->sources[i].text);
+		c->sources[i].group = named_group(c, CORE_SCOPE_SOURCE, i, i, c->sources[i].text);
 	for (uint32_t i = 0; i < c->n_vmtas; i++)
 		c->vmtas[i].group = named_group(c, CORE_SCOPE_VMTA, i, 0, c->vmtas[i].name);
 	c->all = limits_group(c, CORE_SCOPE_ALL, 0, 0);
@@ -631,6 +633,46 @@ promised(struct core *c, struct limit *l)
 	return (uint64_t)l->promised[0] + l->promised[1];
 }
 
+/* Pace: as long as several wait, what N allows goes out steadily and not in bursts of a fifth, so
+ * that one of a higher priority finds room at any time. Being late is made up for, by a fiftieth of
+ * the window. */
+static bool
+is_paced(const struct limit *l)
+{
+	return l->scope != CORE_SCOPE_QUEUE && l->rate && l->measure != CORE_MEASURE_VOLUME;
+}
+
+static uint64_t
+pace_of(const struct limit *l, uint64_t k)
+{
+	uint64_t window = rate_window_us(l->rate);
+
+	return k * (window + rate_delta_us(window)) / l->n;
+}
+
+static void
+pace(struct core *c, struct limit *l, uint64_t k)
+{
+	uint64_t late = rate_window_us(l->rate) / 50;
+
+	if (l->paced + late < c->now.boot_us)
+		l->paced = c->now.boot_us - late;
+	l->paced += pace_of(l, k);
+}
+
+/* When the pace allows the next one: 0 now, or it does not matter. */
+static uint64_t
+pace_when(const struct core *c, const struct limit *l, uint32_t qi, unsigned priority)
+{
+	uint64_t batch;
+
+	if (!is_paced(l) || l->paced <= c->now.boot_us || !l->line ||
+	    !lines_others(c, l->line, qi, priority))
+		return 0;
+	batch = rate_window_us(l->rate) / 200;
+	return l->paced + (batch < PACE_BATCH_US ? batch : PACE_BATCH_US);
+}
+
 /* Room that is not promised to others. */
 static uint64_t
 room_of(struct core *c, struct limit *l, const struct active *a)
@@ -655,8 +697,12 @@ when_of(struct core *c, struct limit *l)
 	if (is_count(l))
 		return l->used < l->n ? c->now.boot_us : NEVER;
 	when = rate_when(l->rate, c->now.boot_us);
-	if (when <= c->now.boot_us && promised(c, l) > 0)
+	if (when <= c->now.boot_us && promised(c, l) > 0) {
+		/* More of it may be there before the promises are void. */
 		when = (l->promise_epoch + 1) * PROMISE_EPOCH_US;
+		if (when > c->now.boot_us + PROMISE_LOOK_US)
+			when = c->now.boot_us + PROMISE_LOOK_US;
+	}
 	return when;
 }
 
@@ -680,14 +726,15 @@ ask_one(struct core *c, const struct asker *who, uint32_t i, uint64_t bytes, str
 		refuse = room == 0;
 		if (refuse)
 			when = when_of(c, l);
+		else if (!who->first && (when = pace_when(c, l, who->qi, who->priority)) > 0)
+			refuse = true;
 		if (l->rate && rate_share(l->rate) < room)
 			room = rate_share(l->rate);
 		if (room < out->room)
 			out->room = room;
 	}
 	if (!refuse && l->line && l->line != who->turn && !who->first && a->n_promised == 0 &&
-	    !limits_is_owed(a, i) &&
-	    lines_ahead(c, l->line, who->qi, who->priority)) {
+	    !limits_is_owed(a, i) && lines_ahead(c, l->line, who->qi, who->priority)) {
 		refuse = true;
 		when = c->now.boot_us;
 	}
@@ -701,8 +748,9 @@ ask_one(struct core *c, const struct asker *who, uint32_t i, uint64_t bytes, str
 	if (!refuse)
 		return;
 	/* A count is given back sooner or later: as if in a second. */
-	if (out->limit == 0 || (when == NEVER ? c->now.boot_us + SECOND_US : when) >
-				       (out->when == NEVER ? c->now.boot_us + SECOND_US : out->when)) {
+	if (out->limit == 0 ||
+	    (when == NEVER ? c->now.boot_us + SECOND_US : when) >
+		    (out->when == NEVER ? c->now.boot_us + SECOND_US : out->when)) {
 		out->limit = i;
 		out->when = when;
 	}
@@ -750,6 +798,8 @@ charge_one(struct core *c, struct limit *l, uint64_t k)
 	} else if (l->rate && k > 0) {
 		note_excess(c, l, k);
 		rate_force(l->rate, c->now.boot_us, k);
+		if (is_paced(l))
+			pace(c, l, k);
 	}
 }
 
@@ -785,7 +835,8 @@ limits_past(struct core *c, const struct charges *set, uint64_t age, uint64_t rc
 {
 	for (uint32_t i = 0; i < set->n; i++) {
 		struct limit *l = &c->limits[set->of[i]];
-		uint64_t k = l->measure == CORE_MEASURE_CONNECT ? connects : amount(l, rcpts, bytes);
+		uint64_t k =
+			l->measure == CORE_MEASURE_CONNECT ? connects : amount(l, rcpts, bytes);
 
 		if (!l->rate || k == 0)
 			continue;
@@ -804,6 +855,8 @@ limits_charge_more(struct core *c, const struct charges *set, uint64_t n)
 			continue;
 		note_excess(c, l, n);
 		rate_force(l->rate, c->now.boot_us, n);
+		if (is_paced(l))
+			pace(c, l, n);
 	}
 }
 
@@ -826,6 +879,8 @@ limits_refund(struct core *c, const struct charges *set, uint64_t stamp, uint64_
 		if (!l->rate || back == 0 || c->now.boot_us < l->no_refund_until)
 			continue;
 		rate_refund(l->rate, stamp, back);
+		if (is_paced(l))
+			l->paced -= pace_of(l, back) < l->paced ? pace_of(l, back) : l->paced;
 		poke_waiting(c, l);
 	}
 }
@@ -885,10 +940,11 @@ limits_line_has_room(struct core *c, uint32_t line, uint64_t *when)
 		if (!l->owned)
 			return true;
 		head = lines_head(c, line);
-		if (room_of(c, l, head == CORE_NONE ? NULL : c->queues[head].active) > 0)
-			return true;
-		*when = when_of(c, l);
-		return false;
+		if (room_of(c, l, c->queues[head].active) == 0)
+			*when = when_of(c, l);
+		else
+			*when = pace_when(c, l, head, c->queues[head].line_priority);
+		return *when == 0;
 	case LINE_ASKS:
 		return c->n_asks < DNS_INFLIGHT_MAX;
 	case LINE_ROOM:

@@ -10,7 +10,8 @@
 void limits_clear(struct core *c);
 
 /* Objects ------------------------------------------------------------------------------------ */
-/* The group of this object, made when there is none: 0 never. `id`: number, or a hash of its name. */
+/* The group of this object, made when there is none: 0 never. `id`: number, or a hash of its name.
+ */
 uint32_t limits_group(struct core *c, enum core_scope scope, uint64_t id, uint32_t source);
 /* The same, with the limits that the driver knows of it; 0 when it has none. */
 uint32_t limits_group_asked(struct core *c, enum core_scope scope, uint32_t number,
@@ -67,13 +68,17 @@ struct answer {
 	bool crowded;    /* others wait for one of them */
 };
 /* Asks all for one more, and for so many bytes. Adds to *a, which begins as ANSWER_YES. */
-#define ANSWER_YES { UINT64_MAX, DEADLINE_US, 0, 0, false }
+#define ANSWER_YES                                                                                 \
+	{                                                                                          \
+		UINT64_MAX, DEADLINE_US, 0, 0, false                                               \
+	}
 void limits_ask(struct core *c, const struct asker *who, const struct charges *set, uint64_t bytes,
 		struct answer *a);
 /* The same without a queue, and not counted as a refusal. */
 void limits_ask_room(struct core *c, const struct asker *who, const struct charges *set,
 		     uint64_t bytes, struct answer *a);
-/* Charges `n` recipients or attempts, and bytes, to those of the set that measure such; holds all. */
+/* Charges `n` recipients or attempts, and bytes, to those of the set that measure such; holds all.
+ */
 void limits_charge(struct core *c, const struct charges *set, uint64_t n, uint64_t bytes);
 /* The same for a claim of an earlier process: what it is charged to already is taken out. */
 void limits_adopt(struct core *c, struct charges *set, uint64_t n, uint64_t bytes);
@@ -94,7 +99,8 @@ void limits_count_ending(struct core *c, const struct charges *set, int by);
 /* Waiting ------------------------------------------------------------------------------------ */
 /* Whether the line may have its turn now; else *when. */
 bool limits_line_has_room(struct core *c, uint32_t line, uint64_t *when);
-/* One of these has a line that is longer than what is ending for it: its connection is called for. */
+/* One of these has a line that is longer than what is ending for it: its connection is called for.
+ */
 bool limits_wanted(const struct core *c, const struct charges *set);
 /* A connection is opened because there is room for messages: that is kept for it a moment, so that
  * not everybody opens one for the same room. Until its first message, or its end. */

@@ -1,5 +1,5 @@
-/* lines: where queues wait for what several of them want. Higher queue-priority first, equal ones in
- * turn. A line is made when its first queue comes and goes with its last: what has no line costs
+/* lines: where queues wait for what several of them want. Higher queue-priority first, equal ones
+ * in turn. A line is made when its first queue comes and goes with its last: what has no line costs
  * nothing. */
 #pragma once
 

@@ -28,7 +28,7 @@ struct visit {
 	uint64_t wake;       /* earliest time at which something changes by itself */
 	enum line_kind line; /* where it is to wait, with `of` */
 	uint32_t of;
-	uint64_t line_wake;  /* when that line may have room */
+	uint64_t line_wake; /* when that line may have room */
 	enum refusal refusal;
 	uint32_t limit; /* of REFUSAL_LIMIT */
 };
@@ -486,11 +486,11 @@ has_to_end(const struct core *c, const struct visit *v, const struct conn *cn)
 
 /* What came of the search for an idle connection. */
 struct idle_choice {
-	uint32_t conn;     /* CORE_NONE: none */
-	unsigned full;     /* a worker whose claim table is full, WORKERS_MAX: none */
-	uint32_t blocked;  /* so many come from source IPs that have no room for a message */
-	uint64_t when;     /* one of those has room */
-	bool shared;       /* it is a limit that other queues share */
+	uint32_t conn;    /* CORE_NONE: none */
+	unsigned full;    /* a worker whose claim table is full, WORKERS_MAX: none */
+	uint32_t blocked; /* so many come from source IPs that have no room for a message */
+	uint64_t when;    /* one of those has room */
+	bool shared;      /* it is a limit that other queues share */
 	uint32_t limit;
 };
 
@@ -589,6 +589,18 @@ wait_blocked(struct core *c, struct visit *v, const struct idle_choice *ic, enum
 	return wait_for_sender(v, ic);
 }
 
+/* A message went out on a connection for which no room was kept: then one is kept too much. */
+static void
+keep_promise(struct core *c, struct visit *v)
+{
+	for (uint32_t i = v->a->idle.tail; i != CORE_NONE; i = c->conns[i].prev) {
+		if (c->conns[i].promises[0] == 0)
+			continue;
+		limits_promise_over(c, &c->conns[i]);
+		return;
+	}
+}
+
 /* Hands entries to idle connections; *go_on: what stands against it is the want of a connection. */
 static enum core_wait
 grant_all(struct core *c, struct visit *v, struct idle_choice *ic, uint64_t *room, bool *go_on)
@@ -600,6 +612,7 @@ grant_all(struct core *c, struct visit *v, struct idle_choice *ic, uint64_t *roo
 		struct grant g = { .qi = v->qi, .yes = ANSWER_YES };
 		struct asker who = asker_of(v);
 		enum granted done;
+		bool kept;
 
 		g.e = admit_entry(c, &who, &g.yes);
 		if (g.e == CORE_NONE)
@@ -623,11 +636,14 @@ grant_all(struct core *c, struct visit *v, struct idle_choice *ic, uint64_t *roo
 		if (ic->conn == CORE_NONE)
 			break;
 		g.conn = ic->conn;
+		kept = c->conns[g.conn].promises[0] != 0;
 		done = grants_make(c, &g);
 		if (done != GRANT_FULL)
 			v->left--;
 		if (done != GRANTED)
 			continue;
+		if (!kept && v->a->n_promised > 0)
+			keep_promise(c, v);
 		/* One recipient for each turn: what is more is paid in turns. */
 		if (g.yes.crowded && v->a->debt < (int32_t)g.n_rcpts - 1)
 			v->a->debt = (int32_t)g.n_rcpts - 1;
@@ -695,7 +711,8 @@ decide(struct core *c, struct visit *v)
 	if (q->n[PLACE_CLAIMED] + q->n[PLACE_HELD] > 0)
 		return CORE_WAIT_NONE;
 	if (q->n[PLACE_DEFERRED] > 0)
-		return wait_until(v, us_of_seconds(entries_due(c, q)), REFUSAL_NONE, CORE_WAIT_RETRY);
+		return wait_until(v, us_of_seconds(entries_due(c, q)), REFUSAL_NONE,
+				  CORE_WAIT_RETRY);
 	return CORE_WAIT_EMPTY;
 }
 
@@ -764,7 +781,8 @@ forget_turns(struct core *c, uint32_t qi)
 	a->debt = 0;
 }
 
-/* A turn that was not used, for want of something else: the queue does not begin at the end again. */
+/* A turn that was not used, for want of something else: the queue does not begin at the end again.
+ */
 static void
 keep_turn(struct core *c, struct visit *v)
 {
@@ -779,7 +797,7 @@ keep_turn(struct core *c, struct visit *v)
 static void
 take_place(struct core *c, struct visit *v)
 {
-	bool head = v->line == LINE_LIMIT && limits_is_owed(v->a, v->of);
+	bool head = v->line == LINE_LIMIT && (limits_is_owed(v->a, v->of) || v->a->n_promised > 0);
 
 	if (v->line == LINE_NONE) {
 		if (!v->again)

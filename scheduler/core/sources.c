@@ -527,7 +527,8 @@ vmta_map(const struct core *c, const struct core_world *w)
 	for (size_t i = 0; i < c->n_vmtas; i++) {
 		map[i] = CORE_NONE;
 		for (uint32_t k = 0; k < w->n_vmtas && map[i] == CORE_NONE; k++) {
-			if (slice_eq_nocase(slice_str(c->vmtas[i].name), slice_str(w->vmtas[k].name)))
+			if (slice_eq_nocase(slice_str(c->vmtas[i].name),
+					    slice_str(w->vmtas[k].name)))
 				map[i] = k;
 		}
 	}

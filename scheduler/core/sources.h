@@ -14,15 +14,16 @@ int sources_vmta(const struct core *c, struct slice queue_name);
 
 /* What came of the search for the source IP of a connection. */
 enum source_refusal {
-	SOURCE_NO_WORKER, /* none that a live worker owns may be used, or one of its limits refuses */
+	SOURCE_NO_WORKER, /* none that a live worker owns may be used, or one of its limits refuses
+			   */
 	SOURCE_NO_OWN,    /* each that could be used has a limit of this queue alone that refuses */
 	SOURCE_NO_LIMIT,  /* not a matter of source IPs: `no` refuses */
 };
 struct source_choice {
 	uint32_t source;
 	unsigned worker;
-	uint32_t turn;     /* position behind it */
-	uint64_t within;   /* the deadline by its limits */
+	uint32_t turn;   /* position behind it */
+	uint64_t within; /* the deadline by its limits */
 	enum source_refusal what;
 	struct answer no;  /* the limit in the way that has room first; `limit` 0: none */
 	uint64_t when;     /* something that others wait for too may change by itself */

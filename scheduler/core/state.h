@@ -150,6 +150,7 @@ struct limit {
 	void *memory;      /* of ops.charges, where the rate lives; NULL: its own */
 	uint64_t n;
 	uint64_t promise_epoch; /* of promised[0]; before it promised[1] */
+	uint64_t paced; /* a steady pace of N has used what was charged by then */
 	uint64_t no_refund_until; /* it was charged beyond N: what it remembers is not all that counts */
 	uint64_t refused;
 	uint32_t used;     /* count: connections */

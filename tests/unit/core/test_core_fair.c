@@ -344,10 +344,6 @@ overtakes(void **state)
 
 		mail(999, 1, 1);
 		flow(before + 400000);
-		if (w.q[999].grants != k + 1)
-			print_message("wait %u refusal %u line %u n %u conns %u until %lld prom %u debt %d owed %u\n",
-				w.core->queues[999].wait, w.core->queues[999].refusal, w.core->queues[999].line,
-				w.core->queues[999].line ? w.core->lines[w.core->queues[999].line].n : 0, w.core->queues[999].active->n_conns, (long long)(w.core->queues[999].until-w.now.boot_us), w.core->queues[999].active->n_promised, w.core->queues[999].active->debt, w.core->queues[999].active->owed[0]);
 		assert_int_equal(w.q[999].grants, k + 1);
 		late[k] = w.q[999].last - before;
 	}
