@@ -62,7 +62,7 @@ random_scopes(void)
 	for (unsigned i = 0; i < HOSTS; i++) {
 		w.ip[i].l.max_smtp_out = percent(30) ? 1 + below(4) : 0;
 		for (unsigned s = 0; s < SOURCES; s++)
-			w.mx[i][s].l.max_smtp_out = s ? w.mx[i][0].l.max_smtp_out
+			w.mx[i][s].l.max_smtp_out = s             ? w.mx[i][0].l.max_smtp_out
 						    : percent(30) ? 1 + below(4)
 								  : 0;
 	}
@@ -853,6 +853,44 @@ step_claim(void)
 		ask_rcpts(k);
 }
 
+static const struct model_limits *
+seen_of(const struct core_limit_view *v)
+{
+	switch (v->scope) {
+	case CORE_SCOPE_QUEUE:
+		return &w.queues[v->queue].own;
+	case CORE_SCOPE_QUEUE_SOURCE:
+		return &w.queues[v->queue].at[physical(v->source_ip)];
+	case CORE_SCOPE_SOURCE:
+		return &w.sources[physical(v->source_ip)];
+	case CORE_SCOPE_JOB:
+		return &w.jobs[v->number - 1];
+	case CORE_SCOPE_SENDER:
+		return &w.senders[v->number - 1];
+	default:
+		return NULL;
+	}
+}
+
+/* No limit counts what was given back: it is not above what was seen in its window and deadline. */
+static void
+look_at_limit(void *arg, const struct core_limit_view *v)
+{
+	const struct model_limits *l = seen_of(v);
+	const struct stream *s;
+	uint64_t from, seen = 0;
+
+	(void)arg;
+	if (!l || w.restarted ||
+	    (v->measure != CORE_MEASURE_MSG && v->measure != CORE_MEASURE_CONNECT))
+		return;
+	s = v->measure == CORE_MEASURE_MSG ? &l->msgs : &l->connects;
+	from = v->window_us + v->window_us / 50 + 20000;
+	for (unsigned i = s->n; i-- > 0 && s->stamp[i] + from >= w.now.boot_us;)
+		seen++;
+	HOLDS(v->used <= seen);
+}
+
 /* What the core says of itself is what was seen. */
 static void
 look(void)
@@ -864,6 +902,11 @@ look(void)
 	HOLDS(w.restarted || v.attempted == w.queues[i].attempted);
 	HOLDS(v.connections == w.queues[i].own.conns);
 	HOLDS(v.paused == w.queues[i].paused);
+	if (percent(10)) {
+		uint32_t cursor = 0;
+
+		core_each_limit(w.core, &w.now, &cursor, 1000, look_at_limit, NULL);
+	}
 }
 
 static void
