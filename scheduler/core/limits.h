@@ -57,8 +57,9 @@ void charges_add_queue(const struct core *c, struct charges *set, uint32_t qi, e
 struct asker {
 	uint32_t qi;
 	unsigned priority;
-	uint32_t turn; /* line whose turn it has, 0: none */
-	bool first;    /* before all who wait: it goes on with what it has begun */
+	uint32_t turn;  /* line whose turn it has, 0: none */
+	uint64_t bytes; /* of its next message, for the choice of a source IP */
+	bool first;     /* before all who wait: it goes on with what it has begun */
 };
 struct answer {
 	uint64_t room;   /* recipients, or attempts, that all have room for */

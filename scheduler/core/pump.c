@@ -173,9 +173,14 @@ use_turn(struct core *c, struct visit *v)
 }
 
 static struct asker
-asker_of(const struct visit *v)
+asker_of(const struct core *c, const struct visit *v)
 {
-	return (struct asker){ .qi = v->qi, .priority = v->s->queue_priority, .turn = v->turn };
+	uint32_t e = v->q->ready.head;
+
+	return (struct asker){ .bytes = e == CORE_NONE ? 1 : admit_bytes(c, e),
+			       .qi = v->qi,
+			       .priority = v->s->queue_priority,
+			       .turn = v->turn };
 }
 
 static void
@@ -357,7 +362,7 @@ static bool
 choose(struct core *c, struct visit *v, struct opening *op, struct source_choice *sc, int target)
 {
 	struct active *a = v->a;
-	struct asker who = asker_of(v);
+	struct asker who = asker_of(c, v);
 	uint64_t skip = 0;
 	unsigned best = a->targets[target].preference;
 
@@ -428,7 +433,7 @@ try_open(struct core *c, struct visit *v, bool *opened)
 	struct active *a = v->a;
 	uint64_t now = c->now.boot_us;
 	struct opening op = { .yes = ANSWER_YES };
-	struct asker who = asker_of(v);
+	struct asker who = asker_of(c, v);
 	struct source_choice sc;
 	int target;
 
@@ -499,7 +504,7 @@ static bool
 source_has_room(struct core *c, struct visit *v, struct grant *g, uint32_t source,
 		struct idle_choice *ic)
 {
-	struct asker who = asker_of(v);
+	struct asker who = asker_of(c, v);
 	struct charges set = { .n = 0 };
 	struct answer a = g->yes;
 
@@ -571,7 +576,7 @@ wait_for_sender(struct visit *v, const struct idle_choice *ic)
 static enum core_wait
 wait_blocked(struct core *c, struct visit *v, const struct idle_choice *ic, enum core_wait w)
 {
-	struct asker who = asker_of(v);
+	struct asker who = asker_of(c, v);
 	struct source_choice sc;
 
 	if (w == CORE_WAIT_DNS || w == CORE_WAIT_RETRY || v->q->vmta < 0)
@@ -582,7 +587,8 @@ wait_blocked(struct core *c, struct visit *v, const struct idle_choice *ic, enum
 	}
 	/* Another source IP has room, but its connections take all there may be. */
 	if (v->refusal == REFUSAL_MAX_SMTP_OUT && ic->when > c->now.boot_us + RATE_SOON_US &&
-	    v->a->n_conns == v->a->n_idle + v->a->n_busy && sources_pick(c, &who, NULL, &sc)) {
+	    v->a->n_conns == v->a->n_idle + v->a->n_busy && sources_pick(c, &who, NULL, &sc) &&
+	    sc.source != c->conns[v->a->idle.tail].source) {
 		conns_close(c, v->a->idle.tail);
 		return w;
 	}
@@ -610,7 +616,7 @@ grant_all(struct core *c, struct visit *v, struct idle_choice *ic, uint64_t *roo
 	*go_on = false;
 	while (q->n[PLACE_READY] > 0) {
 		struct grant g = { .qi = v->qi, .yes = ANSWER_YES };
-		struct asker who = asker_of(v);
+		struct asker who = asker_of(c, v);
 		enum granted done;
 		bool kept;
 

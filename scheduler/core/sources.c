@@ -296,7 +296,7 @@ try_source(struct core *c, const struct asker *who, const struct core_target_lim
 	admit_connection_source(c, who->qi, s, &set);
 	admit_mx(c, t, s, &set);
 	admit_message_source(c, who->qi, s, &set);
-	limits_ask(c, who, &set, 1, &a);
+	limits_ask(c, who, &set, who->bytes, &a);
 	if (a.limit) {
 		bool mine = c->limits[a.limit].scope == CORE_SCOPE_QUEUE_SOURCE;
 		uint64_t *at = mine ? &out->own_when : &out->when;
