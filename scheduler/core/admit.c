@@ -94,6 +94,7 @@ uint32_t
 admit_entry(struct core *c, const struct asker *who, struct answer *no)
 {
 	uint32_t e = c->queues[who->qi].ready.head;
+	struct answer first = ANSWER_YES;
 
 	if (!c->ops.scope_limits)
 		return e;
@@ -106,8 +107,9 @@ admit_entry(struct core *c, const struct asker *who, struct answer *no)
 		if (a.limit == 0)
 			return e;
 		if (i == 0)
-			*no = a;
+			first = a;
 	}
+	*no = first;
 	return CORE_NONE;
 }
 
