@@ -193,8 +193,6 @@ set_one(struct core *c, uint32_t *at, enum core_scope scope, enum core_measure m
 {
 	struct limit *l;
 
-	if (*at && c->limits[*at].mode != mode)
-		disown(c, at);
 	if (n == 0) {
 		disown(c, at);
 		return;
@@ -202,6 +200,7 @@ set_one(struct core *c, uint32_t *at, enum core_scope scope, enum core_measure m
 	if (*at == 0)
 		*at = limit_new(c, scope, measure, mode, owner);
 	l = &c->limits[*at];
+	l->mode = (uint8_t)mode;
 	if (l->n != n)
 		lines_poke(c, l->line);
 	l->n = n;
@@ -253,6 +252,16 @@ limits_group_set(struct core *c, uint32_t group, const struct conf_limits *l)
 }
 
 /* Queues ------------------------------------------------------------------------------------- */
+/* A twin that is new has what the other one was charged: it is one counter with two Ns. */
+static void
+inherit(struct core *c, uint32_t twin, uint32_t own)
+{
+	struct limit *l = &c->limits[twin];
+
+	if (twin && own && !l->found)
+		rate_move(l->rate, c->limits[own].rate, c->now.boot_us);
+}
+
 void
 limits_queue_set(struct core *c, uint32_t qi)
 {
@@ -268,12 +277,16 @@ limits_queue_set(struct core *c, uint32_t qi)
 		const struct conf_rate *r = rate_of(&normal, (enum core_measure)m);
 		const struct conf_rate *b = rate_of(&s->backoff, (enum core_measure)m);
 		uint64_t n = rate_n(r), twin = rate_n(b);
+		uint32_t was;
 		bool same = twin == 0 || (twin == n && b->window_us == r->window_us);
 
 		set_one(c, &a->own.of[m], CORE_SCOPE_QUEUE, (enum core_measure)m,
 			same ? LIMIT_ALWAYS : LIMIT_NORMAL, qi, n, r->window_us);
+		was = a->backoff.of[m];
 		set_one(c, &a->backoff.of[m], CORE_SCOPE_QUEUE, (enum core_measure)m, LIMIT_BACKOFF,
 			qi, same ? 0 : twin, b->window_us);
+		if (!was)
+			inherit(c, a->backoff.of[m], a->own.of[m]);
 	}
 }
 
