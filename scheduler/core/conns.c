@@ -368,8 +368,8 @@ conns_make_room(struct core *c, uint32_t limit, unsigned priority)
 		return;
 	if (l->idle > 0 && close_spare(c, limit))
 		return;
-	/* Those below this priority that wait too do not count. */
-	if (c->lowest_priority >= priority)
+	/* Only for those of this priority and above, of whom there may be few among many. */
+	if (c->lowest_priority >= priority || l->ending >= lines_above(c, l->line, priority - 1))
 		return;
 	best = lowest(c, limit, priority);
 	if (best != CORE_NONE)

@@ -1,5 +1,6 @@
 #include "scheduler/core/core.h"
 
+#include <limits.h>
 #include <string.h>
 
 #include "common/base/check.h"
@@ -109,6 +110,7 @@ core_new_in(const struct core_ops *ops, void *ctx, const struct core_world *w, u
 	c->total_max = w->total_max_smtp_out;
 	c->free_claim = c->free_tag = c->spare_chunk = CORE_NONE;
 	c->give_up_room = UINT32_MAX;
+	c->lowest_priority = UINT_MAX;
 	c->doomed = c->run = c->poked = c->free_conns = c->resting =
 		(struct list){ CORE_NONE, CORE_NONE };
 	c->timers.pos = heap_position;

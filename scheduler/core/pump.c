@@ -97,6 +97,9 @@ pump_settings(struct core *c, uint32_t qi)
 	a->settings = c->ops.settings(c->ctx, q->number, slice_of(q->name, q->name_len));
 	CHECK(a->settings);
 	note_route_key(a);
+	if (a->settings->allow_priority_interruption &&
+	    a->settings->queue_priority < c->lowest_priority)
+		c->lowest_priority = a->settings->queue_priority;
 	limits_queue_set(c, qi);
 	return a->settings;
 }

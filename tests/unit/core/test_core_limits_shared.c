@@ -509,6 +509,7 @@ interruption(void **state)
 		fx.settings[0].allow_priority_interruption = rows[i].may;
 		fx.settings[0].allow_priority_interruption_during_transfer = rows[i].in_transfer;
 		fx.settings[4].queue_priority = 90;
+		core_settings_changed(fx.core, &fx.now); /* which forgets what it knew of priorities */
 		connected(0, 5, 1);
 		assert_int_equal(fx.n_works, 1);
 		mail(4, 1);
