@@ -218,7 +218,7 @@ struct core_result {
 	bool host_failed;     /* 421, lost: the deferral is the queue's matter (retry-after), other targets first */
 	bool maybe_dup;
 	bool interrupted;     /* by ops.interrupt: what was deferred has not had its turn, it is ready again at once */
-	uint64_t body_bytes;  /* of the body, if it may have been delivered to one of them at least; else 0 */
+	uint64_t body_bytes;  /* of the body, if somebody got it; 0: what was reserved goes back, unless maybe_dup */
 	struct slice text;    /* last reply, for the queue's last error */
 };
 /* What the row becomes; `done` borrowed until the next core call. */
@@ -359,6 +359,9 @@ bool core_rcpt_ask(struct core *c, const struct core_now *now, uint32_t entry, u
 /* The provider of a queue by a number the driver gives (names it in `name`, borrowed for the call); CORE_NONE: none.
  * A queue that changes its provider counts in both until the old one's windows are empty. */
 void core_route_provider(struct core *c, const struct core_now *now, uint32_t queue, uint32_t provider, struct slice name);
+
+/* The back-off twins of the queue's limits hold, or do not any more. */
+void core_set_mode(struct core *c, const struct core_now *now, uint32_t queue, bool backoff);
 
 /* Limits as they are seen and set. */
 struct core_limit_view {

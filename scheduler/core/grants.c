@@ -5,8 +5,10 @@
 #include "common/base/check.h"
 #include "common/base/mem.h"
 #include "common/event_log/event.h"
+#include "scheduler/core/admit.h"
 #include "scheduler/core/conns.h"
 #include "scheduler/core/entries.h"
+#include "scheduler/core/lines.h"
 #include "scheduler/core/pump.h"
 #include "scheduler/core/run.h"
 #include "scheduler/core/sources.h"
@@ -68,6 +70,7 @@ claim_free(struct core *c, uint32_t k, enum conn_state conn_to)
 		conns_set(c, cl->conn, conn_to);
 	}
 	claim_forget_unknown(c, cl);
+	limits_let_go(c, &cl->charges);
 	mem_free(cl->bits);
 	mem_free(cl->stamps);
 	cl->bits = NULL;
@@ -88,8 +91,9 @@ grants_clear(struct core *c)
 	mem_free(c->claims);
 }
 
-uint32_t
-grants_claim_of(const struct core *c, uint32_t entry, uint64_t lease)
+/* CORE_NONE when there is no such claim: an old lease, or nonsense from a worker. */
+static uint32_t
+claim_of(const struct core *c, uint32_t entry, uint64_t lease)
 {
 	if (entry >= c->n_entries || c->entries[entry].place != PLACE_CLAIMED || lease == 0)
 		return CORE_NONE;
@@ -124,7 +128,7 @@ grants_expired(struct core *c, uint32_t e)
 
 /* Granting ----------------------------------------------------------------------------------- */
 static unsigned
-claim_size(const struct conf_queue *s, const struct active *a, const struct conn *cn, uint32_t room)
+claim_size(const struct conf_queue *s, const struct conn *cn, uint64_t room)
 {
 	uint64_t most = s->max_rcpt_per_transaction ? s->max_rcpt_per_transaction : 1;
 
@@ -132,18 +136,14 @@ claim_size(const struct conf_queue *s, const struct active *a, const struct conn
 		most = CLAIM_RCPT_MAX;
 	if (cn->rcpt_max && cn->rcpt_max < most)
 		most = cn->rcpt_max;
-	if (a->msg && rate_share(a->msg) < most)
-		most = (unsigned)rate_share(a->msg);
 	return (unsigned)(room < most ? room : most);
 }
 
 static void
-describe(struct core *c, uint32_t e, uint32_t k, struct core_work *w)
+describe(struct core *c, uint32_t e, uint32_t k, uint64_t within, struct core_work *w)
 {
 	const struct entry *en = &c->entries[e];
 	const struct claim *cl = &c->claims[k];
-	const struct active *a = c->queues[en->queue].active;
-	uint64_t within = a->msg ? rate_delta_us(rate_window_us(a->msg)) : DEADLINE_US;
 
 	*w = (struct core_work){
 		.connection = cl->conn,
@@ -163,32 +163,58 @@ describe(struct core *c, uint32_t e, uint32_t k, struct core_work *w)
 		.n_attempt = cl->n_attempt,
 		.deadline_boot_us = cl->stamp + within,
 		.granted_boot_us = cl->stamp,
-		.ask = cl->stamps != NULL,
+		.ask = cl->one_by_one,
 	};
 }
 
-void
-grants_count(struct core *c, uint32_t k, uint64_t stamp, uint32_t n, bool back)
+/* Counters of attempted recipients: so many more, or (`back`) less. */
+static void
+count_attempted(struct core *c, uint32_t k, uint32_t n, bool back)
 {
 	struct claim *cl = &c->claims[k];
 	struct active *a = pump_active(c, c->entries[cl->entry].queue);
 	struct source *s = &c->sources[cl->source];
 
 	if (back) {
-		if (a->msg)
-			rate_refund(a->msg, stamp, n);
 		a->attempted -= n;
 		s->attempted -= n;
 		c->totals.attempted -= n;
 		return;
 	}
-	if (a->msg)
-		rate_force(a->msg, stamp, n);
 	a->attempted += n;
 	s->attempted += n;
 	c->totals.attempted += n;
 	meter_add(&a->meter, c->now.boot_us, n);
 	meter_add(&s->msg, c->now.boot_us, n);
+}
+
+/* The recipients that are left in the bits of the claim were not attempted. */
+static void
+refund_rest(struct core *c, uint32_t k, uint32_t n)
+{
+	struct claim *cl = &c->claims[k];
+
+	if (!cl->one_by_one) {
+		limits_refund(c, &cl->charges, cl->stamp, n, 0);
+		count_attempted(c, k, n, true);
+		return;
+	}
+	for (unsigned i = 0; cl->stamps && i < c->entries[cl->entry].n_rcpts; i++) {
+		if (!bit_get(cl->bits, i) || cl->stamps[i] == 0)
+			continue;
+		limits_refund(c, &cl->charges, cl->stamps[i], 1, 0);
+		count_attempted(c, k, 1, true);
+	}
+}
+
+/* `used`: bytes of a body that somebody got; the rest of what was reserved goes back. */
+static void
+refund_volume(struct core *c, uint32_t k, uint64_t used)
+{
+	struct claim *cl = &c->claims[k];
+
+	if (used < cl->bytes)
+		limits_refund(c, &cl->charges, cl->stamp, 0, cl->bytes - used);
 }
 
 static uint32_t
@@ -211,38 +237,42 @@ claim_make(struct core *c, uint32_t e, uint32_t conn, unsigned worker, uint32_t 
 }
 
 enum granted
-grants_make(struct core *c, uint32_t qi, uint32_t conn, uint32_t room)
+grants_make(struct core *c, struct grant *g)
 {
-	struct queue *q = &c->queues[qi];
-	struct conn *cn = &c->conns[conn];
-	uint32_t e = q->ready.head, k;
+	struct conn *cn = &c->conns[g->conn];
 	struct core_work w;
+	struct claim *cl;
+	uint32_t k;
 
-	CHECK(e != CORE_NONE && cn->state == CONN_IDLE && cn->queue == qi && room > 0);
+	CHECK(c->entries[g->e].place == PLACE_READY && c->entries[g->e].queue == g->qi);
+	CHECK(cn->state == CONN_IDLE && cn->queue == g->qi && g->yes.room > 0);
 	/* A row whose recipients are all finished should have been deleted: nothing is to be sent.
 	 */
-	if (grants_expired(c, e) || entries_unfinished(c, e) == 0) {
-		grants_give_up(c, e, CORE_EXPIRED, "");
+	if (grants_expired(c, g->e) || entries_unfinished(c, g->e) == 0) {
+		grants_give_up(c, g->e, CORE_EXPIRED, "");
 		return GRANT_NO_ENTRY;
 	}
-	k = claim_make(c, e, conn, cn->worker, cn->source,
-		       claim_size(pump_settings(c, qi), q->active, cn, room));
-	c->claims[k].lease = c->next_lease++;
-	if (cn->lockstep && q->active->msg)
-		c->claims[k].stamps =
-			mem_calloc(c->entries[e].n_rcpts, sizeof(*c->claims[k].stamps));
+	k = claim_make(c, g->e, g->conn, cn->worker, cn->source,
+		       claim_size(pump_settings(c, g->qi), cn, g->yes.room));
+	cl = &c->claims[k];
+	cl->lease = c->next_lease++;
+	cl->one_by_one = !cn->pipelining && limits_measure(c, &g->set, CORE_MEASURE_MSG);
+	cl->bytes = g->bytes;
 	cn->claim = k;
-	conns_set(c, conn, CONN_BUSY);
-	describe(c, e, k, &w);
+	conns_set(c, g->conn, CONN_BUSY);
+	describe(c, g->e, k, g->yes.within, &w);
 	if (!c->ops.work(c->ctx, &w)) {
 		c->workers[cn->worker].full = true;
-		entries_ready(c, e, true);
+		entries_ready(c, g->e, true);
 		claim_free(c, k, CONN_IDLE);
 		return GRANT_FULL;
 	}
 	cn->n_messages++;
-	if (!c->claims[k].stamps)
-		grants_count(c, k, c->claims[k].stamp, c->claims[k].n_attempt, false);
+	g->n_rcpts = cl->n_attempt;
+	cl->charges = g->set;
+	limits_charge(c, &cl->charges, cl->one_by_one ? 0 : cl->n_attempt, cl->bytes);
+	if (!cl->one_by_one)
+		count_attempted(c, k, cl->n_attempt, false);
 	return GRANTED;
 }
 
@@ -275,17 +305,17 @@ core_returned(struct core *c, const struct core_now *now, uint32_t entry, uint64
 	uint32_t k, qi;
 
 	core_clock(c, now);
-	k = grants_claim_of(c, entry, lease);
+	k = claim_of(c, entry, lease);
 	if (k == CORE_NONE)
 		return false;
 	qi = c->entries[entry].queue;
-	if (c->claims[k].stamps)
-		grants_ask_ends(c, k);
-	else
-		grants_count(c, k, c->claims[k].stamp, c->claims[k].n_attempt, true);
+	refund_rest(c, k, c->claims[k].n_attempt);
+	refund_volume(c, k, 0);
 	if (c->claims[k].conn != CORE_NONE)
 		c->conns[c->claims[k].conn].n_messages--;
-	if (c->entries[entry].idle_returns + 1 >= IDLE_RETURNS_MAX) {
+	if (c->claims[k].refused) {
+		entries_ready(c, entry, true); /* a limit's doing, not its own */
+	} else if (c->entries[entry].idle_returns + 1 >= IDLE_RETURNS_MAX) {
 		defer(c, entry, IDLE_RETURN_HOLD_US);
 	} else {
 		c->entries[entry].idle_returns++;
@@ -302,8 +332,9 @@ struct tally {
 
 /* Applies what the worker says; recipients not of this claim, or named twice, are ignored. */
 static struct tally
-apply_results(struct core *c, const struct claim *cl, const struct core_result *r)
+apply_results(struct core *c, uint32_t k, const struct core_result *r)
 {
+	const struct claim *cl = &c->claims[k];
 	struct tally t = { 0, 0, 0 };
 
 	for (size_t i = 0; i < r->n_rcpts; i++) {
@@ -414,17 +445,15 @@ core_settle(struct core *c, const struct core_now *now, const struct core_result
 	struct conn *cn;
 
 	core_clock(c, now);
-	k = grants_claim_of(c, r->entry, r->lease);
+	k = claim_of(c, r->entry, r->lease);
 	if (k == CORE_NONE)
 		return false;
 	qi = c->entries[r->entry].queue;
 	cn = c->claims[k].conn == CORE_NONE ? NULL : &c->conns[c->claims[k].conn];
-	t = apply_results(c, &c->claims[k], r);
+	t = apply_results(c, k, r);
 	attempted = t.delivered + t.bounced + t.deferred;
-	if (c->claims[k].stamps)
-		grants_ask_ends(c, k);
-	else
-		grants_count(c, k, c->claims[k].stamp, c->claims[k].n_attempt - attempted, true);
+	refund_rest(c, k, c->claims[k].n_attempt - attempted);
+	refund_volume(c, k, r->maybe_dup ? UINT64_MAX : r->body_bytes);
 	count_results(c, k, t);
 	if (attempted > 0 && c->entries[r->entry].attempts < UINT16_MAX)
 		c->entries[r->entry].attempts++;
@@ -436,6 +465,8 @@ core_settle(struct core *c, const struct core_now *now, const struct core_result
 		cn->n_messages--;
 	if (cn && r->host_failed)
 		targets_failed(c, qi, cn, TARGET_FAILED);
+	else if (cn)
+		cn->n_errors += t.bounced + t.deferred;
 	if (t.delivered > 0) {
 		if (c->queues[qi].retry_level > 0) {
 			c->queues[qi].retry_level = 0;
@@ -486,6 +517,80 @@ core_adopt(struct core *c, const struct core_now *now, uint32_t entry, uint64_t 
 		c->claims[k].unknown = true;
 		c->workers[worker].n_unknown++;
 	}
-	grants_count(c, k, c->claims[k].stamp, c->claims[k].n_attempt, false);
+	admit_message(c, qi, &c->claims[k].charges);
+	admit_message_source(c, qi, source_ip, &c->claims[k].charges);
+	admit_message_entry(c, entry, &c->claims[k].charges);
+	c->claims[k].bytes = admit_bytes(c, entry);
+	limits_adopt(c, &c->claims[k].charges, c->claims[k].n_attempt, c->claims[k].bytes);
+	count_attempted(c, k, c->claims[k].n_attempt, false);
 	run_push(c, qi);
+}
+
+/* Recipients one by one ----------------------------------------------------------------------- */
+bool
+core_rcpt_ask(struct core *c, const struct core_now *now, uint32_t entry, uint64_t lease,
+	      unsigned index, uint64_t *stamp_us, uint64_t *deadline_us)
+{
+	struct answer yes = ANSWER_YES;
+	struct asker who = { .first = true };
+	struct charges set = { .n = 0 };
+	struct claim *cl;
+	uint32_t k;
+
+	core_clock(c, now);
+	k = claim_of(c, entry, lease);
+	if (k == CORE_NONE)
+		return false;
+	cl = &c->claims[k];
+	/* Each once: a second ask is nonsense. */
+	if (!cl->one_by_one || index >= c->entries[entry].n_rcpts || !bit_get(cl->bits, index) ||
+	    (cl->stamps && cl->stamps[index]))
+		return false;
+	if (!cl->stamps)
+		cl->stamps = mem_calloc(c->entries[entry].n_rcpts, sizeof(*cl->stamps));
+	for (uint32_t i = 0; i < cl->charges.n; i++) {
+		if (c->limits[cl->charges.of[i]].measure == CORE_MEASURE_MSG)
+			charges_add(&set, cl->charges.of[i]);
+	}
+	who.qi = c->entries[entry].queue;
+	limits_ask(c, &who, &set, 0, &yes);
+	*deadline_us = c->now.boot_us + yes.within;
+	*stamp_us = c->now.boot_us;
+	if (yes.limit) {
+		cl->refused = true;
+		return false;
+	}
+	cl->stamps[index] = c->now.boot_us ? c->now.boot_us : 1;
+	limits_charge_more(c, &set, 1);
+	count_attempted(c, k, 1, false);
+	return true;
+}
+
+void
+core_adopt_asked(struct core *c, const struct core_now *now, uint32_t entry, uint64_t lease,
+		 const struct core_rcpt_stamp *granted, size_t n)
+{
+	uint32_t k;
+	struct claim *cl;
+
+	core_clock(c, now);
+	k = claim_of(c, entry, lease);
+	if (k == CORE_NONE || c->claims[k].one_by_one)
+		return;
+	cl = &c->claims[k];
+	limits_refund(c, &cl->charges, cl->stamp, cl->n_attempt, 0);
+	count_attempted(c, k, cl->n_attempt, true);
+	cl->one_by_one = true;
+	cl->stamps = mem_calloc(c->entries[entry].n_rcpts, sizeof(*cl->stamps));
+	for (size_t i = 0; i < n; i++) {
+		unsigned index = granted[i].index;
+
+		if (index >= c->entries[entry].n_rcpts || !bit_get(cl->bits, index) ||
+		    cl->stamps[index] != 0)
+			continue;
+		/* As all of an adopted claim. */
+		cl->stamps[index] = c->now.boot_us ? c->now.boot_us : 1;
+		limits_charge_more(c, &cl->charges, 1);
+		count_attempted(c, k, 1, false);
+	}
 }

@@ -1,0 +1,203 @@
+#include "scheduler/core/admit.h"
+
+#include "common/base/check.h"
+#include "scheduler/core/pump.h"
+#include "scheduler/core/sources.h"
+
+static void
+add_both(const struct core *c, struct charges *set, uint32_t group)
+{
+	charges_add_group(c, set, group, CORE_MEASURE_MSG);
+	charges_add_group(c, set, group, CORE_MEASURE_VOLUME);
+}
+
+/* The former providers of a queue whose windows are not empty yet count too. */
+static uint32_t
+old_provider(struct core *c, struct active *a, unsigned i)
+{
+	struct old_provider *o = &a->old_providers[i];
+
+	if (o->group && o->until <= c->now.boot_us) {
+		limits_group_drop(c, o->group);
+		o->group = 0;
+	}
+	return o->group;
+}
+
+static uint32_t
+vmta_group(const struct core *c, uint32_t qi)
+{
+	int32_t v = c->queues[qi].vmta;
+
+	return v < 0 ? 0 : c->vmtas[v].group;
+}
+
+/* 0 when the queue has none for that source IP. */
+static uint32_t
+source_group(struct core *c, uint32_t qi, uint32_t source)
+{
+	if (!pump_settings(c, qi)->source_limits || !c->ops.source_limits)
+		return 0;
+	return limits_group_asked(c, CORE_SCOPE_QUEUE_SOURCE, qi, source);
+}
+
+void
+admit_message(struct core *c, uint32_t qi, struct charges *set)
+{
+	struct active *a = pump_active(c, qi);
+
+	charges_add_queue(c, set, qi, CORE_MEASURE_MSG);
+	charges_add_queue(c, set, qi, CORE_MEASURE_VOLUME);
+	add_both(c, set, vmta_group(c, qi));
+	add_both(c, set, a->provider);
+	for (unsigned i = 0; i < OLD_PROVIDERS; i++)
+		add_both(c, set, old_provider(c, a, i));
+}
+
+void
+admit_message_source(struct core *c, uint32_t qi, uint32_t source, struct charges *set)
+{
+	add_both(c, set, c->sources[source].group);
+	add_both(c, set, source_group(c, qi, source));
+}
+
+static void
+add_tag(struct core *c, struct charges *set, enum core_scope scope, uint32_t number)
+{
+	uint32_t group;
+
+	if (number == 0 || !c->ops.scope_limits)
+		return;
+	group = limits_group_asked(c, scope, number, 0);
+	add_both(c, set, group);
+	charges_add_group(c, set, group, CORE_MEASURE_SMTP_OUT);
+}
+
+void
+admit_message_entry(struct core *c, uint32_t e, struct charges *set)
+{
+	const struct core_tag *t = &c->tags[c->entries[e].tag];
+
+	add_tag(c, set, CORE_SCOPE_JOB, t->job);
+	add_tag(c, set, CORE_SCOPE_SENDER, t->sender_domain);
+}
+
+uint64_t
+admit_bytes(const struct core *c, uint32_t e)
+{
+	uint64_t kbytes = c->entries[e].kbytes;
+
+	return kbytes ? kbytes * 1024 : 1;
+}
+
+uint32_t
+admit_entry(struct core *c, const struct asker *who, struct answer *no)
+{
+	uint32_t e = c->queues[who->qi].ready.head;
+	struct answer first = ANSWER_YES;
+
+	if (!c->ops.scope_limits)
+		return e;
+	for (unsigned i = 0; i < LOOK_AHEAD && e != CORE_NONE; i++, e = c->entries[e].next) {
+		struct charges set = { .n = 0 };
+		struct answer a = ANSWER_YES;
+
+		admit_message_entry(c, e, &set);
+		limits_ask(c, who, &set, admit_bytes(c, e), &a);
+		if (a.limit == 0)
+			return e;
+		if (i == 0)
+			first = a;
+	}
+	*no = first;
+	return CORE_NONE;
+}
+
+/* Connections -------------------------------------------------------------------------------- */
+static void
+add_connection(const struct core *c, struct charges *set, uint32_t group)
+{
+	charges_add_group(c, set, group, CORE_MEASURE_CONNECT);
+	charges_add_group(c, set, group, CORE_MEASURE_SMTP_OUT);
+}
+
+void
+admit_connection(struct core *c, uint32_t qi, struct charges *set)
+{
+	struct active *a = pump_active(c, qi);
+
+	charges_add_queue(c, set, qi, CORE_MEASURE_CONNECT);
+	add_connection(c, set, vmta_group(c, qi));
+	add_connection(c, set, a->provider);
+	for (unsigned i = 0; i < OLD_PROVIDERS; i++)
+		add_connection(c, set, old_provider(c, a, i));
+	add_connection(c, set, c->all);
+}
+
+void
+admit_connection_source(struct core *c, uint32_t qi, uint32_t source, struct charges *set)
+{
+	add_connection(c, set, c->sources[source].group);
+	add_connection(c, set, source_group(c, qi, source));
+}
+
+void
+admit_destination(struct core *c, const struct core_target_limits *t, struct charges *set)
+{
+	struct conf_limits l = { 0 };
+	uint32_t group;
+
+	if (!t || t->ip_limit == 0)
+		return;
+	l.max_smtp_out = t->ip_limit;
+	group = limits_group(c, CORE_SCOPE_DESTINATION, t->ip_id, 0);
+	limits_group_set(c, group, &l);
+	charges_add_group(c, set, group, CORE_MEASURE_SMTP_OUT);
+}
+
+void
+admit_mx(struct core *c, const struct core_target_limits *t, uint32_t source, struct charges *set)
+{
+	struct conf_limits l = { 0 };
+	uint32_t group;
+
+	if (!t || t->mx_limit == 0)
+		return;
+	l.max_smtp_out = t->mx_limit;
+	group = limits_group(c, CORE_SCOPE_MX_SOURCE, t->mx_id, source);
+	limits_group_set(c, group, &l);
+	charges_add_group(c, set, group, CORE_MEASURE_SMTP_OUT);
+}
+
+/* The past --------------------------------------------------------------------------------------
+ */
+void
+admit_past(struct core *c, uint32_t qi, const struct core_past *p, struct charges *set)
+{
+	uint32_t source = p->source_ip < c->n_sources ? p->source_ip : CORE_NONE;
+	int vmta = sources_vmta(c, p->vmta);
+	bool connect = p->connects > 0;
+
+	if (qi != CORE_NONE) {
+		charges_add_queue(c, set, qi, CORE_MEASURE_MSG);
+		charges_add_queue(c, set, qi, CORE_MEASURE_VOLUME);
+		charges_add_queue(c, set, qi, CORE_MEASURE_CONNECT);
+		vmta = c->queues[qi].vmta;
+	}
+	if (vmta >= 0) {
+		add_both(c, set, c->vmtas[vmta].group);
+		charges_add_group(c, set, c->vmtas[vmta].group, CORE_MEASURE_CONNECT);
+	}
+	if (source != CORE_NONE) {
+		uint32_t own = qi != CORE_NONE ? source_group(c, qi, source) : 0;
+
+		add_both(c, set, c->sources[source].group);
+		add_both(c, set, own);
+		charges_add_group(c, set, c->sources[source].group, CORE_MEASURE_CONNECT);
+		charges_add_group(c, set, own, CORE_MEASURE_CONNECT);
+	}
+	if (connect)
+		return;
+	add_tag(c, set, CORE_SCOPE_JOB, p->job);
+	add_tag(c, set, CORE_SCOPE_SENDER, p->sender_domain);
+}
