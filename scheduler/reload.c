@@ -60,7 +60,7 @@ reload_commit(struct scheduler *s, const struct conf *conf, const struct conf *o
 
 	s->conf = conf;
 	settings_free(&s->settings);
-	s->settings = settings_new(conf);
+	s->settings = settings_new(conf, s->overrides);
 	s->wants_reception = reload_reception_is_wanted(conf);
 	core_reconfigure(s->core, &now, old, conf);
 	core_resolver_up(s->core, &now); /* what it was asked before is asked again */
@@ -68,6 +68,7 @@ reload_commit(struct scheduler *s, const struct conf *conf, const struct conf *o
 	if (!same_text(conf_global(old)->name_server, conf_global(conf)->name_server))
 		core_routes_void(s->core, &now);
 	renumber(s, map, n_old);
+	acts_reconfigured(s);
 	mem_free(map);
 	stats_reconfigured(s, n_old, n);
 	scheduler_kick(s);

@@ -43,6 +43,7 @@ show_row(const struct conf *c, const struct conf_directive *d, const struct conf
 		     b != NULL && b->parent->parent != NULL ? b->parent->key : NULL);
 	json_key_str(j, "domain", b != NULL ? b->key : NULL);
 	json_key_bool(j, "supported", d->built);
+	json_key_str(j, "origin", NULL);
 	json_object_end(j);
 }
 
@@ -101,8 +102,10 @@ show_override(const struct conf_over *over, struct json *j)
 	json_key_str(j, "file", NULL);
 	json_key_str(j, "line", NULL);
 	json_key_str(j, "scope", "operator");
-	json_key_str(j, "origin", over->origin);
+	json_key_str(j, "scopeName", NULL);
+	json_key_str(j, "domain", NULL);
 	json_key_bool(j, "supported", true);
+	json_key_str(j, "origin", over->origin);
 	json_object_end(j);
 }
 

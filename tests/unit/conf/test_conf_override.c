@@ -200,7 +200,7 @@ test_shown(void **state)
 	assert_non_null(
 		strstr(buf_slice(&out).p,
 		       "\"name\":\"max-msg-rate\",\"value\":\"3/h\",\"file\":null,\"line\":null,"
-		       "\"scope\":\"operator\",\"origin\":\"set by operator until 2026"));
+		       "\"scope\":\"operator\",\"scopeName\":null,\"domain\":null,\"supported\":true,\"origin\":\"set by operator until 2026"));
 	assert_null(strstr(buf_slice(&out).p, "\"10/h\""));
 	assert_non_null(strstr(buf_slice(&out).p, "\"192.0.2.11 50/h\""));
 	assert_non_null(strstr(buf_slice(&out).p, "\"0/0 500/h\"")); /* for the other addresses */
