@@ -33,7 +33,8 @@ struct overrides {
 	size_t n_patterns, cap_patterns;
 	struct conf_over *found;
 	size_t cap_found;
-	size_t n_of_some;    /* sources that are disabled for some queues, not for all */
+	size_t n_of_all;     /* sources that are disabled for all queues */
+	size_t n_of_some;    /* for some */
 	unsigned char *used; /* numbers of rows, a bit each */
 	size_t cap_used;
 };
@@ -144,6 +145,7 @@ enter(struct overrides *o, struct override *row)
 
 	if (row->limit == NULL) {
 		o->n_of_some += !overrides_all_queues(row);
+		o->n_of_all += overrides_all_queues(row);
 		return;
 	}
 	if (row->is_pattern) {
@@ -175,6 +177,7 @@ leave(struct overrides *o, struct override *row)
 
 	if (row->limit == NULL) {
 		o->n_of_some -= !overrides_all_queues(row);
+		o->n_of_all -= overrides_all_queues(row);
 		return;
 	}
 	if (row->is_pattern) {
@@ -505,4 +508,11 @@ bool
 overrides_disable_for_some(const struct overrides *o)
 {
 	return o->n_of_some > 0;
+}
+
+bool
+overrides_disabled_for_all(const struct overrides *o, struct slice source)
+{
+	return o->n_of_all > 0 && overrides_find(o, STORE_ACT_SOURCE_DISABLED, CONF_OVER_QUEUE,
+						 SLICE_LIT("*/*"), source) != NULL;
 }

@@ -78,3 +78,5 @@ bool overrides_source_disabled(const struct overrides *o, struct slice queue, st
 bool overrides_all_queues(const struct override *row);
 /* Whether there is any other row of a source IP. */
 bool overrides_disable_for_some(const struct overrides *o);
+/* The source IP is disabled for all queues. */
+bool overrides_disabled_for_all(const struct overrides *o, struct slice source);

@@ -55,7 +55,7 @@ reload_commit(struct scheduler *s, const struct conf *conf, const struct conf *o
 {
 	struct core_now now = scheduler_now(s);
 	const struct conf_source_ip *ips;
-	size_t n_old = conf_source_ips(old, &ips), n = conf_source_ips(conf, &ips);
+	size_t n_old = conf_source_ips(old, &ips);
 	uint32_t *map = core_source_map(old, conf);
 
 	s->conf = conf;
@@ -70,7 +70,7 @@ reload_commit(struct scheduler *s, const struct conf *conf, const struct conf *o
 	renumber(s, map, n_old);
 	acts_reconfigured(s);
 	mem_free(map);
-	stats_reconfigured(s, n_old, n);
+	stats_reconfigured(s);
 	scheduler_kick(s);
 }
 

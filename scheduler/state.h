@@ -146,6 +146,7 @@ struct scheduler {
 	uint64_t peak_entries; /* queued at once, since memory was given back */
 	struct stat_object *stat;
 	struct stat_rows *stat_rows;
+	struct limit_rows *limit_rows;
 	struct control *control;
 	struct reload *reload; /* NULL: none was asked for yet */
 	uint64_t started_wall_us;
@@ -310,10 +311,19 @@ void reload_commit(struct scheduler *s, const struct conf *conf, const struct co
 void reload_answered(struct scheduler *s, const struct reload_answer *a);
 
 /* stats */
-/* Source IPs have other numbers; there were n_old, there are n. */
-void stats_reconfigured(struct scheduler *s, size_t n_old, size_t n);
+/* Source IPs have other numbers. */
+void stats_reconfigured(struct scheduler *s);
 int stats_open(struct scheduler *s);
 void stats_tick(struct scheduler *s);
 /* Recipients delivered (discarded ones too) and bounced since the start. */
 void stats_outcomes(const struct scheduler *s, uint64_t *delivered, uint64_t *bounced);
 void stats_close(struct scheduler *s);
+
+/* stats_limits: their part that shows limits. */
+void stats_limits_open(struct scheduler *s);
+void stats_limits_close(struct scheduler *s);
+void stats_limits_tick(struct scheduler *s);
+void stats_limits_reconfigured(struct scheduler *s);
+void stats_limits_count(const struct scheduler *s, uint64_t *limits, uint64_t *untold);
+/* The limit of a source IP over all queues: of recipients, else of connection attempts, else of connections. */
+void stats_limits_source(const struct scheduler *s, uint32_t source_ip, struct stat_source *row);
