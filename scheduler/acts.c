@@ -77,6 +77,17 @@ tell_queue_limits(struct scheduler *s, const struct override *row)
 	core_limits_changed(s->core, &now, CORE_SCOPE_QUEUE, queue);
 }
 
+/* The number of a job or sender domain, which stays its own from now on: else another name might get it, and the core
+ * takes what it knows of the number for that one's. */
+static uint32_t
+kept_name(struct scheduler *s, struct slice name)
+{
+	uint32_t number = scheduler_name(s, name);
+
+	names_keep(s->names, number);
+	return number;
+}
+
 static void
 tell_limits(struct scheduler *s, const struct override *row)
 {
@@ -102,12 +113,10 @@ tell_limits(struct scheduler *s, const struct override *row)
 		return;
 	default:
 		scope = row->scope == CONF_OVER_JOB ? CORE_SCOPE_JOB : CORE_SCOPE_SENDER;
-		number = names_find(s->names, object);
-		if (number == 0)
-			number = CORE_NONE;
+		number = kept_name(s, object);
 		break;
 	}
-	/* What the configuration or the queues do not have now is asked for when it comes. */
+	/* What the configuration does not have now is asked for when it comes. */
 	if (number != CORE_NONE)
 		core_limits_changed(s->core, &now, scope, number);
 }
@@ -339,6 +348,12 @@ tell_sources(struct scheduler *s)
 void
 acts_started(struct scheduler *s)
 {
+	const struct override *row;
+
+	for (size_t i = 0; (row = overrides_at(s->overrides, i)) != NULL; i++) {
+		if (row->limit != NULL && (row->scope == CONF_OVER_JOB || row->scope == CONF_OVER_SENDER))
+			(void)kept_name(s, slice_str(row->object));
+	}
 	tell_sources(s);
 	watch_ends(s);
 }

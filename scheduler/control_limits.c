@@ -46,7 +46,7 @@ queue_object(struct request *r, struct slice name, char out[OVERRIDE_OBJECT + 1]
 	const struct conf_vmta *vmtas;
 	int v;
 
-	if (domain.n == 0 || vmta.n == 0 || name.n > NAME_BYTES_MAX ||
+	if (domain.n == 0 || memchr(name.p, '=', name.n) != NULL || vmta.n == 0 || name.n > NAME_BYTES_MAX ||
 	    memchr(vmta.p, '/', vmta.n) != NULL) {
 		control_fail(r, 2, "a queue is missing: D/V, or a pattern of such");
 		return false;

@@ -10,7 +10,7 @@
  * apart. */
 #define LIMITS_A_SLICE 256
 #define ROWS_A_SLICE   128
-#define SLICE_US       20000u
+#define SLICE_US       100000u
 #define ROUND_US       1000000u
 
 struct seen {
