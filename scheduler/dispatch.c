@@ -243,24 +243,38 @@ op_source_limits(void *ctx, uint32_t queue, struct slice name, uint32_t source_i
 
 	memset(out, 0, sizeof *out);
 	if (settings_get(s->settings, queue, name)->source_limits && source_ip < conf_source_ips(s->conf, &ips))
-		conf_queue_source(s->conf, domain, vmta, source_ip, false, out);
+		conf_queue_source_over(s->conf, domain, vmta, source_ip, false, overrides_of_queue(s->overrides, name),
+				       out);
 }
 
+/* Of source IPs and virtual MTAs *out has what the configuration says. */
 static bool
 op_scope_limits(void *ctx, enum core_scope scope, uint32_t number, struct conf_limits *out)
 {
 	struct scheduler *s = ctx;
 	const struct conf_limits *l = NULL;
+	enum conf_override_scope over;
+	bool some = false;
+	struct slice name = acts_object(s, scope, number, &over);
 
-	if (scope == CORE_SCOPE_PROVIDER)
-		return providers_limits(s->providers, s->conf, number, out);
-	if (scope == CORE_SCOPE_JOB)
-		l = conf_job_limits(s->conf, names_get(s->names, number));
-	else if (scope == CORE_SCOPE_SENDER)
-		l = conf_sender_limits(s->conf, names_get(s->names, number));
+	switch (scope) {
+	case CORE_SCOPE_PROVIDER:
+		some = providers_limits(s->providers, s->conf, number, out);
+		break;
+	case CORE_SCOPE_JOB:
+		l = conf_job_limits(s->conf, name);
+		break;
+	case CORE_SCOPE_SENDER:
+		l = conf_sender_limits(s->conf, name);
+		break;
+	default:
+		break;
+	}
 	if (l != NULL)
 		*out = *l;
-	return l != NULL;
+	else if (!some && (scope == CORE_SCOPE_PROVIDER || scope == CORE_SCOPE_JOB || scope == CORE_SCOPE_SENDER))
+		memset(out, 0, sizeof *out);
+	return (name.n > 0 && overrides_apply(s->overrides, over, name, out)) || some || l != NULL;
 }
 
 static void

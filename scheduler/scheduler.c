@@ -65,7 +65,10 @@ scheduler_queue(struct scheduler *s, struct slice domain, struct slice vmta)
 	number = scheduler_name(s, name);
 	/* Also for a known name: a job may have been called so before there was such a queue. */
 	names_keep(s->names, number);
-	core_queue_add(s->core, number, names_get(s->names, number));
+	if (overrides_disable_for_some(s->overrides))
+		acts_queue(s, number);
+	else
+		core_queue_add(s->core, number, names_get(s->names, number));
 	return number;
 }
 
@@ -604,6 +607,7 @@ take_up(struct scheduler *s, const struct store_meta *meta, uint64_t first_lease
 {
 	static const struct committer_hooks hooks = { on_committed, on_failure };
 
+	acts_load(s); /* the core asks for limits from its first moment on */
 	s->core = core_new(&dispatch_ops, s, s->conf, first_lease);
 	s->committer = committer_new(s->loop, s->store, s->log, meta, &hooks, s);
 	s->log = NULL;
@@ -619,7 +623,8 @@ init(struct scheduler *s)
 	s->conf = proc_conf(s->proc);
 	s->started_wall_us = loop_wall_us(s->loop);
 	s->names = names_new();
-	s->settings = settings_new(s->conf);
+	s->overrides = overrides_new();
+	s->settings = settings_new(s->conf, s->overrides);
 	s->providers = providers_new();
 	if (route_object_map(&s->routes, proc_heritage(s->proc)->routes_fd, false) != 0)
 		log_warn("routes map=failed");
@@ -667,6 +672,7 @@ start(struct scheduler *s)
 	charges_rebuild(s);
 	recovery_claims(s); /* reads records by itself */
 	receptions_log_again(s);
+	acts_started(s);
 	s->reader = offload_new(s->loop);
 	rc = segments_start(s->segments);
 	if (rc != 0)
@@ -738,9 +744,11 @@ stop(struct scheduler *s)
 	for (unsigned w = 0; w < WORKERS_MAX; w++)
 		claim_table_close(&s->claims[w]);
 	core_free(&s->core);
+	acts_close(s);
 	providers_free(&s->providers);
 	charges_stop(s);
 	settings_free(&s->settings);
+	overrides_free(&s->overrides);
 	spool_close(&s->spool);
 }
 

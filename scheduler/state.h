@@ -19,6 +19,7 @@
 #include "scheduler/core/core.h"
 #include "scheduler/names.h"
 #include "scheduler/offload.h"
+#include "scheduler/overrides.h"
 #include "scheduler/providers.h"
 #include "scheduler/quota.h"
 #include "scheduler/segments.h"
@@ -130,6 +131,8 @@ struct scheduler {
 	size_t n_unasked, cap_unasked;
 	bool wants_reception; /* some acct-file wants `r` records */
 	struct settings *settings;
+	struct overrides *overrides; /* of operators */
+	struct timer acts_timer;     /* the first of them ends */
 	struct providers *providers;
 	struct route_object *routes; /* read-only; NULL: could not be mapped */
 	/* recovery */
@@ -149,6 +152,7 @@ struct scheduler {
 	uint64_t peak_entries; /* queued at once, since memory was given back */
 	struct stat_object *stat;
 	struct stat_rows *stat_rows;
+	struct limit_rows *limit_rows;
 	struct control *control;
 	struct reload *reload; /* NULL: none was asked for yet */
 	uint64_t started_wall_us;
@@ -285,6 +289,30 @@ void receptions_log_again(struct scheduler *s);
 int control_open(struct scheduler *s);
 void control_close(struct scheduler *s);
 
+/* acts: what operators set, made durable and put in force. */
+void acts_load(struct scheduler *s);
+/* All queues are known. */
+void acts_started(struct scheduler *s);
+void acts_close(struct scheduler *s);
+/* Source IPs have other numbers. */
+void acts_reconfigured(struct scheduler *s);
+/* Makes the queue known to the core, with the source IPs that are disabled for it. */
+void acts_queue(struct scheduler *s, uint32_t queue);
+/* At once in force; durable with the batch that fills. False: there are too many. `for_us` 0: it has no end. */
+bool acts_set_limit(struct scheduler *s, enum conf_override_scope scope, struct slice object,
+		    struct conf_override *limit, uint64_t for_us);
+/* The same; which queues are told is the caller's to see to, except of all and of a single one. */
+bool acts_disable(struct scheduler *s, struct slice queues, struct slice source, uint64_t for_us);
+/* It ends. */
+void acts_end(struct scheduler *s, const struct override *row);
+/* What an object of the core's is called, and its scope; empty: it has no overrides of its own. Borrowed. */
+struct slice acts_object(const struct scheduler *s, enum core_scope scope, uint32_t number,
+			 enum conf_override_scope *over);
+/* The queue is told what holds for it and this source IP. */
+void acts_tell_queue(struct scheduler *s, uint32_t queue, struct slice source);
+/* An operator's act in the event log; empty queue: none. */
+void acts_event(struct scheduler *s, struct slice queue, struct slice text);
+
 /* reload */
 bool reload_reception_is_wanted(const struct conf *conf);
 /* `conf` is in force instead of `old`. */
@@ -293,10 +321,19 @@ void reload_commit(struct scheduler *s, const struct conf *conf, const struct co
 void reload_answered(struct scheduler *s, const struct reload_answer *a);
 
 /* stats */
-/* Source IPs have other numbers; there were n_old, there are n. */
-void stats_reconfigured(struct scheduler *s, size_t n_old, size_t n);
+/* Source IPs have other numbers. */
+void stats_reconfigured(struct scheduler *s);
 int stats_open(struct scheduler *s);
 void stats_tick(struct scheduler *s);
 /* Recipients delivered (discarded ones too) and bounced since the start. */
 void stats_outcomes(const struct scheduler *s, uint64_t *delivered, uint64_t *bounced);
 void stats_close(struct scheduler *s);
+
+/* stats_limits: their part that shows limits. */
+void stats_limits_open(struct scheduler *s);
+void stats_limits_close(struct scheduler *s);
+void stats_limits_tick(struct scheduler *s);
+void stats_limits_reconfigured(struct scheduler *s);
+void stats_limits_count(const struct scheduler *s, uint64_t *limits, uint64_t *untold);
+/* The limit of a source IP over all queues: of recipients, else of connection attempts, else of connections. */
+void stats_limits_source(const struct scheduler *s, uint32_t source_ip, struct stat_source *row);

@@ -24,6 +24,7 @@ struct stat_rows {
 	uint64_t untold, untold_next;
 	struct loop_turn longest, before; /* turn in this window, and in the one before */
 	uint64_t window_at;
+	size_t source_rows; /* written the last time */
 };
 
 static uint32_t
@@ -91,12 +92,31 @@ on_queue(void *arg, uint32_t queue)
 	stat_put_queue(s->stat, *row - 1, &q);
 }
 
+/* Behind the addresses: those that are disabled for some queues. The number of rows. */
+static size_t
+put_disabled(struct scheduler *s, size_t rows)
+{
+	const struct override *of;
+
+	for (size_t i = 0; (of = overrides_at(s->overrides, i)) != NULL && rows < STAT_SOURCE_ROWS; i++) {
+		struct stat_source row = { .disabled = 1, .worker = STAT_NONE };
+
+		if (of->source == NULL || overrides_all_queues(of))
+			continue;
+		str_copy(row.ip, sizeof row.ip, slice_str(of->source));
+		str_copy(row.queue, sizeof row.queue, slice_str(of->object));
+		stat_put_source(s->stat, (unsigned)rows++, &row);
+	}
+	return rows;
+}
+
 static void
 put_sources(struct scheduler *s)
 {
+	static const struct stat_source none;
 	struct core_now now = scheduler_now(s);
 	const struct conf_source_ip *ips;
-	size_t n = conf_source_ips(s->conf, &ips);
+	size_t n = conf_source_ips(s->conf, &ips), rows;
 
 	for (size_t i = 0; i < n && i < STAT_SOURCE_ROWS; i++) {
 		struct core_source_view v;
@@ -112,9 +132,15 @@ put_sources(struct scheduler *s)
 		row.delivered = v.delivered;
 		row.msgRate = v.msg_rate;
 		row.connectRate = v.connect_rate;
-		row.worker = v.worker < 0 ? UINT64_MAX : (uint64_t)v.worker;
+		row.worker = v.worker < 0 ? STAT_NONE : (uint64_t)v.worker;
+		row.disabled = overrides_disabled_for_all(s->overrides, slice_str(ips[i].text));
+		stats_limits_source(s, (uint32_t)i, &row);
 		stat_put_source(s->stat, (unsigned)i, &row);
 	}
+	rows = put_disabled(s, n < STAT_SOURCE_ROWS ? n : STAT_SOURCE_ROWS);
+	for (size_t i = rows; i < s->stat_rows->source_rows; i++)
+		stat_put_source(s->stat, (unsigned)i, &none);
+	s->stat_rows->source_rows = rows;
 }
 
 void
@@ -176,6 +202,7 @@ put_totals(struct scheduler *s)
 	t.events = c.events;
 	t.store_fill = store_fill_percent(s->store);
 	t.names = names_count(s->names);
+	stats_limits_count(s, &t.limits, &t.limits_untold);
 	put_longest_turn(s, &t);
 	segments_counts(s->segments, &g);
 	t.segments = g.files;
@@ -214,20 +241,18 @@ stats_tick(struct scheduler *s)
 	stat_beat(s->stat, loop_boot_us(s->loop), s->draining ? STAT_DRAINING : STAT_RUNNING);
 	put_totals(s);
 	put_sources(s);
+	stats_limits_tick(s);
 	if (!r->in_round)
 		put_some_rows(s);
 }
 
 void
-stats_reconfigured(struct scheduler *s, size_t n_old, size_t n)
+stats_reconfigured(struct scheduler *s)
 {
-	static const struct stat_source none;
-
 	if (s->stat == NULL)
 		return;
 	stat_header(s->stat)->generation = proc_heritage(s->proc)->conf_generation;
-	for (size_t i = n; i < n_old && i < STAT_SOURCE_ROWS; i++)
-		stat_put_source(s->stat, (unsigned)i, &none);
+	stats_limits_reconfigured(s);
 	put_sources(s);
 }
 
@@ -240,6 +265,7 @@ stats_open(struct scheduler *s)
 		return rc;
 	s->stat_rows = mem_zalloc(sizeof *s->stat_rows);
 	timer_init(&s->stat_rows->slice, s->loop, put_some_rows, s);
+	stats_limits_open(s);
 	stat_header(s->stat)->generation = proc_heritage(s->proc)->conf_generation;
 	return 0;
 }
@@ -247,6 +273,7 @@ stats_open(struct scheduler *s)
 void
 stats_close(struct scheduler *s)
 {
+	stats_limits_close(s);
 	stat_close(&s->stat);
 	if (s->stat_rows != NULL) {
 		timer_clear(&s->stat_rows->slice);

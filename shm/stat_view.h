@@ -33,6 +33,8 @@ struct stat_view {
 	size_t n_queues, queues_cap;
 	struct stat_source *sources;
 	size_t n_sources, sources_cap;
+	struct stat_limit *limits; /* those that refuse first, then the fullest */
+	size_t n_limits, limits_cap;
 	uint64_t bytes;   /* of all objects */
 	unsigned skipped; /* rows that could not be read whole */
 	struct buf notes; /* one line for each object that is there and cannot be read */
@@ -50,7 +52,7 @@ const struct stat_process *stat_view_scheduler(const struct stat_view *v);
 
 /* `boot_us`, `wall_us`: now, for ages. */
 void stat_view_json(const struct stat_view *v, uint64_t boot_us, struct buf *out);
-/* The first 200 queues and sources by name, the rest summed as "other" (text exposition format
+/* The first 200 queues, sources and limits by name, the rest summed as "other" (not of limits) (text exposition format
  * 0.0.4). */
 void stat_view_prometheus(const struct stat_view *v, uint64_t boot_us, struct buf *out);
 /* For people: totals, processes, at most `rows` queues and sources. */

@@ -60,6 +60,7 @@
 #define OPERATOR_CLIENTS_MAX   64
 #define STAT_QUEUE_ROWS        65536
 #define STAT_SOURCE_ROWS       4096
+#define STAT_LIMIT_ROWS        4096
 
 /* Configuration. */
 #define CONF_FILE_BYTES_MAX    (64u << 20)

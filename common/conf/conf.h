@@ -222,6 +222,50 @@ void conf_queue(const struct conf *c, struct slice domain, struct slice vmta,
 void conf_queue_source(const struct conf *c, struct slice domain, struct slice vmta, unsigned source_ip,
 		       bool backoff, struct conf_limits *out);
 
+/* A limit that an operator sets over what the file says, until it is taken back. ---------------- */
+enum conf_override_scope {
+	CONF_OVER_QUEUE, /* all limits of `domains`, also source-ip-... and backoff-... */
+	CONF_OVER_SOURCE_IP,
+	CONF_OVER_VMTA,
+	CONF_OVER_PROVIDER,
+	CONF_OVER_JOB,
+	CONF_OVER_SENDER,
+	CONF_OVER_SCOPES
+};
+struct conf_override;
+/* What the scope is called: "queue", "source-ip", "virtual-mta", "provider", "job", "sender". */
+const char *conf_override_scope_name(enum conf_override_scope scope);
+/* The value is read as in a file; of a directive per CIDR several with commas between. NULL, and why on one line,
+ * when the scope has no such limit or the value is not of it. Needs no configuration. */
+struct conf_override *conf_override_new(enum conf_override_scope scope, struct slice directive, struct slice value,
+					struct buf *why);
+void conf_override_free(struct conf_override **o);
+const char *conf_override_name(const struct conf_override *o);  /* the directive */
+const char *conf_override_value(const struct conf_override *o); /* as written */
+/* It is given per CIDR. */
+bool conf_override_is_per_source(const struct conf_override *o);
+/* Puts it into the limits of its object: of all scopes but queues. */
+void conf_override_apply(const struct conf_override *o, struct conf_limits *l);
+/* It is per CIDR and has something to say of this address. */
+bool conf_override_decides(const struct conf_override *o, const struct conf_source_ip *ip);
+
+/* Overrides of one queue: a later one beats those before it. `origin` is shown as where the value came from. */
+struct conf_over {
+	const struct conf_override *override;
+	const char *origin;
+};
+struct conf_overs {
+	const struct conf_over *v;
+	size_t n;
+};
+/* The same as conf_queue(), conf_queue_source(), conf_show_settings(), with overrides. */
+void conf_queue_over(const struct conf *c, struct slice domain, struct slice vmta, struct conf_overs over,
+		     struct conf_queue *out);
+void conf_queue_source_over(const struct conf *c, struct slice domain, struct slice vmta, unsigned source_ip,
+			    bool backoff, struct conf_overs over, struct conf_limits *out);
+void conf_show_settings_over(const struct conf *c, struct slice domain, struct slice vmta, struct conf_overs over,
+			     struct json *j);
+
 /* acct-files. --------------------------------------------------------------------------------- */
 struct conf_acct_file {
 	const char *path;

@@ -3,6 +3,7 @@
 #include "common/base/check.h"
 #include "common/conf/conf_domain.h"
 #include "common/conf/conf_names.h"
+#include "common/conf/conf_override.h"
 #include "common/conf/conf_value.h"
 
 #define HOUR_US          (3600ull * 1000 * 1000)
@@ -269,16 +270,44 @@ search_source_limits(const struct conf *c, struct slice domain, struct slice vmt
 	return true;
 }
 
+static void
+note_overrides(struct source_search *s, struct conf_overs over)
+{
+	for (size_t i = 0; i < over.n; i++) {
+		const struct conf_per *p = conf_override_per(over.v[i].override);
+		const struct conf_per_entry *e = conf_per_address(p, s->addr);
+		unsigned k = 0;
+
+		if (e == NULL)
+			continue;
+		while (strcmp(source_names[k / CONF_SOURCE_MEASURES][k % CONF_SOURCE_MEASURES],
+			      p->value->d->name) != 0)
+			k++;
+		s->hit[k / CONF_SOURCE_MEASURES][k % CONF_SOURCE_MEASURES] = e;
+	}
+}
+
 void
 conf_queue_source(const struct conf *c, struct slice domain, struct slice vmta, unsigned source_ip,
 		  bool backoff, struct conf_limits *out)
+{
+	conf_queue_source_over(c, domain, vmta, source_ip, backoff, (struct conf_overs){ NULL, 0 },
+			       out);
+}
+
+void
+conf_queue_source_over(const struct conf *c, struct slice domain, struct slice vmta,
+		       unsigned source_ip, bool backoff, struct conf_overs over,
+		       struct conf_limits *out)
 {
 	struct conf_rate r[CONF_SOURCE_MEASURES] = { { 0, 0 } };
 	struct source_search s;
 
 	CHECK(source_ip < c->n_source_ips);
 	if (search_source_limits(c, domain, vmta, (struct sockaddr *)&c->source_ips[source_ip].addr,
-				 &s)) {
+				 &s) ||
+	    over.n > 0) {
+		note_overrides(&s, over);
 		for (unsigned m = 0; m < CONF_SOURCE_MEASURES; m++) {
 			if (backoff && s.hit[1][m] != NULL)
 				r[m] = s.hit[1][m]->rate;

@@ -2,6 +2,7 @@
 #include "common/base/mem.h"
 #include "common/conf/conf_domain.h"
 #include "common/conf/conf_names.h"
+#include "common/conf/conf_override.h"
 #include "common/conf/conf_value.h"
 
 struct show {
@@ -42,6 +43,7 @@ show_row(const struct conf *c, const struct conf_directive *d, const struct conf
 		     b != NULL && b->parent->parent != NULL ? b->parent->key : NULL);
 	json_key_str(j, "domain", b != NULL ? b->key : NULL);
 	json_key_bool(j, "supported", d->built);
+	json_key_str(j, "origin", NULL);
 	json_object_end(j);
 }
 
@@ -90,8 +92,49 @@ is_per_cidr(const struct conf_directive *d)
 	       d->type == CONF_TYPE_CIDR_VOLUME;
 }
 
+/* What an operator set: shown before what the file says of it, which it hides. */
+static void
+show_override(const struct conf_over *over, struct json *j)
+{
+	json_object_begin(j);
+	json_key_str(j, "name", conf_override_name(over->override));
+	json_key_str(j, "value", conf_override_value(over->override));
+	json_key_str(j, "file", NULL);
+	json_key_str(j, "line", NULL);
+	json_key_str(j, "scope", "operator");
+	json_key_str(j, "scopeName", NULL);
+	json_key_str(j, "domain", NULL);
+	json_key_bool(j, "supported", true);
+	json_key_str(j, "origin", over->origin);
+	json_object_end(j);
+}
+
+/* True: the file's value is hidden. */
+static bool
+show_overrides(struct conf_overs over, const struct conf_directive *d, struct json *j)
+{
+	bool hidden = false;
+
+	/* The strongest first; one per CIDR lets the weaker ones, and the file's, hold for other
+	 * addresses. */
+	for (size_t i = over.n; i-- > 0 && !hidden;) {
+		if (conf_override_directive(over.v[i].override) != d)
+			continue;
+		show_override(&over.v[i], j);
+		hidden = !is_per_cidr(d);
+	}
+	return hidden;
+}
+
 void
 conf_show_settings(const struct conf *c, struct slice domain, struct slice vmta, struct json *j)
+{
+	conf_show_settings_over(c, domain, vmta, (struct conf_overs){ NULL, 0 }, j);
+}
+
+void
+conf_show_settings_over(const struct conf *c, struct slice domain, struct slice vmta,
+			struct conf_overs over, struct json *j)
 {
 	const struct conf_scope *scope = conf_schema_scope(CONF_SCOPE_DOMAIN);
 	const struct conf_value *global =
@@ -102,7 +145,7 @@ conf_show_settings(const struct conf *c, struct slice domain, struct slice vmta,
 	struct buf text = { 0 };
 	int v = conf_vmta_find(c, vmta);
 
-	conf_queue(c, domain, vmta, &q);
+	conf_queue_over(c, domain, vmta, over, &q);
 	s.value = mem_calloc(scope->n_rows, sizeof *s.value);
 	s.block = mem_calloc(scope->n_rows, sizeof *s.block);
 	conf_domain_all(c, v < 0 ? 0 : (unsigned)v, domain, note_values, &s);
@@ -113,6 +156,8 @@ conf_show_settings(const struct conf *c, struct slice domain, struct slice vmta,
 		const char *def;
 
 		if (strcmp(d->name, scope->key) == 0 || (!d->built && value == NULL))
+			continue;
+		if (show_overrides(over, d, j))
 			continue;
 		if (value == NULL && d == c->rows.allow_destinations)
 			value = global;

@@ -554,7 +554,7 @@ test_shown(void **state)
 	expect_shown(out.data, "{\"name\":\"source-ip-max-msg-rate\",\"value\":\"0/0 60/1m, "
 			       "10.1/16 7/h\",\"file\":\"f\","
 			       "\"line\":2,\"scope\":\"global\",\"scopeName\":null,\"domain\":\"*"
-			       "\",\"supported\":true},"
+			       "\",\"supported\":true,\"origin\":null},"
 			       "{\"name\":\"source-ip-max-msg-rate\",\"value\":\"10/8 "
 			       "5/h\",\"file\":\"f\",\"line\":1,"
 			       "\"scope\":\"virtual-mta\",\"scopeName\":\"v\"");

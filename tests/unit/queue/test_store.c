@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include <endian.h>
+#include <lmdb.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -551,6 +552,100 @@ a_damaged_list_of_receptions(void **state)
 	buf_clear(&got);
 }
 
+/* Operators' acts ----------------------------------------------------------------------------- */
+struct acts_seen {
+	unsigned n;
+	struct store_act last;
+	char texts[3][300];
+};
+
+static void
+see_act(void *arg, uint32_t number, const struct store_act *act)
+{
+	struct acts_seen *seen = arg;
+
+	seen->n += number;
+	seen->last = *act;
+	str_copy(seen->texts[0], sizeof seen->texts[0], act->object);
+	str_copy(seen->texts[1], sizeof seen->texts[1], act->name);
+	str_copy(seen->texts[2], sizeof seen->texts[2], act->value);
+}
+
+static void
+acts_come_back(void **state)
+{
+	struct fixture *f = *state;
+	struct store_act limit = { STORE_ACT_LIMIT,      2, 1795290408000000u, 1795290409000000u, SLICE_LIT("a.example/mta1"),
+				   SLICE_LIT("max-msg-rate"), SLICE_LIT("100/h") };
+	static const char longest[STORE_ACT_TEXT_MAX + 1];
+	struct acts_seen seen = { 0 };
+	struct store_txn *t;
+	uint64_t bad;
+
+	assert_int_equal(store_begin(f->s, &t), 0);
+	assert_int_equal(store_put_act(t, 3, &limit), 0);
+	assert_int_equal(store_put_act(t, 5, &limit), 0);
+	assert_int_equal(store_commit(&t), 0);
+	reopen(f);
+	assert_int_equal(store_begin(f->s, &t), 0);
+	assert_int_equal(store_del_act(t, 5), 0);
+	assert_int_equal(store_del_act(t, 9), 0);
+	assert_int_equal(store_commit(&t), 0);
+	reopen(f);
+	assert_int_equal(store_load_acts(f->s, see_act, &seen, &bad), 0);
+	assert_int_equal(bad, 0);
+	assert_int_equal(seen.n, 3);
+	assert_int_equal(seen.last.kind, STORE_ACT_LIMIT);
+	assert_int_equal(seen.last.scope, 2);
+	assert_int_equal(seen.last.since_wall_us, limit.since_wall_us);
+	assert_int_equal(seen.last.until_wall_us, limit.until_wall_us);
+	assert_string_equal(seen.texts[0], "a.example/mta1");
+	assert_string_equal(seen.texts[1], "max-msg-rate");
+	assert_string_equal(seen.texts[2], "100/h");
+	limit.object = slice_of(longest, sizeof longest);
+	limit.name = limit.value = SLICE_NONE;
+	assert_int_equal(store_begin(f->s, &t), 0);
+	assert_int_equal(store_put_act(t, 3, &limit), -E_TOO_BIG);
+	limit.object.n--;
+	assert_int_equal(store_put_act(t, 3, &limit), 0);
+	store_abort(&t);
+}
+
+/* A spool of before there were such: opened for looking as well as for use. */
+static void
+store_without_acts(void **state)
+{
+	struct fixture *f = *state;
+	struct acts_seen seen = { 0 };
+	struct store *looking = NULL;
+	struct store_txn *t;
+	MDB_env *env;
+	MDB_txn *txn;
+	MDB_dbi acts;
+	uint64_t bad;
+
+	assert_int_equal(store_begin(f->s, &t), 0);
+	assert_int_equal(store_put_name(t, 1, SLICE_LIT("a/b")), 0);
+	assert_int_equal(store_commit(&t), 0);
+	store_close(&f->s);
+	assert_int_equal(mdb_env_create(&env), 0);
+	assert_int_equal(mdb_env_set_maxdbs(env, 16), 0);
+	assert_int_equal(mdb_env_open(env, scratch_path(f->path, "lmdb"), 0, 0640), 0);
+	assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
+	assert_int_equal(mdb_dbi_open(txn, "acts", 0, &acts), 0);
+	assert_int_equal(mdb_drop(txn, acts, 1), 0);
+	assert_int_equal(mdb_txn_commit(txn), 0);
+	mdb_env_close(env);
+	assert_int_equal(store_open_reading(&looking, f->path, us), 0);
+	assert_int_equal(store_load_acts(looking, see_act, &seen, &bad), 0);
+	assert_int_equal(bad, 0);
+	assert_int_equal(seen.n, 0);
+	store_close(&looking);
+	assert_int_equal(store_open(&f->s, f->path, us), 0);
+	assert_int_equal(store_load_acts(f->s, see_act, &seen, &bad), 0);
+	assert_int_equal(seen.n, 0);
+}
+
 int
 main(void)
 {
@@ -567,6 +662,8 @@ main(void)
 		TEST(any_bit),
 		TEST(a_full_map),
 		TEST(a_large_queue_loads_fast),
+		cmocka_unit_test_setup_teardown(acts_come_back, setup, teardown),
+		cmocka_unit_test_setup_teardown(store_without_acts, setup, teardown),
 	};
 
 	log_threshold(0);
