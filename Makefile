@@ -113,7 +113,7 @@ $(B)/tools/%: $(B)/obj/tests/tools/%.o $(TEST_LIB_OBJ) $(LIB)
 # The simulator: the scheduler's sources, with stand-ins for what lies between it and the machine.
 SIM_DIRS := common/base common/mail common/conf common/queue common/event_log common/ipc scheduler scheduler/core
 SIM_OUT  := common/base/check.c common/base/log.c common/ipc/channel.c common/ipc/ring.c $(wildcard scheduler/control*.c) \
-	scheduler/stats.c $(wildcard common/ipc/operator*.c)
+	$(wildcard scheduler/stats*.c) scheduler/show_limits.c $(wildcard common/ipc/operator*.c)
 SIM_SRC  := $(filter-out $(SIM_OUT),$(foreach d,$(SIM_DIRS),$(wildcard $(d)/*.c))) common/proc/route.c \
 	$(wildcard common/net/addr.c) $(wildcard tests/sim/*.c)
 SIM_WRAP := open openat close closedir pwrite pwritev writev write read fsync fdatasync ftruncate posix_fallocate fallocate \

@@ -800,11 +800,9 @@ control_close(struct scheduler *s)
 }
 
 void
-stats_reconfigured(struct scheduler *s, size_t n_old, size_t n)
+stats_reconfigured(struct scheduler *s)
 {
 	(void)s;
-	(void)n_old;
-	(void)n;
 }
 
 /* Operators are not simulated. */
