@@ -287,7 +287,7 @@ def test_delete_is_accounted(box):
         s.sendmail("me@here.example", ["gone@dead.example"], "X-Virtual-MTA: mta1\r\nX-Load-Id: m\r\nSubject: x\r\n\r\nbody\r\n")
     harness.wait_for(lambda: box.ask("list", "--rcpt=gone@dead.example")["message"], 5)
     before = box.stat()["totals"]["bounced"]
-    assert box.ask("delete", "--queue=dead.example/*", "--rcpt=gone@dead.example") == {"matched": 1, "busy": 0}
+    assert box.ask("delete", "--queue=dead.example/*", "--rcpt=gone@dead.example") == {"matched": 1, "busy": 0, "notRead": 0}
     box.wait_recorded(["gone@dead.example"])
     row = box.acct().terminal["gone@dead.example"][0]
     assert (row["type"], row["dsnAction"]) == ("b", "failed") and "deleted" in row["dsnDiag"]
