@@ -269,8 +269,8 @@ after_turn(struct core *c, uint32_t line, uint32_t qi, bool used)
 			      until > c->now.boot_us ? until : c->now.boot_us + VAIN_REST_US);
 		return;
 	}
-	/* The next one may have a use for it. Of those who wait for source IPs each may have something
-	 * of its own in the way: once all were asked, it takes an event to ask again. */
+	/* The next one may have a use for it. Of those who wait for source IPs each may have
+	 * something of its own in the way: once all were asked, it takes an event to ask again. */
 	l->vain++;
 	if (c->queues[qi].line == line) {
 		lines_rotate(c, qi);

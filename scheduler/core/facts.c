@@ -257,7 +257,8 @@ tag_of(struct core *c, uint32_t job, uint32_t sender_domain)
 		if (tag != CORE_NONE) {
 			c->free_tag = c->tags[tag].job;
 		} else {
-			mem_grow((void **)&c->tags, &c->tags_cap, (size_t)c->n_tags + 1, sizeof(*c->tags));
+			mem_grow((void **)&c->tags, &c->tags_cap, (size_t)c->n_tags + 1,
+				 sizeof(*c->tags));
 			tag = c->n_tags++;
 		}
 		c->tags[tag] = (struct core_tag){ job, sender_domain, 0 };

@@ -296,7 +296,8 @@ connects_from(const struct core *c, uint32_t line)
 	const struct line *l = &c->lines[line];
 	unsigned m = l->kind == LINE_LIMIT ? c->limits[l->of].measure : CORE_MEASURE_MSG;
 
-	return l->kind == LINE_SOURCES || l->kind == LINE_CONNS || m == CORE_MEASURE_CONNECT || m == CORE_MEASURE_SMTP_OUT;
+	return l->kind == LINE_SOURCES || l->kind == LINE_CONNS || m == CORE_MEASURE_CONNECT ||
+	       m == CORE_MEASURE_SMTP_OUT;
 }
 
 static bool

@@ -249,8 +249,7 @@ describe_queue_out(const struct core *c, uint32_t qi, struct core_limit_view *v)
 	if (!q->active || !q->active->settings)
 		return false;
 	n = limits_queue_out(c, qi);
-	if (n == CONF_UNLIMITED ||
-	    (q->active->n_conns == 0 && q->refusal != REFUSAL_MAX_SMTP_OUT))
+	if (n == CONF_UNLIMITED || (q->active->n_conns == 0 && q->refusal != REFUSAL_MAX_SMTP_OUT))
 		return false;
 	*v = (struct core_limit_view){
 		.scope = CORE_SCOPE_QUEUE,
@@ -272,8 +271,8 @@ describe_queue_out(const struct core *c, uint32_t qi, struct core_limit_view *v)
 #define QUEUES_FROM (1u << 31)
 
 bool
-core_each_limit(const struct core *core, const struct core_now *now, uint32_t *cursor, unsigned most,
-		void (*fn)(void *arg, const struct core_limit_view *v), void *arg)
+core_each_limit(const struct core *core, const struct core_now *now, uint32_t *cursor,
+		unsigned most, void (*fn)(void *arg, const struct core_limit_view *v), void *arg)
 {
 	struct core *c = (struct core *)(uintptr_t)core;
 	struct core_limit_view v;

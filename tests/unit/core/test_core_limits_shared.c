@@ -401,6 +401,24 @@ job_passed_over(void **state)
 	assert_int_equal(limit(CORE_SCOPE_JOB, CORE_MEASURE_MSG).number, 8);
 }
 
+/* A number that nobody held any more is another job's now: its limits are not the former's. */
+static void
+number_of_another_job(void **state)
+{
+	(void)state;
+	jobs[0].max_msg_rate = (struct conf_rate){ 5, HOUR };
+	begin(CONF_UNLIMITED);
+	mail(0, 1);
+	run();
+	route(0, 1);
+	work_off();
+	assert_int_equal(fx.n_works, 1);
+	jobs[0].max_msg_rate.n = 0;
+	mails(0, 10);
+	work_off();
+	assert_int_equal(fx.n_works, 11);
+}
+
 /* Another source IP takes over when one is at its limit; when all are, whichever has room first. */
 static void
 sources_at_limits(void **state)
@@ -509,7 +527,8 @@ interruption(void **state)
 		fx.settings[0].allow_priority_interruption = rows[i].may;
 		fx.settings[0].allow_priority_interruption_during_transfer = rows[i].in_transfer;
 		fx.settings[4].queue_priority = 90;
-		core_settings_changed(fx.core, &fx.now); /* which forgets what it knew of priorities */
+		core_settings_changed(fx.core,
+				      &fx.now); /* which forgets what it knew of priorities */
 		connected(0, 5, 1);
 		assert_int_equal(fx.n_works, 1);
 		mail(4, 1);
@@ -619,6 +638,7 @@ main(void)
 		cmocka_unit_test_setup(ask_refused, setup),
 		cmocka_unit_test_setup(provider_change, setup),
 		cmocka_unit_test_setup(job_passed_over, setup),
+		cmocka_unit_test_setup(number_of_another_job, setup),
 		cmocka_unit_test_setup(sources_at_limits, setup),
 		cmocka_unit_test_setup(source_message_room, setup),
 		cmocka_unit_test_setup(disabled, setup),
