@@ -225,10 +225,12 @@ class Million:
         return (self.mails() - before) / (time.monotonic() - at)
 
     def restart_once(self):
-        before = self.mail_rate(2)
+        # The deferred come due in waves, from 2,000 to 15,000 a second: a short look says nothing.
+        seconds = 10 if self.n >= 1000000 else 2
+        before = self.mail_rate(seconds)
         if before < 100:  # the first of the deferred are not due again yet
             rig.wait_for("mail to be tried again", lambda: self.mail_rate(1) >= 100, 700, 0.5)
-            before = self.mail_rate(2)
+            before = self.mail_rate(seconds)
         pid = self.scheduler()
         killed = time.time()
         os.kill(pid, signal.SIGKILL)
@@ -241,14 +243,14 @@ class Million:
         self.sink.stats(reset=True)
         first = rig.wait_for("MAIL after a restart", lambda: self.sink.stats()["total"]["first_mail_us"], 60, 0.02)
         time.sleep(max(0, killed + 3 - time.time()))
-        after = self.mail_rate(2)
+        after = self.mail_rate(seconds)
         return first / 1e6 - killed, after / before if before else 0
 
     def restarts(self):
         runs = [self.restart_once() for _ in range(self.o.restarts)]
         self.report.line("restarts", " ".join("%.2f s" % r[0] for r in runs), " ".join("%.0f %%" % (100 * r[1]) for r in runs))
         self.report.figure("kill -9 to first MAIL, median", statistics.median(r[0] for r in runs), "s", 2)
-        self.report.figure("rate 3 s later, of before", statistics.median(r[1] for r in runs), "", 0.5, least=True)
+        self.report.figure("rate from 3 s later on, of before", statistics.median(r[1] for r in runs), "", 0.5, least=True)
         self.report.must("all still queued", self.totals()["queued_rcpt"] == self.n, self.totals()["queued_rcpt"])
 
     def lists(self):
