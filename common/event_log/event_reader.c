@@ -37,21 +37,27 @@ unmap(struct mapped *m)
 	m->bytes = SLICE_NONE;
 }
 
+/* As many bytes as the header says. */
+static int
+map_file(int fd, struct mapped *m)
+{
+	void *p = mmap(NULL, m->header.bytes, PROT_READ, MAP_SHARED, fd, 0);
+
+	if (p == MAP_FAILED)
+		return -err_errno();
+	m->bytes = slice_of(p, m->header.bytes);
+	return 0;
+}
+
 static int
 map(const struct event_reader *r, uint64_t number, struct mapped *out)
 {
-	int rc = 0;
-	int fd = event_file_open(r->dir, number, O_RDONLY, r->instance, &out->header);
-	void *p;
+	int rc, fd = event_file_open(r->dir, number, O_RDONLY, r->instance, &out->header);
 
 	out->bytes = SLICE_NONE;
 	if (fd < 0)
 		return fd;
-	p = mmap(NULL, out->header.bytes, PROT_READ, MAP_SHARED, fd, 0);
-	if (p == MAP_FAILED)
-		rc = -err_errno();
-	else
-		out->bytes = slice_of(p, out->header.bytes);
+	rc = map_file(fd, out);
 	close(fd);
 	return rc;
 }
@@ -303,8 +309,7 @@ map_headless(const struct event_reader *r, uint64_t number, struct mapped *out)
 {
 	char name[EVENT_NAME_BYTES];
 	struct stat st;
-	int rc = 0, fd;
-	void *p;
+	int rc, fd;
 
 	event_file_name(name, number);
 	fd = openat(r->dir, name, O_RDONLY | O_CLOEXEC);
@@ -317,11 +322,7 @@ map_headless(const struct event_reader *r, uint64_t number, struct mapped *out)
 		rc = -E_MISSING; /* nothing is left of it */
 	} else {
 		out->header.bytes = (uint64_t)st.st_size;
-		p = mmap(NULL, out->header.bytes, PROT_READ, MAP_SHARED, fd, 0);
-		if (p == MAP_FAILED)
-			rc = -err_errno();
-		else
-			out->bytes = slice_of(p, out->header.bytes);
+		rc = map_file(fd, out);
 	}
 	close(fd);
 	return rc;
