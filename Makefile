@@ -61,7 +61,7 @@ TOOLS    := $(TOOL_SRC:tests/tools/%.c=$(B)/tools/%)
 
 .DEFAULT_GOAL := all
 .PHONY: all help deps check-deps check-build-deps unit replay fuzz-build layout check asan fuzz fuzz-all sim sim-core scenario lint format \
-	sizes install demo run bench million stranger witness crash clean man tools
+	sizes install demo run bench bench-rates million stranger witness crash clean man tools
 
 all: check-build-deps
 	@$(MAKE) --no-print-directory bins
@@ -245,6 +245,11 @@ bench: check-deps
 million: check-deps
 	@$(MAKE) --no-print-directory bins
 	@$(PYTHON) bench/million.py $(if $(MESSAGES),--messages $(MESSAGES)) $(if $(QUEUES),--queues $(QUEUES))
+
+## make bench-rates   limits of every scope live, judged by stamps: 30 minutes (ONLY=3,7 cells; ONLY=kills; WINDOWS=n)
+bench-rates: check-deps
+	@$(MAKE) --no-print-directory bins tools
+	@$(PYTHON) tests/rates/run.py $(if $(ONLY),--only $(ONLY)) $(if $(WINDOWS),--windows $(WINDOWS))
 
 ## make stranger     debootstrap of a bare Debian 12, clone, make demo, make check inside it
 stranger:

@@ -23,7 +23,8 @@ from collections import defaultdict, namedtuple
 WINDOWS = 20      # that use is looked at in
 USE_PERCENT = 98
 
-# scope: queue source vmta provider; measure: msg connect volume; use: there is mail enough to fill it.
+# scope: queue source vmta provider; measure: msg connect volume; use: percent that has to come, 0 where mail is not enough
+# or another limit is narrower.
 Limit = namedtuple("Limit", "scope key measure n window_us use")
 Charge = namedtuple("Charge", "stamp amount transaction")
 # source: the local IP; kind: msg connect volume.
@@ -84,7 +85,8 @@ def largest_transaction(charges):
 class Verdict:
     """What the stamps say of one limit."""
 
-    def __init__(self, limit, charges, shorter_us=0, even=True):
+    def __init__(self, limit, charges, shorter_us=0, windows=WINDOWS):
+        """`shorter_us`: of a witness further away: windows are shorter, and that is all that is judged."""
         charges = sorted(charges)
         volume = limit.measure == "volume"
         n, window = limit.n, limit.window_us - shorter_us
@@ -94,10 +96,9 @@ class Verdict:
         if self.most > n:
             self.faults.append("%d in the window that ends at %d" % (self.most, at))
         self.tenth = self.transaction = self.percent = None
-        if even:
+        if shorter_us == 0:
             self._even(charges, n, volume)
-        if limit.use and shorter_us == 0:
-            self._use(charges, n)
+            self._use(charges, n, windows)
 
     def _even(self, charges, n, volume):
         self.tenth = most_even(charges, n, self.limit.window_us // 10, volume)
@@ -108,12 +109,12 @@ class Verdict:
             if self.transaction > share(n):
                 self.faults.append("%d in a transaction" % self.transaction)
 
-    def _use(self, charges, n):
-        end = charges[0].stamp + WINDOWS * self.limit.window_us if charges else 0
+    def _use(self, charges, n, windows):
+        end = charges[0].stamp + windows * self.limit.window_us if charges else 0
         used = sum(c.amount for c in charges if c.stamp < end)
-        self.percent = 100.0 * used / (WINDOWS * n)
-        if used < USE_PERCENT * WINDOWS * n // 100:
-            self.faults.append("%d in %d windows" % (used, WINDOWS))
+        self.percent = 100.0 * used / (windows * n)
+        if used < self.limit.use * windows * n // 100:
+            self.faults.append("%d in %d windows" % (used, windows))
 
     def __str__(self):
         l = self.limit
@@ -152,8 +153,9 @@ def ip_of(peer):
     return peer.rpartition(":")[0].strip("[]")
 
 
-def sink_trace(path, ledger_path, vmta_of, provider):
-    """Events by the sink's own clock. `vmta_of`: source IP -> virtual MTA; every domain is of `provider`."""
+def sink_trace(path, ledger_path, vmta_of, provider, only_queue=""):
+    """Events by the sink's own clock. `vmta_of`: source IP -> virtual MTA; every domain is of `provider`; connections
+    are of `only_queue`."""
     events, session = [], {}
     with open(path, errors="surrogateescape") as trace:
         for number, line in enumerate(trace):
@@ -168,7 +170,7 @@ def sink_trace(path, ledger_path, vmta_of, provider):
                 queue = key.rpartition("@")[2] + "/" + vmta
                 events.append(Event("msg", int(at), 1, session.get(client, number), queue, vmta, provider, source))
             elif stage == "connect":
-                events.append(Event("connect", int(at), 1, number, "", vmta, provider, source))
+                events.append(Event("connect", int(at), 1, number, only_queue, vmta, provider, source))
     seen = set()
     with open(ledger_path, errors="surrogateescape") as ledger:
         for line in ledger:
@@ -182,20 +184,20 @@ def sink_trace(path, ledger_path, vmta_of, provider):
     return events
 
 
-def judge(limits, events, shorter_us=0, even=True):
+def judge(limits, events, shorter_us=0, windows=WINDOWS):
     """A verdict for each limit: what falls into it by scope, key and measure."""
     parts = defaultdict(list)
     for e in events:
         charge = Charge(e.stamp, e.amount, e.transaction)
         for scope in ("queue", "vmta", "provider", "source"):
             parts[scope, getattr(e, scope), e.kind].append(charge)
-    return [Verdict(l, parts[l.scope, l.key, l.measure], shorter_us, even) for l in limits]
+    return [Verdict(l, parts[l.scope, l.key, l.measure], shorter_us, windows) for l in limits]
 
 
 # Planted ----------------------------------------------------------------------------------------
-def ideal(n, window_us, delta_us, rng, windows=WINDOWS + 2, lost=0.0, burst=1):
-    """Stamps of a limiter that is right: as early as n, the share and its deadline allow. `lost`: the part of what is
-    charged that is not attempted and, a fault, not given back."""
+def ideal(n, window_us, delta_us, rng, windows=WINDOWS + 2, lost=0, burst=1):
+    """Stamps of a limiter that is right: as early as n, the share and its deadline allow. `lost`: one in so many is
+    charged, not attempted and, a fault, not given back."""
     out, charged, at, end = [], [], 1000000, 1000000 + windows * window_us
     transaction = 0
     while at < end:
@@ -206,7 +208,7 @@ def ideal(n, window_us, delta_us, rng, windows=WINDOWS + 2, lost=0.0, burst=1):
             tenth = charged[-share(n)] + window_us // 10 + delta_us + 1 if len(charged) >= share(n) else 0
             at = max(at, back, tenth)
             charged.append(at)
-            if rng.random() >= lost:
+            if not lost or len(charged) % lost:
                 out.append(Charge(at, 1, transaction))
         at += rng.randrange(1, 50)
     return out
@@ -216,19 +218,19 @@ def selftest(seed):
     rng = random.Random(seed)
     wrong = []
     for n, window in ((1, 1000000), (10, 1000000), (100, 60000000), (500, 1000000), (5000, 1000000), (83, 600000000)):
-        limit = Limit("queue", "q", "msg", n, window, True)
+        limit = Limit("queue", "q", "msg", n, window, USE_PERCENT)
         delta = min(max(window // 100, 10000), 1000000)
         for name, stamps, right in (
                 ("right", ideal(n, window, delta, rng), True),
                 ("off by one", ideal(n + 1, window, 0, rng), False),
-                ("missing refund", ideal(n, window, delta, rng, lost=0.12), False),
+                ("missing refund", ideal(n, window, delta, rng, lost=8), False),
                 ("not even", [Charge(c.stamp - c.stamp % (window // 4) * (n > 1), 1, i)
                               for i, c in enumerate(ideal(n, window, delta, rng))], n == 1),
                 ("a stamp moved by a window", ideal(n, window, delta, rng) + [Charge(1000000 + 3 * window // 2, 1, -1)], False)):
             verdict = Verdict(limit, stamps)
             if bool(verdict.faults) == right:
                 wrong.append("%s, %s: %s" % (name, "a fault found" if right else "nothing found", verdict))
-    limit = Limit("vmta", "v", "volume", 1000, 1000000, False)
+    limit = Limit("vmta", "v", "volume", 1000, 1000000, 0)
     for name, sizes, right in (
             ("small ones", [(0, 100), (0, 100), (100001, 200), (200002, 200), (300003, 200), (400004, 200), (1000001, 200)], True),
             ("one too many", [(i * 100001, 200) for i in range(6)], False),

@@ -3,10 +3,15 @@ import os
 import sys
 
 import harness
+import pytest
 
 sys.path.insert(0, os.path.join(harness.ROOT, "tests/rates"))
 import cells  # noqa: E402
 import check  # noqa: E402
+import run  # noqa: E402
+
+# Few windows on a machine that does other things: that the limit is used is looked at in `make bench-rates`.
+USE = 80
 
 
 def test_judge_finds_what_is_planted():
@@ -23,3 +28,14 @@ def test_cells_hold_every_pair():
         assert f.read() == cells.text(seed)  # the printed seed makes it again
     # One that is not there is missed.
     assert cells.missing(messages[:-1])
+
+
+@pytest.mark.parametrize("number,rate,rcpts,peer", [(1, "10/s", "7", "lockstep"), (2, "500/s", "50", "pipelining")])
+def test_small_cells(number, rate, rcpts, peer):
+    cell = {"measure": "msg", "rate": rate, "rcpts": rcpts, "workers": "2", "sources": "3", "peer": peer, "scope": "queue",
+            "company": "alone"}
+    plan = run.Plan(200 - number, cell, 3)
+    plan.limits = [limit._replace(use=USE) for limit in plan.limits]
+    good, lines = run.run_cell(plan)
+    print("\n".join(lines))
+    assert good, lines
