@@ -49,15 +49,16 @@ class Report:
 
 
 def ticks(pids):
-    total = 0
+    """By process."""
+    spent = {}
     for pid in pids:
         try:
             with open("/proc/%d/stat" % pid) as f:
                 fields = f.read().rsplit(")", 1)[1].split()
         except OSError:
             continue
-        total += int(fields[11]) + int(fields[12])
-    return total
+        spent["%s %d" % (harness.comm_of(pid), pid)] = int(fields[11]) + int(fields[12])
+    return spent
 
 
 def scratch():
@@ -92,12 +93,13 @@ def idle(report, domains, vmtas, seconds):
         pids = [sluice.master_pid(), *sluice.pids()]
         before, began = ticks(pids), time.monotonic()
         time.sleep(seconds)
-        spent = (ticks(pids) - before) / TICK
-        percent = 100 * spent / (time.monotonic() - began)
+        spent = {name: n - before.get(name, 0) for name, n in ticks(pids).items()}
+        percent = 100 * sum(spent.values()) / TICK / (time.monotonic() - began)
         held = sluice.queued()
     sink.stop()
     report.line("queues with mail, limited to 1/h", str(queues), str(queues), held == queues)
     report.line("CPU of all processes, nothing due", "%.2f %% of a core" % percent, "< %g %%" % IDLE_PERCENT, percent < IDLE_PERCENT)
+    print("    ms: " + ", ".join("%s: %d" % (name, 1000 * n / TICK) for name, n in spent.items() if n), flush=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
