@@ -30,7 +30,7 @@ IDLE_PERCENT = 0.5   # of a core
 TURN_SLACK = 1.2     # of the time that a round takes
 OVERTAKES_MS = 100   # the median of these
 OVERTAKING = 50
-ADMISSION = 1.2      # many queues to few
+ADMISSION = 1.05     # many queues to few
 GROWTH_PERCENT = 5
 TICK = os.sysconf("SC_CLK_TCK")
 
