@@ -61,7 +61,7 @@ TOOLS    := $(TOOL_SRC:tests/tools/%.c=$(B)/tools/%)
 
 .DEFAULT_GOAL := all
 .PHONY: all help deps check-deps check-build-deps unit replay fuzz-build layout check asan fuzz fuzz-all sim sim-core scenario lint format \
-	sizes install demo run bench million stranger witness crash clean man tools
+	sizes install demo run bench bench-rates bench-limits million stranger witness crash clean man tools
 
 all: check-build-deps
 	@$(MAKE) --no-print-directory bins
@@ -105,10 +105,13 @@ $(B)/unit/%: $(B)/obj/tests/unit/%.o $(TEST_LIB_OBJ) $(LIB)
 	$(call say,LD)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka $(PKG_LIBS)
 
+# Faults of rates are planted by the linker, between the core and its rates.
+RATE_WRAP := rate_new rate_place rate_limit rate_refund
+$(B)/tools/rate_sim: EXTRA := $(RATE_WRAP:%=-Wl,--wrap=%)
 $(B)/tools/%: $(B)/obj/tests/tools/%.o $(TEST_LIB_OBJ) $(LIB)
 	@mkdir -p $(@D)
 	$(call say,LD)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(EXTRA) -o $@ $^ $(PKG_LIBS)
 
 # The simulator: the scheduler's sources, with stand-ins for what lies between it and the machine.
 SIM_DIRS := common/base common/mail common/conf common/queue common/event_log common/ipc scheduler scheduler/core
@@ -245,6 +248,18 @@ bench: check-deps
 million: check-deps
 	@$(MAKE) --no-print-directory bins
 	@$(PYTHON) bench/million.py $(if $(MESSAGES),--messages $(MESSAGES)) $(if $(QUEUES),--queues $(QUEUES))
+
+## make bench-rates   limits of every scope live, judged by stamps: 30 minutes (ONLY=3,7 cells; ONLY=kills; WINDOWS=n)
+bench-rates: check-deps
+	@$(MAKE) --no-print-directory bins tools
+	@$(PYTHON) tests/rates/run.py $(if $(ONLY),--only $(ONLY)) $(if $(WINDOWS),--windows $(WINDOWS))
+
+## make bench-limits   many queues behind limits: CPU while waiting, turns, overtaking, instructions (needs valgrind)
+bench-limits: check-deps
+	@$(MAKE) --no-print-directory bins tools
+	@$(PYTHON) tests/rates/many.py idle
+	@$(PYTHON) tests/rates/many.py turns
+	@$(PYTHON) tests/rates/many.py cost
 
 ## make stranger     debootstrap of a bare Debian 12, clone, make demo, make check inside it
 stranger:
