@@ -300,6 +300,14 @@ op_charges_free(void *ctx, void *memory)
 	charges_give(s->charges, memory);
 }
 
+static void
+op_charges_keep(void *ctx, void *memory)
+{
+	struct scheduler *s = ctx;
+
+	charges_leave(s->charges, memory);
+}
+
 const struct core_ops dispatch_ops = {
 	.settings = op_settings,
 	.ask_route = op_ask_route,
@@ -314,6 +322,7 @@ const struct core_ops dispatch_ops = {
 	.interrupt = op_interrupt,
 	.charges = op_charges,
 	.charges_free = op_charges_free,
+	.charges_keep = op_charges_keep,
 };
 
 /* What workers say ----------------------------------------------------------------------------- */

@@ -124,6 +124,9 @@ struct core_ops {
 	 * zeros. Stays at its address until charges_free(). May be NULL, and may return NULL: the core uses its own. */
 	void *(*charges)(void *ctx, const struct core_charge_key *key, size_t bytes, bool *found);
 	void (*charges_free)(void *ctx, void *memory);
+	/* The limit is gone; what was charged to it and still counts is found by its key as long as it counts. May be
+	 * NULL: as charges_free(). */
+	void (*charges_keep)(void *ctx, void *memory);
 	/* The source-ip-... limits of a queue for one source IP, in its present mode. NULL: none. */
 	void (*source_limits)(void *ctx, uint32_t queue, struct slice name, uint32_t source_ip, struct conf_limits *out);
 	/* Limits of a job, a sender domain (numbers of names), a provider (number of core_route_provider()).

@@ -45,6 +45,12 @@ void limits_unused(struct core *c, uint32_t limit);
 void limits_sweep(struct core *c);
 
 /* Decisions ---------------------------------------------------------------------------------- */
+static inline bool
+limit_is_in_force(const struct limit *l)
+{
+	return l->owned && !l->off_until;
+}
+
 static inline void
 charges_add(struct charges *set, uint32_t limit)
 {

@@ -25,8 +25,8 @@ static bool
 holds(const struct core *c, const struct limit *l, uint32_t qi)
 {
 	if (qi == CORE_NONE)
-		return l->owned;
-	return l->owned &&
+		return limit_is_in_force(l);
+	return limit_is_in_force(l) &&
 	       (l->mode == LIMIT_ALWAYS || (l->mode == LIMIT_BACKOFF) == c->queues[qi].backoff);
 }
 
@@ -115,14 +115,12 @@ amount(const struct limit *l, uint64_t n, uint64_t bytes)
 	return l->measure == CORE_MEASURE_VOLUME ? bytes : n;
 }
 
-/* Beyond N it forgets the oldest: to give back later ones then would make room too early. */
+/* What counts is never forgotten: N may be another one tomorrow. */
 static void
-note_excess(struct core *c, struct limit *l, uint64_t k)
+remember(struct core *c, struct limit *l, uint64_t at, uint64_t k)
 {
-	uint64_t window = rate_window_us(l->rate);
-
-	if (rate_used(l->rate) + k > l->n)
-		l->no_refund_until = c->now.boot_us + window + rate_delta_us(window) + 1;
+	if (rate_forgets(l->rate, at, k))
+		limits_keep_all(c, l);
 }
 
 static void
@@ -132,7 +130,7 @@ charge_one(struct core *c, struct limit *l, uint64_t k)
 	if (limit_is_count(l)) {
 		l->used++;
 	} else if (l->rate && k > 0) {
-		note_excess(c, l, k);
+		remember(c, l, c->now.boot_us, k);
 		rate_force(l->rate, c->now.boot_us, k);
 		if (limit_is_paced(l))
 			limits_pace(c, l, k);
@@ -174,9 +172,9 @@ limits_past(struct core *c, const struct charges *set, uint64_t age, uint64_t rc
 		uint64_t k =
 			l->measure == CORE_MEASURE_CONNECT ? connects : amount(l, rcpts, bytes);
 
-		if (!l->rate || k == 0)
+		if (!l->rate || k == 0 || age > RATE_WINDOW_MAX_US)
 			continue;
-		note_excess(c, l, k);
+		remember(c, l, c->now.boot_us - age, k);
 		rate_past(l->rate, c->now.boot_us, age, k);
 	}
 }
@@ -189,7 +187,7 @@ limits_charge_more(struct core *c, const struct charges *set, uint64_t n)
 
 		if (!l->rate || l->measure != CORE_MEASURE_MSG)
 			continue;
-		note_excess(c, l, n);
+		remember(c, l, c->now.boot_us, n);
 		rate_force(l->rate, c->now.boot_us, n);
 		if (limit_is_paced(l))
 			limits_pace(c, l, n);

@@ -148,6 +148,7 @@ group_free(struct core *c, uint32_t i)
 void
 limits_sweep(struct core *c)
 {
+	limits_sweep_off(c);
 	for (unsigned i = 0; i < SWEEP_AT_ONCE && c->sweep_due > 0; i++, c->sweep_due--) {
 		struct group *g;
 		bool idle = true;

@@ -119,7 +119,7 @@ limits_line_has_room(struct core *c, uint32_t line, uint64_t *when)
 	switch ((enum line_kind)ln->kind) {
 	case LINE_LIMIT:
 		l = &c->limits[ln->of];
-		if (!l->owned)
+		if (!limit_is_in_force(l))
 			return true;
 		head = lines_head(c, line);
 		if (limits_room_of(c, l, c->queues[head].active) == 0)

@@ -154,7 +154,8 @@ struct limit {
 	uint64_t n;
 	uint64_t promise_epoch; /* of promised[0]; before it promised[1] */
 	uint64_t paced; /* a steady pace of N has used what was charged by then */
-	uint64_t no_refund_until; /* it was charged beyond N: what it remembers is not all that counts */
+	uint64_t no_refund_until; /* what it remembers has other stamps */
+	uint64_t off_until; /* not 0: it was taken away, and refuses nothing; charged on until then */
 	uint64_t refused;
 	uint32_t used;     /* count: connections */
 	uint32_t ending;   /* count: those of them that are being closed, or yield */
@@ -191,7 +192,7 @@ struct group {
 };
 
 /* What one decision is charged to. */
-#define CHARGES_MAX 24
+#define CHARGES_MAX 32
 struct charges {
 	uint32_t n;
 	uint32_t of[CHARGES_MAX];
@@ -434,6 +435,7 @@ struct core {
 	struct limit *limits; /* [0] is none */
 	size_t limits_cap;
 	uint32_t n_limits, free_limit;
+	uint32_t n_off, off_hand; /* limits that are off */
 	struct group *groups; /* [0] is none */
 	size_t groups_cap;
 	uint32_t n_groups, free_group, group_hand, sweep_due;
