@@ -272,9 +272,15 @@ op_scope_limits(void *ctx, enum core_scope scope, uint32_t number, struct conf_l
 	}
 	if (l != NULL)
 		*out = *l;
-	else if (!some && (scope == CORE_SCOPE_PROVIDER || scope == CORE_SCOPE_JOB || scope == CORE_SCOPE_SENDER))
-		memset(out, 0, sizeof *out);
 	return (name.n > 0 && overrides_apply(s->overrides, over, name, out)) || some || l != NULL;
+}
+
+static struct slice
+op_scope_name(void *ctx, enum core_scope scope, uint32_t number)
+{
+	enum conf_override_scope over;
+
+	return acts_object(ctx, scope, number, &over);
 }
 
 static void
@@ -319,6 +325,7 @@ const struct core_ops dispatch_ops = {
 	.queue_changed = op_queue_changed,
 	.source_limits = op_source_limits,
 	.scope_limits = op_scope_limits,
+	.scope_name = op_scope_name,
 	.interrupt = op_interrupt,
 	.charges = op_charges,
 	.charges_free = op_charges_free,

@@ -16,6 +16,7 @@ uint32_t limits_group(struct core *c, enum core_scope scope, uint64_t id, uint32
 /* The same, with the limits that the driver knows of it; 0 when it has none. */
 uint32_t limits_group_asked(struct core *c, enum core_scope scope, uint32_t number,
 			    uint32_t source);
+uint32_t limits_group_provider(struct core *c, uint32_t number, struct slice name);
 /* Its limits are these now. What was charged goes on counting. */
 void limits_group_set(struct core *c, uint32_t group, const struct conf_limits *l);
 /* If there is such a group: its limits are asked for again at its next use. */
@@ -56,6 +57,15 @@ charges_add(struct charges *set, uint32_t limit)
 {
 	if (limit && set->n < CHARGES_MAX)
 		set->of[set->n++] = limit;
+}
+static inline bool
+charges_has(const struct charges *set, uint32_t limit)
+{
+	for (uint32_t k = 0; k < set->n; k++) {
+		if (set->of[k] == limit)
+			return true;
+	}
+	return false;
 }
 /* Of one measure. */
 void charges_add_group(const struct core *c, struct charges *set, uint32_t group,

@@ -188,6 +188,7 @@ struct group {
 	uint32_t users;  /* who holds it beside what is charged to its limits; free: next free */
 	uint8_t scope;
 	bool made, stale; /* its limits are to be asked for again */
+	bool tagged;      /* ops.tag knows that it is here */
 	char *name;
 };
 
