@@ -9,7 +9,7 @@
  * rate_sim [-s SEED] [-n EPISODES] [-p off-by-one|no-refund] [-f FAULTS] [-q] [-v]
  * An episode is a seed. With -p a fault is planted (the linker puts it between the core and its
  * rates), and must be found. -f: of w worker dies, k scheduler is killed, r reload, c clock is set,
- * b reboot, l RCPTs are asked for across a reload. */
+ * b reboot. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -111,6 +111,7 @@ __wrap_rate_refund(struct rate *r, uint64_t stamp_us, uint64_t k)
 struct change {
 	uint64_t at, n, window_us;
 	uint64_t known_from; /* before that it need not know: it had a shorter window */
+	uint64_t starts;     /* of the scheduler, until then */
 };
 struct seen {
 	uint64_t at, amount;
@@ -486,14 +487,19 @@ static const struct core_ops ops = { .settings = op_settings,
 				     .charges_keep = op_charges_keep };
 
 /* Limits --------------------------------------------------------------------------------------- */
-/* What is older than its windows so far is forgotten; taken away, it remembers for a window. */
+/* What is older than its windows so far is forgotten; taken away, it remembers for a window, and
+ * what goes meanwhile unless the scheduler dies. */
 static void
 note_change(struct judged *j)
 {
 	const struct change *last = j->n_changes ? &j->changes[j->n_changes - 1] : NULL;
-	struct change c = { .at = at_now(), .n = j->rate->n, .window_us = j->rate->window_us };
+	struct change c = { .at = at_now(),
+			    .n = j->rate->n,
+			    .window_us = j->rate->window_us,
+			    .starts = w.kills + w.reboots };
 
-	if (last && last->n == 0 && (c.n == 0 || last->at + last->window_us < c.at)) {
+	if (last && last->n == 0 &&
+	    (c.n == 0 || last->at + last->window_us < c.at || last->starts != c.starts)) {
 		c.known_from = c.at;
 		c.window_us = c.n == 0 ? 0 : c.window_us;
 	} else if (last) {
@@ -620,6 +626,7 @@ tell_past(void)
 				       .job = l->job + 1,
 				       .vmta = slice_str(l->queue % VMTAS ? "v1" : "v0"),
 				       .provider = slice_str("prov"),
+				       .provider_number = 1,
 				       .rcpts = l->rcpts,
 				       .connects = l->connects,
 				       .bytes = l->bytes };
@@ -1038,8 +1045,6 @@ reload(void)
 				    .vmtas = w.vmtas };
 	static const uint32_t same[SOURCES] = { 0, 1, 2, 3, 4 };
 
-	if (strchr(faults, 'l') == NULL)
-		end_lockstep();
 	w.reloads++;
 	w.now.boot_us++; /* no stamp is of both */
 	w.now.wall_us++;
