@@ -131,7 +131,10 @@ charge_one(struct core *c, struct limit *l, uint64_t k)
 		l->used++;
 	} else if (l->rate && k > 0) {
 		remember(c, l, c->now.boot_us, k);
-		rate_force(l->rate, c->now.boot_us, k);
+		if (l->measure == CORE_MEASURE_VOLUME)
+			rate_past(l->rate, c->now.boot_us, 0, k); /* one thing: it may be owed */
+		else
+			rate_force(l->rate, c->now.boot_us, k);
 		if (limit_is_paced(l))
 			limits_pace(c, l, k);
 	}

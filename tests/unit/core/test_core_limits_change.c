@@ -194,13 +194,36 @@ gone_for_a_window(void **state)
 	assert_int_equal(fx.n_works, before + 10);
 }
 
+/* A body of twice N: it goes, and two windows are closed behind it. */
+static void
+body_above_n(void **state)
+{
+	(void)state;
+	fx_begin();
+	fx.settings[0].max_data_volume_rate = (struct conf_rate){ 10 * 1024, HOUR };
+	mails(0, 2);
+	run();
+	route(0, 1);
+	opened(0);
+	assert_int_equal(fx.n_works, 1);
+	settle_with(0, EVENT_DELIVERED, DUP); /* nothing of it comes back */
+	pass(119 * MINUTE);
+	for (o_seen = 1; o_seen < fx.n_opens; o_seen++)
+		opened(o_seen);
+	assert_int_equal(fx.n_works, 1);
+	pass(2 * MINUTE);
+	for (; o_seen < fx.n_opens; o_seen++)
+		opened(o_seen);
+	assert_int_equal(fx.n_works, 2);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(lowered_and_raised), cmocka_unit_test(lowered_among_few),
 		cmocka_unit_test(low_for_long),       cmocka_unit_test(taken_away_and_back),
-		cmocka_unit_test(gone_for_a_window),
+		cmocka_unit_test(gone_for_a_window),  cmocka_unit_test(body_above_n),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, fx_end);
