@@ -148,11 +148,14 @@ last_sync(const struct header *h, struct sync *out)
 }
 
 /* Another boot ------------------------------------------------------------------------------- */
-/* Calls fn for each slot of `old` that is whole. */
+/* Calls fn for each slot of `old` that is whole, when it has been mended. */
 static void
 each_whole(struct charges *old, void (*fn)(void *arg, const struct slot *s, uint32_t size),
 	   void *arg)
 {
+	uint64_t copy[(SLOT_HEAD + SLOT_MOST) / sizeof(uint64_t)];
+	struct slot *s = (struct slot *)(void *)copy;
+
 	for (uint32_t x = 0; x < old->n_extents; x++) {
 		const struct extent *e = (const void *)extent_at(old, x);
 		int size = size_index(e->size);
@@ -161,8 +164,8 @@ each_whole(struct charges *old, void (*fn)(void *arg, const struct slot *s, uint
 		    sizes[size] != e->size)
 			continue;
 		for (uint32_t i = 0; i < extent_slots(e->size); i++) {
-			const struct slot *s = slot_of(old, x << 12 | i);
-
+			memcpy(copy, slot_of(old, x << 12 | i), slot_bytes(e->size));
+			rate_mend(s->rate, e->size);
 			if (s->word != 0 && s->word == slot_word(s, (uint32_t)s->word) &&
 			    rate_whole(s->rate, e->size, UINT64_MAX / 8))
 				fn(arg, s, e->size);
@@ -188,13 +191,16 @@ struct mover {
 	bool failed;
 };
 
+/* A short window is closed, for the clocks are not that sure: what is charged to it is for a longer
+ * one that its limit may have before that is over. */
 static void
 move_slot(void *arg, const struct slot *s, uint32_t size)
 {
 	struct mover *m = arg;
+	uint64_t window = rate_found_window_us(s->rate);
 	struct slot *n;
 
-	if (m->failed || rate_found_window_us(s->rate) <= CHARGES_SHORT_US)
+	if (m->failed || window == 0)
 		return;
 	n = charges_new_slot(m->to, size_index(size));
 	if (n == NULL) {
@@ -202,13 +208,17 @@ move_slot(void *arg, const struct slot *s, uint32_t size)
 		return;
 	}
 	charges_begin_use(m->to, n, s->hi, s->lo);
-	if (!rate_shift(n->rate, s->rate, m->shift_us, m->boot_us))
+	if (!rate_shift(n->rate, s->rate, m->shift_us, m->boot_us)) {
 		charges_end_use(m->to, n);
-	else
-		m->to->counts.moved++;
+		return;
+	}
+	m->to->counts.moved++;
+	if (window <= CHARGES_SHORT_US)
+		rate_close_until((struct rate *)(void *)n->rate,
+				 m->boot_us + window + rate_delta_us(window) + 1);
 }
 
-/* What the old file holds of longer windows goes into the new one. */
+/* What the old file holds goes into the new one. */
 static void
 take_over(struct charges *c, struct charges *old, const struct charges_now *now)
 {
@@ -371,6 +381,20 @@ void
 charges_give(struct charges *c, void *memory)
 {
 	charges_end_use(c, (struct slot *)(void *)((unsigned char *)memory - SLOT_HEAD));
+}
+
+void
+charges_leave(struct charges *c, void *memory)
+{
+	struct slot *s = (struct slot *)(void *)((unsigned char *)memory - SLOT_HEAD);
+	uint64_t key = map_key(s->hi, s->lo);
+
+	if (map_get(&c->found, key) != MAP_NONE) { /* another one's key looks like it */
+		charges_end_use(c, s);
+		return;
+	}
+	map_put(&c->found, key, id_of(c, s));
+	c->counts.unclaimed = c->found.n;
 }
 
 void

@@ -77,6 +77,17 @@ op_ask_route(void *ctx, uint32_t queue, struct slice name)
 	routes_ask(ctx, queue, name);
 }
 
+static bool op_scope_limits(void *ctx, enum core_scope scope, uint32_t number, struct conf_limits *out);
+
+/* The number of a job or sender domain stays its own as long as it has limits; without them it does not matter: 0. */
+static uint32_t
+limited(struct scheduler *s, enum core_scope scope, uint32_t number)
+{
+	struct conf_limits l = { 0 };
+
+	return number != 0 && op_scope_limits(s, scope, number, &l) ? number : 0;
+}
+
 static void
 op_open(void *ctx, const struct core_open *o)
 {
@@ -93,6 +104,9 @@ op_open(void *ctx, const struct core_open *o)
 						 .queue = o->queue,
 						 .source_ip = o->source_ip,
 						 .open_stamp_boot_us = o->granted_boot_us,
+						 .job = limited(s, CORE_SCOPE_JOB, o->job),
+						 .sender_domain = limited(s, CORE_SCOPE_SENDER,
+									  o->sender_domain),
 						 .worker = (uint8_t)o->worker,
 						 .used = true };
 	m.u.open.route_generation = o->route_generation;
@@ -233,9 +247,9 @@ op_tag(void *ctx, uint32_t job, uint32_t sender_domain, bool used)
 	names_hold(s->names, sender_domain, used ? 1 : -1);
 }
 
-/* The mode is normal: there is no other yet. */
 static void
-op_source_limits(void *ctx, uint32_t queue, struct slice name, uint32_t source_ip, struct conf_limits *out)
+op_source_limits(void *ctx, uint32_t queue, struct slice name, uint32_t source_ip, bool backoff,
+		 struct conf_limits *out)
 {
 	struct scheduler *s = ctx;
 	struct slice vmta = name, domain = slice_cut(&vmta, '/');
@@ -243,7 +257,7 @@ op_source_limits(void *ctx, uint32_t queue, struct slice name, uint32_t source_i
 
 	memset(out, 0, sizeof *out);
 	if (settings_get(s->settings, queue, name)->source_limits && source_ip < conf_source_ips(s->conf, &ips))
-		conf_queue_source_over(s->conf, domain, vmta, source_ip, false, overrides_of_queue(s->overrides, name),
+		conf_queue_source_over(s->conf, domain, vmta, source_ip, backoff, overrides_of_queue(s->overrides, name),
 				       out);
 }
 
@@ -272,9 +286,15 @@ op_scope_limits(void *ctx, enum core_scope scope, uint32_t number, struct conf_l
 	}
 	if (l != NULL)
 		*out = *l;
-	else if (!some && (scope == CORE_SCOPE_PROVIDER || scope == CORE_SCOPE_JOB || scope == CORE_SCOPE_SENDER))
-		memset(out, 0, sizeof *out);
 	return (name.n > 0 && overrides_apply(s->overrides, over, name, out)) || some || l != NULL;
+}
+
+static struct slice
+op_scope_name(void *ctx, enum core_scope scope, uint32_t number)
+{
+	enum conf_override_scope over;
+
+	return acts_object(ctx, scope, number, &over);
 }
 
 static void
@@ -300,6 +320,14 @@ op_charges_free(void *ctx, void *memory)
 	charges_give(s->charges, memory);
 }
 
+static void
+op_charges_keep(void *ctx, void *memory)
+{
+	struct scheduler *s = ctx;
+
+	charges_leave(s->charges, memory);
+}
+
 const struct core_ops dispatch_ops = {
 	.settings = op_settings,
 	.ask_route = op_ask_route,
@@ -311,9 +339,11 @@ const struct core_ops dispatch_ops = {
 	.queue_changed = op_queue_changed,
 	.source_limits = op_source_limits,
 	.scope_limits = op_scope_limits,
+	.scope_name = op_scope_name,
 	.interrupt = op_interrupt,
 	.charges = op_charges,
 	.charges_free = op_charges_free,
+	.charges_keep = op_charges_keep,
 };
 
 /* What workers say ----------------------------------------------------------------------------- */
@@ -358,6 +388,8 @@ log_attempt(struct scheduler *s, struct conn *c, struct slice reason)
 	struct settle_attempt a = { .kind = EVENT_ATTEMPT,
 				    .queue = c->queue,
 				    .source_ip = c->source_ip,
+				    .job = c->job,
+				    .sender_domain = c->sender_domain,
 				    .stamp_boot_us = c->open_stamp_boot_us,
 				    .reason = reason };
 
@@ -431,6 +463,8 @@ log_failure(struct scheduler *s, struct conn *c, enum core_failure why, const st
 	struct settle_attempt a = { .kind = EVENT_CONNECT,
 				    .queue = c->queue,
 				    .source_ip = c->source_ip,
+				    .job = c->job,
+				    .sender_domain = c->sender_domain,
 				    .stamp_boot_us = called && !c->ready ? c->open_stamp_boot_us : 0,
 				    .destination = r->dlv_destination_ip,
 				    .mta = r->dsn_mta,

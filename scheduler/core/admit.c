@@ -61,14 +61,17 @@ admit_message_source(struct core *c, uint32_t qi, uint32_t source, struct charge
 	add_both(c, set, source_group(c, qi, source));
 }
 
+static uint32_t
+tag_group(struct core *c, enum core_scope scope, uint32_t number)
+{
+	return number && c->ops.scope_limits ? limits_group_asked(c, scope, number, 0) : 0;
+}
+
 static void
 add_tag(struct core *c, struct charges *set, enum core_scope scope, uint32_t number)
 {
-	uint32_t group;
+	uint32_t group = tag_group(c, scope, number);
 
-	if (number == 0 || !c->ops.scope_limits)
-		return;
-	group = limits_group_asked(c, scope, number, 0);
 	add_both(c, set, group);
 	charges_add_group(c, set, group, CORE_MEASURE_SMTP_OUT);
 }
@@ -80,6 +83,14 @@ admit_message_entry(struct core *c, uint32_t e, struct charges *set)
 
 	add_tag(c, set, CORE_SCOPE_JOB, t->job);
 	add_tag(c, set, CORE_SCOPE_SENDER, t->sender_domain);
+}
+
+static void
+add_tag_connects(struct core *c, struct charges *set, uint32_t job, uint32_t sender_domain)
+{
+	charges_add_group(c, set, tag_group(c, CORE_SCOPE_JOB, job), CORE_MEASURE_CONNECT);
+	charges_add_group(c, set, tag_group(c, CORE_SCOPE_SENDER, sender_domain),
+			  CORE_MEASURE_CONNECT);
 }
 
 uint64_t
@@ -169,6 +180,37 @@ admit_mx(struct core *c, const struct core_target_limits *t, uint32_t source, st
 	charges_add_group(c, set, group, CORE_MEASURE_SMTP_OUT);
 }
 
+/* Several connections may be opened for one entry, and carry others: it stands for all of its job
+ * and its sender. */
+uint32_t
+admit_connection_entry(struct core *c, const struct asker *who, struct charges *set,
+		       struct answer *yes)
+{
+	uint32_t e = c->queues[who->qi].ready.head;
+	struct answer first = *yes;
+
+	if (!c->ops.scope_limits)
+		return e;
+	for (unsigned i = 0; i < LOOK_AHEAD && e != CORE_NONE; i++, e = c->entries[e].next) {
+		const struct core_tag *t = &c->tags[c->entries[e].tag];
+		struct charges own = { .n = 0 };
+		struct answer a = *yes;
+
+		add_tag_connects(c, &own, t->job, t->sender_domain);
+		limits_ask(c, who, &own, 0, &a);
+		if (a.limit == 0) {
+			for (uint32_t k = 0; k < own.n; k++)
+				charges_add(set, own.of[k]);
+			*yes = a;
+			return e;
+		}
+		if (i == 0)
+			first = a;
+	}
+	*yes = first;
+	return CORE_NONE;
+}
+
 /* The past --------------------------------------------------------------------------------------
  */
 void
@@ -196,8 +238,16 @@ admit_past(struct core *c, uint32_t qi, const struct core_past *p, struct charge
 		charges_add_group(c, set, c->sources[source].group, CORE_MEASURE_CONNECT);
 		charges_add_group(c, set, own, CORE_MEASURE_CONNECT);
 	}
-	if (connect)
+	if (p->provider.n > 0) {
+		uint32_t group = limits_group_provider(c, p->provider_number, p->provider);
+
+		add_both(c, set, group);
+		charges_add_group(c, set, group, CORE_MEASURE_CONNECT);
+	}
+	if (connect) {
+		add_tag_connects(c, set, p->job, p->sender_domain);
 		return;
+	}
 	add_tag(c, set, CORE_SCOPE_JOB, p->job);
 	add_tag(c, set, CORE_SCOPE_SENDER, p->sender_domain);
 }

@@ -314,6 +314,7 @@ static void
 check_limits(const struct core *c)
 {
 	struct limit *sums = mem_calloc((size_t)c->n_limits + 1, sizeof(*sums));
+	uint32_t off = 0;
 
 	for (uint32_t i = 0; i < c->n_conns_made; i++) {
 		const struct conn *cn = &c->conns[i];
@@ -325,6 +326,8 @@ check_limits(const struct core *c)
 	for (uint32_t k = 0; k < c->n_claims_made; k++) {
 		if (c->claims[k].lease)
 			add_charges(c, sums, &c->claims[k].charges, false, false);
+		for (uint32_t i = 0; c->claims[k].lease && i < c->claims[k].n_later; i++)
+			sums[c->claims[k].later[i].limit].refs++;
 	}
 	for (uint32_t i = 1; i < c->n_limits; i++) {
 		const struct limit *l = &c->limits[i];
@@ -334,8 +337,11 @@ check_limits(const struct core *c)
 		CHECK(l->refs == sums[i].refs && l->used == sums[i].used);
 		CHECK(l->idle == sums[i].idle && l->ending == sums[i].ending);
 		CHECK(l->owned || l->refs > 0 || l->line);
+		CHECK(!l->off_until || (l->owned && l->rate));
+		off += l->off_until != 0;
 		CHECK(!l->line || c->lines[l->line].of == i);
 	}
+	CHECK(off == c->n_off);
 	mem_free(sums);
 }
 

@@ -1,4 +1,4 @@
-#include "scheduler/core/pump.h"
+#include "scheduler/core/pump_impl.h"
 
 #include <string.h>
 
@@ -15,23 +15,6 @@
 #include "scheduler/core/targets.h"
 
 #define LAST_ERROR_MAX 512
-
-/* One visit: what is looked at and what comes of it. */
-struct visit {
-	struct queue *q;
-	struct active *a;
-	const struct conf_queue *s;
-	uint32_t qi;
-	unsigned left;       /* decisions until others have their turn */
-	bool again;          /* there is more to do at once */
-	uint32_t turn;       /* the line that it heads and now has room; 0: none, or used */
-	uint64_t wake;       /* earliest time at which something changes by itself */
-	enum line_kind line; /* where it is to wait, with `of` */
-	uint32_t of;
-	uint64_t line_wake; /* when that line may have room */
-	enum refusal refusal;
-	uint32_t limit; /* of REFUSAL_LIMIT */
-};
 
 /* The larger half ---------------------------------------------------------------------------- */
 struct active *
@@ -122,16 +105,16 @@ pump_last_error(struct core *c, uint32_t qi, struct slice text)
 }
 
 /* Steps of a visit --------------------------------------------------------------------------- */
-static void
-wake_at(struct visit *v, uint64_t at)
+void
+pump_wake_at(struct visit *v, uint64_t at)
 {
 	if (at < v->wake)
 		v->wake = at;
 }
 
-static enum core_wait
-wait_in_line(struct visit *v, enum line_kind line, uint32_t of, enum refusal refusal,
-	     enum core_wait wait)
+enum core_wait
+pump_wait_in_line(struct visit *v, enum line_kind line, uint32_t of, enum refusal refusal,
+		  enum core_wait wait)
 {
 	v->line = line;
 	v->of = of;
@@ -140,34 +123,34 @@ wait_in_line(struct visit *v, enum line_kind line, uint32_t of, enum refusal ref
 	return wait;
 }
 
-static enum core_wait
-wait_until(struct visit *v, uint64_t at, enum refusal refusal, enum core_wait wait)
+enum core_wait
+pump_wait_until(struct visit *v, uint64_t at, enum refusal refusal, enum core_wait wait)
 {
 	v->q->until = at;
 	v->refusal = refusal;
-	wake_at(v, at);
+	pump_wake_at(v, at);
 	return wait;
 }
 
 /* For a limit that has no room: one of its own with its own timer, a shared one in its line. */
-static enum core_wait
-wait_for_limit(struct core *c, struct visit *v, const struct answer *no)
+enum core_wait
+pump_wait_for_limit(struct core *c, struct visit *v, const struct answer *no)
 {
 	const struct limit *l = &c->limits[no->limit];
 	enum core_wait wait = l->rate ? CORE_WAIT_RATE : CORE_WAIT_CONNECTIONS;
 
 	v->limit = no->limit;
 	if (l->scope == CORE_SCOPE_QUEUE || l->scope == CORE_SCOPE_QUEUE_SOURCE)
-		return wait_until(v, no->when, REFUSAL_LIMIT, wait);
+		return pump_wait_until(v, no->when, REFUSAL_LIMIT, wait);
 	v->q->until = no->when;
-	wait_in_line(v, LINE_LIMIT, no->limit, REFUSAL_LIMIT, wait);
+	pump_wait_in_line(v, LINE_LIMIT, no->limit, REFUSAL_LIMIT, wait);
 	v->line_wake = no->when;
 	return wait;
 }
 
 /* The turn is used: the next of the line may come. */
-static void
-use_turn(struct core *c, struct visit *v)
+void
+pump_use_turn(struct core *c, struct visit *v)
 {
 	if (v->turn && v->q->line == v->turn)
 		lines_leave(c, v->qi);
@@ -175,8 +158,8 @@ use_turn(struct core *c, struct visit *v)
 	v->a->owed[0] = v->a->owed[1] = 0;
 }
 
-static struct asker
-asker_of(const struct core *c, const struct visit *v)
+struct asker
+pump_asker(const struct core *c, const struct visit *v)
 {
 	uint32_t e = v->q->ready.head;
 
@@ -223,7 +206,7 @@ expire(struct core *c, struct visit *v)
 	if (v->q->oldest == UINT32_MAX)
 		return;
 	first = us_of_seconds(v->q->oldest + after_s);
-	wake_at(v, first > v->q->scan_at ? first : v->q->scan_at);
+	pump_wake_at(v, first > v->q->scan_at ? first : v->q->scan_at);
 }
 
 static void
@@ -260,46 +243,10 @@ release(struct core *c, struct visit *v)
 	v->q->release_left = 0;
 	due = entries_due(c, v->q);
 	if (due != UINT32_MAX)
-		wake_at(v, us_of_seconds(due));
+		pump_wake_at(v, us_of_seconds(due));
 }
 
-/* A lookup, or a place in the line for one. */
-static enum core_wait
-ask(struct core *c, struct visit *v)
-{
-	struct active *a = v->a;
-
-	if (a->asked_at && a->asked_at + ASK_AGAIN_US > c->now.boot_us) {
-		wake_at(v, a->asked_at + ASK_AGAIN_US);
-		return CORE_WAIT_DNS;
-	}
-	if (!a->asked_at) {
-		if (c->n_asks >= DNS_INFLIGHT_MAX ||
-		    (!(v->turn && v->turn == c->asks_line) &&
-		     lines_ahead(c, c->asks_line, v->qi, v->s->queue_priority)))
-			return wait_in_line(v, LINE_ASKS, 0, REFUSAL_NONE, CORE_WAIT_DNS);
-		c->n_asks++;
-		if (v->turn && v->turn == c->asks_line)
-			v->turn = 0;
-	}
-	a->asked_at = c->now.boot_us ? c->now.boot_us : 1;
-	c->ops.ask_route(c->ctx, v->q->number, slice_of(v->q->name, v->q->name_len));
-	v->left--;
-	wake_at(v, a->asked_at + ASK_AGAIN_US);
-	return CORE_WAIT_DNS;
-}
-
-/* The line is one for connections; for messages. */
-static bool
-connects_from(const struct core *c, uint32_t line)
-{
-	const struct line *l = &c->lines[line];
-	unsigned m = l->kind == LINE_LIMIT ? c->limits[l->of].measure : CORE_MEASURE_MSG;
-
-	return l->kind == LINE_SOURCES || l->kind == LINE_CONNS || m == CORE_MEASURE_CONNECT ||
-	       m == CORE_MEASURE_SMTP_OUT;
-}
-
+/* The line is one for messages. */
 static bool
 grants_from(const struct core *c, uint32_t line)
 {
@@ -309,184 +256,8 @@ grants_from(const struct core *c, uint32_t line)
 	if (l->kind != LINE_LIMIT)
 		return l->kind == LINE_SENDERS;
 	return li->measure == CORE_MEASURE_MSG || li->measure == CORE_MEASURE_VOLUME ||
-	       li->scope == CORE_SCOPE_JOB || li->scope == CORE_SCOPE_SENDER;
-}
-
-/* A connection as it is to be opened, and what it is charged to. */
-struct opening {
-	unsigned target;
-	uint32_t source;
-	unsigned worker;
-	struct charges set;
-	struct answer yes;
-};
-
-static const struct core_target_limits *
-target_limits(const struct active *a, unsigned target)
-{
-	return a->target_limits ? &a->target_limits[target] : NULL;
-}
-
-static void
-open_one(struct core *c, struct visit *v, const struct opening *op)
-{
-	struct active *a = v->a;
-	const struct core_target_limits *t = target_limits(a, op->target);
-	uint32_t number = conns_new(c, v->qi, op->worker, op->source, &op->set);
-	struct conn *cn = &c->conns[number];
-	struct core_open o = {
-		.connection = number,
-		.queue = v->q->number,
-		.source_ip = op->source,
-		.worker = op->worker,
-		.route_slot = a->route_slot,
-		.route_generation = a->route_generation,
-		.target = (uint16_t)op->target,
-		.deadline_boot_us = c->now.boot_us + op->yes.within,
-		.granted_boot_us = c->now.boot_us,
-	};
-
-	cn->route_slot = a->route_slot;
-	cn->route_generation = a->route_generation;
-	cn->target = (uint16_t)op->target;
-	cn->target_id = a->targets[op->target].id;
-	if (t)
-		cn->limits = *t;
-	limits_promise(c, cn);
-	a->turn = (uint16_t)op->target;
-	a->last_open = c->now.boot_us;
-	meter_add(&c->sources[op->source].connect, c->now.boot_us, 1);
-	c->totals.connect_attempts++;
-	c->ops.open(c->ctx, &o);
-	v->left--;
-}
-
-/* The target and the source IP of the next connection, such that none of their limits refuses.
- * False: *no says which does, or no source IP is to be had (`no->limit` 0). */
-static bool
-choose(struct core *c, struct visit *v, struct opening *op, struct source_choice *sc, int target)
-{
-	struct active *a = v->a;
-	struct asker who = asker_of(c, v);
-	uint64_t skip = 0;
-	unsigned best = a->targets[target].preference;
-
-	for (unsigned n = 0; n < a->n_targets; n++) {
-		const struct core_target_limits *t = target_limits(a, (unsigned)target);
-		struct answer yes = op->yes;
-		struct charges set = { .n = 0 };
-
-		admit_destination(c, t, &set);
-		limits_ask(c, &who, &set, 0, &yes);
-		if (yes.limit == 0 && sources_pick(c, &who, t, sc)) {
-			op->target = (unsigned)target;
-			op->source = sc->source;
-			op->worker = sc->worker;
-			for (uint32_t k = 0; k < set.n; k++)
-				charges_add(&op->set, set.of[k]);
-			admit_connection_source(c, v->qi, sc->source, &op->set);
-			admit_mx(c, t, sc->source, &op->set);
-			if (sc->within < op->yes.within)
-				op->yes.within = sc->within;
-			return true;
-		}
-		if (yes.limit && skip == 0) {
-			sc->no = yes;
-			sc->what = SOURCE_NO_LIMIT;
-		}
-		/* Another address of the same preference may have room. */
-		if (!t || target >= 64 || (yes.limit == 0 && t->mx_limit == 0))
-			break;
-		skip |= 1ull << target;
-		target = targets_pick(c, a, v->s, skip);
-		if (target < 0 || a->targets[target].preference != best)
-			break;
-	}
-	return false;
-}
-
-/* No source IP of the virtual MTA can be used now. */
-static enum core_wait
-wait_for_source(struct core *c, struct visit *v, const struct source_choice *sc)
-{
-	uint32_t vmta = (uint32_t)v->q->vmta;
-	enum core_wait wait = CORE_WAIT_SOURCES;
-	enum refusal refusal = REFUSAL_NONE;
-
-	if (sc->what == SOURCE_NO_LIMIT)
-		return wait_for_limit(c, v, &sc->no);
-	if (sc->no.limit) {
-		v->limit = sc->no.limit;
-		refusal = REFUSAL_LIMIT;
-		wait = c->limits[sc->no.limit].rate ? CORE_WAIT_RATE : CORE_WAIT_CONNECTIONS;
-	}
-	wake_at(v, sc->own_when);
-	v->q->until = sc->own_when < sc->when ? sc->own_when : sc->when;
-	if (sc->what == SOURCE_NO_OWN) {
-		v->refusal = refusal;
-		return wait;
-	}
-	if (sc->full != WORKERS_MAX) {
-		wake_at(v, sc->when);
-		return wait_in_line(v, LINE_CONNS, sc->full, REFUSAL_DESCRIPTORS,
-				    CORE_WAIT_CONNECTIONS);
-	}
-	wait_in_line(v, LINE_SOURCES, vmta, refusal, wait);
-	v->line_wake = sc->when;
-	return wait;
-}
-
-/* What stands against opening one more connection; opens it when nothing does (CORE_WAIT_NONE). */
-static enum core_wait
-try_open(struct core *c, struct visit *v, bool *opened)
-{
-	struct active *a = v->a;
-	uint64_t now = c->now.boot_us;
-	struct opening op = { .yes = ANSWER_YES };
-	struct asker who = asker_of(c, v);
-	struct source_choice sc;
-	int target;
-
-	*opened = false;
-	if (v->q->vmta < 0)
-		return wait_until(v, NEVER, REFUSAL_NO_VMTA, CORE_WAIT_SOURCES);
-	if (targets_round_over(c, v->qi)) {
-		v->again = true;
-		return CORE_WAIT_RETRY;
-	}
-	if (a->n_conns >= limits_queue_out(c, v->qi)) {
-		a->out_refused++;
-		return wait_until(v, NEVER, REFUSAL_MAX_SMTP_OUT, CORE_WAIT_CONNECTIONS);
-	}
-	if (!targets_route_valid(c, a))
-		return ask(c, v);
-	target = targets_pick(c, a, v->s, 0);
-	if (target < 0)
-		return wait_until(v, targets_again_at(a, v->s), REFUSAL_TARGETS,
-				  CORE_WAIT_CONNECTIONS);
-	/* Nothing is known of the hosts yet: not all connections at once. */
-	if (a->n_idle + a->n_busy == 0 && a->n_opening >= v->s->mx_connection_attempts &&
-	    a->n_opening > 0)
-		return wait_until(v, NEVER, REFUSAL_ATTEMPTS, CORE_WAIT_CONNECTIONS);
-	if (a->open_hold > now)
-		return wait_until(v, a->open_hold, REFUSAL_HANDED_BACK, CORE_WAIT_CONNECTIONS);
-	if (a->last_open && a->last_open + v->s->smtp_out_rampup_interval_us > now)
-		return wait_until(v, a->last_open + v->s->smtp_out_rampup_interval_us,
-				  REFUSAL_RAMPUP, CORE_WAIT_CONNECTIONS);
-	admit_connection(c, v->qi, &op.set);
-	limits_ask(c, &who, &op.set, 0, &op.yes);
-	if (op.yes.limit)
-		return wait_for_limit(c, v, &op.yes);
-	if (!choose(c, v, &op, &sc, target))
-		return wait_for_source(c, v, &sc);
-	sources_took(c, (uint32_t)v->q->vmta, &a->source_turn, &sc);
-	open_one(c, v, &op);
-	if (v->turn && c->lines[v->turn].kind != LINE_ROOM && connects_from(c, v->turn))
-		use_turn(c, v); /* one at a turn: others wait too */
-	else if (v->turn == 0 && v->q->line && c->lines[v->q->line].kind == LINE_CONNS)
-		lines_leave(c, v->qi);
-	*opened = true;
-	return CORE_WAIT_NONE;
+	       (li->measure == CORE_MEASURE_SMTP_OUT &&
+		(li->scope == CORE_SCOPE_JOB || li->scope == CORE_SCOPE_SENDER));
 }
 
 static bool
@@ -516,7 +287,7 @@ static bool
 source_has_room(struct core *c, struct visit *v, struct grant *g, uint32_t source,
 		struct idle_choice *ic)
 {
-	struct asker who = asker_of(c, v);
+	struct asker who = pump_asker(c, v);
 	struct charges set = { .n = 0 };
 	struct answer a = g->yes;
 
@@ -578,8 +349,8 @@ wait_for_sender(struct visit *v, const struct idle_choice *ic)
 	v->limit = ic->limit;
 	v->q->until = ic->when;
 	if (!ic->shared)
-		return wait_until(v, ic->when, REFUSAL_LIMIT, wait);
-	wait_in_line(v, LINE_SENDERS, (uint32_t)v->q->vmta, REFUSAL_LIMIT, wait);
+		return pump_wait_until(v, ic->when, REFUSAL_LIMIT, wait);
+	pump_wait_in_line(v, LINE_SENDERS, (uint32_t)v->q->vmta, REFUSAL_LIMIT, wait);
 	v->line_wake = ic->when;
 	return wait;
 }
@@ -588,13 +359,13 @@ wait_for_sender(struct visit *v, const struct idle_choice *ic)
 static enum core_wait
 wait_blocked(struct core *c, struct visit *v, const struct idle_choice *ic, enum core_wait w)
 {
-	struct asker who = asker_of(c, v);
+	struct asker who = pump_asker(c, v);
 	struct source_choice sc;
 
 	if (w == CORE_WAIT_DNS || w == CORE_WAIT_RETRY || v->q->vmta < 0)
 		return w;
 	if (v->line == LINE_LIMIT) {
-		wake_at(v, ic->when);
+		pump_wake_at(v, ic->when);
 		return w;
 	}
 	/* Another source IP has room, but its connections take all there may be. */
@@ -628,19 +399,19 @@ grant_all(struct core *c, struct visit *v, struct idle_choice *ic, uint64_t *roo
 	*go_on = false;
 	while (q->n[PLACE_READY] > 0) {
 		struct grant g = { .qi = v->qi, .yes = ANSWER_YES };
-		struct asker who = asker_of(c, v);
+		struct asker who = pump_asker(c, v);
 		enum granted done;
 		bool kept;
 
 		g.e = admit_entry(c, &who, &g.yes);
 		if (g.e == CORE_NONE)
-			return wait_for_limit(c, v, &g.yes);
+			return pump_wait_for_limit(c, v, &g.yes);
 		g.bytes = admit_bytes(c, g.e);
 		admit_message(c, v->qi, &g.set);
 		admit_message_entry(c, g.e, &g.set);
 		limits_ask(c, &who, &g.set, g.bytes, &g.yes);
 		if (g.yes.limit)
-			return wait_for_limit(c, v, &g.yes);
+			return pump_wait_for_limit(c, v, &g.yes);
 		/* While others wait a turn is for one transaction. */
 		*room = g.yes.crowded ? 1 : g.yes.room;
 		if (v->left == 0) {
@@ -649,8 +420,8 @@ grant_all(struct core *c, struct visit *v, struct idle_choice *ic, uint64_t *roo
 		}
 		choose_idle(c, v, &g, ic);
 		if (ic->conn == CORE_NONE && ic->full != WORKERS_MAX)
-			return wait_in_line(v, LINE_ROOM, ic->full, REFUSAL_CLAIM_TABLE,
-					    CORE_WAIT_CONNECTIONS);
+			return pump_wait_in_line(v, LINE_ROOM, ic->full, REFUSAL_CLAIM_TABLE,
+						 CORE_WAIT_CONNECTIONS);
 		if (ic->conn == CORE_NONE)
 			break;
 		g.conn = ic->conn;
@@ -666,7 +437,7 @@ grant_all(struct core *c, struct visit *v, struct idle_choice *ic, uint64_t *roo
 		if (g.yes.crowded && v->a->debt < (int32_t)g.n_rcpts - 1)
 			v->a->debt = (int32_t)g.n_rcpts - 1;
 		if (v->turn && grants_from(c, v->turn))
-			use_turn(c, v);
+			pump_use_turn(c, v);
 		v->a->owed[0] = v->a->owed[1] = 0;
 	}
 	*go_on = true;
@@ -692,7 +463,7 @@ hand_out(struct core *c, struct visit *v)
 			v->again = true;
 			return CORE_WAIT_NONE;
 		}
-		w = try_open(c, v, &opened);
+		w = pump_try_open(c, v, &opened);
 		if (opened)
 			continue;
 		if (ic.blocked > 0 && a->n_opening == 0 && !v->again)
@@ -713,8 +484,8 @@ decide(struct core *c, struct visit *v)
 	if (q->doom_left > 0)
 		return CORE_WAIT_NONE;
 	if (q->retry_at > c->now.boot_us)
-		return wait_until(v, q->retry_at, REFUSAL_NONE,
-				  q->retry_is_dns ? CORE_WAIT_DNS : CORE_WAIT_RETRY);
+		return pump_wait_until(v, q->retry_at, REFUSAL_NONE,
+				       q->retry_is_dns ? CORE_WAIT_DNS : CORE_WAIT_RETRY);
 	q->retry_at = 0;
 	if (q->n[PLACE_READY] > 0 && v->s->discard) {
 		targets_doom(c, v->qi, CORE_DISCARDED, "");
@@ -729,8 +500,8 @@ decide(struct core *c, struct visit *v)
 	if (q->n[PLACE_CLAIMED] + q->n[PLACE_HELD] > 0)
 		return CORE_WAIT_NONE;
 	if (q->n[PLACE_DEFERRED] > 0)
-		return wait_until(v, us_of_seconds(entries_due(c, q)), REFUSAL_NONE,
-				  CORE_WAIT_RETRY);
+		return pump_wait_until(v, us_of_seconds(entries_due(c, q)), REFUSAL_NONE,
+				       CORE_WAIT_RETRY);
 	return CORE_WAIT_EMPTY;
 }
 
@@ -766,11 +537,13 @@ close_idle(struct core *c, struct visit *v, enum core_wait w)
 		bool wanted = limits_wanted(c, &cn->charges) || c->workers[cn->worker].conns;
 
 		prev = cn->prev;
-		if (needs_idle(c, v, w, cn, wanted)) {
+		if (cn->yields) {
+			conns_close(c, i);
+		} else if (needs_idle(c, v, w, cn, wanted)) {
 			if (v->line == LINE_LIMIT || v->line == LINE_SENDERS)
-				wake_at(v, cn->since + RATE_IDLE_US);
+				pump_wake_at(v, cn->since + RATE_IDLE_US);
 		} else if (keep && !wanted && cn->since + keep > now && !has_to_end(c, v, cn)) {
-			wake_at(v, cn->since + keep);
+			pump_wake_at(v, cn->since + keep);
 		} else {
 			conns_close(c, i);
 		}

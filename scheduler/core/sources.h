@@ -25,7 +25,7 @@ struct source_choice {
 	uint32_t turn;   /* position behind it */
 	uint64_t within; /* the deadline by its limits */
 	enum source_refusal what;
-	unsigned full;   /* a worker that would do, had it a connection to spare; WORKERS_MAX: none */
+	unsigned full; /* a worker that would do, had it a connection to spare; WORKERS_MAX: none */
 	struct answer no;  /* the limit in the way that has room first; `limit` 0: none */
 	uint64_t when;     /* something that others wait for too may change by itself */
 	uint64_t own_when; /* the same, of this queue alone */
@@ -44,8 +44,8 @@ void sources_poke(struct core *c, uint32_t source);
 bool sources_leaving(const struct core *c, uint32_t source);
 void sources_bad(struct core *c, uint32_t source);
 uint32_t sources_conn_room(const struct core *c, unsigned worker); /* so many more connections */
-/* What workers have room for that nobody waits for there is offered to those in other workers' lines
- * that could use it. */
+/* What workers have room for that nobody waits for there is offered to those in other workers'
+ * lines that could use it. */
 void sources_offer_all(struct core *c);
 /* It has one connection less. */
 void sources_conn_ended(struct core *c, unsigned worker);
@@ -60,3 +60,12 @@ void sources_worker_down(struct core *c, unsigned worker);
 void sources_begin(struct core *c);
 /* Moves what is to be moved by now. */
 void sources_tick(struct core *c);
+
+/* Whether the worker is a home of the source IP: one has it, all those with the same remainder when
+ * there are fewer IPs than workers, all have index 0 ("the kernel chooses"). */
+bool sources_is_home(const struct core *c, uint32_t source, unsigned worker);
+static inline uint64_t
+sources_disabled_key(uint32_t qi, uint32_t source)
+{
+	return (uint64_t)qi << 32 | source;
+}

@@ -154,7 +154,8 @@ struct limit {
 	uint64_t n;
 	uint64_t promise_epoch; /* of promised[0]; before it promised[1] */
 	uint64_t paced; /* a steady pace of N has used what was charged by then */
-	uint64_t no_refund_until; /* it was charged beyond N: what it remembers is not all that counts */
+	uint64_t no_refund_until; /* what it remembers has other stamps */
+	uint64_t off_until; /* not 0: it was taken away, and refuses nothing; charged on until then */
 	uint64_t refused;
 	uint32_t used;     /* count: connections */
 	uint32_t ending;   /* count: those of them that are being closed, or yield */
@@ -187,11 +188,12 @@ struct group {
 	uint32_t users;  /* who holds it beside what is charged to its limits; free: next free */
 	uint8_t scope;
 	bool made, stale; /* its limits are to be asked for again */
+	bool tagged;      /* ops.tag knows that it is here */
 	char *name;
 };
 
 /* What one decision is charged to. */
-#define CHARGES_MAX 24
+#define CHARGES_MAX 32
 struct charges {
 	uint32_t n;
 	uint32_t of[CHARGES_MAX];
@@ -308,7 +310,8 @@ struct conn {
 	uint8_t worker;
 	uint8_t state : 3;
 	uint8_t retired : 1;    /* its source IP is not to be used there any more, or not for its queue */
-	uint8_t yields : 1;     /* to a queue of higher priority: ends with its message */
+	uint8_t yields : 1;     /* to a queue of higher priority, or to a lower count: ends with its
+				   message */
 	uint8_t pipelining : 1;
 	uint32_t n_errors;
 	struct core_target_limits limits; /* of its target */
@@ -329,10 +332,17 @@ struct claim {
 	bool unknown;    /* has a connection that is not in conns[] */
 	bool one_by_one; /* recipients are charged by core_rcpt_ask() */
 	bool refused;    /* one of them was */
+	bool source_gone; /* its source IP is not configured any more, `source` is 0 */
 	uint8_t *bits; /* recipients to attempt */
 	uint64_t *stamps; /* one_by_one: when they were charged, 0: not yet */
 	uint64_t bytes;  /* of the volume reserved */
 	struct charges charges;
+	struct later { /* limits that its recipients fall in since then */
+		uint64_t since;
+		uint32_t limit;
+	} * later;
+	size_t later_cap;
+	uint32_t n_later;
 };
 
 struct source {
@@ -434,6 +444,7 @@ struct core {
 	struct limit *limits; /* [0] is none */
 	size_t limits_cap;
 	uint32_t n_limits, free_limit;
+	uint32_t n_off, off_hand; /* limits that are off */
 	struct group *groups; /* [0] is none */
 	size_t groups_cap;
 	uint32_t n_groups, free_group, group_hand, sweep_due;
