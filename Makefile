@@ -64,7 +64,7 @@ TOOLS    := $(TOOL_SRC:tests/tools/%.c=$(B)/tools/%)
 	sizes install demo run bench bench-rates bench-limits million stranger witness crash clean man tools
 
 all: check-build-deps
-	@$(MAKE) --no-print-directory bins
+	@$(MAKE) --no-print-directory bins $(filter unit replay tools,$(MAKECMDGOALS))
 
 .PHONY: bins
 bins: $(BINS)
@@ -154,9 +154,17 @@ check-build-deps:
 check-deps:
 	@tests/deps ensure
 
+# Together with `all`, which asks for the binaries in a make of its own, that one builds these too: two at the same
+# library are in each other's way.
+BESIDE_ALL := $(filter unit replay tools,$(MAKECMDGOALS))
+ifneq ($(filter all,$(MAKECMDGOALS)),)
+$(BESIDE_ALL): all
+	@:
+else
 unit: $(UNIT)
 replay: $(REPLAY)
 tools: $(TOOLS)
+endif
 
 ## make check        build, then every test; last line: N passed, N failed, N skipped
 check: check-deps
