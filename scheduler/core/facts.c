@@ -360,6 +360,7 @@ core_entry_add(struct core *c, const struct core_now *now, const struct core_ent
 	if (!f->committed) {
 		en->due = f->due_s ? seconds_of_wall(c, f->due_s) : 0;
 		entries_move(c, e, PLACE_HELD);
+		run_touch(c, qi);
 		return e;
 	}
 	en->due = f->due_s ? seconds_of_wall(c, f->due_s) : 0;

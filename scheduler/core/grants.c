@@ -175,6 +175,7 @@ count_attempted(struct core *c, uint32_t k, uint32_t n, bool back)
 	struct active *a = pump_active(c, c->entries[cl->entry].queue);
 	struct source *s = &c->sources[cl->source];
 
+	run_touch(c, c->entries[cl->entry].queue);
 	if (back) {
 		a->attempted -= n;
 		s->attempted -= n;

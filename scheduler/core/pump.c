@@ -859,6 +859,7 @@ pump_visit(struct core *c, uint32_t qi, unsigned *decisions, uint32_t turn)
 	enum core_wait w;
 
 	c->visits++;
+	run_touch(c, qi);
 	settle_clock(c, q);
 	q->until = 0;
 	if (!q->active && queue_entries(q) == 0) {

@@ -234,6 +234,7 @@ struct queue {
 	bool retry_is_wall : 1;
 	bool unsorted : 1;  /* lanes[0] is to be sorted */
 	bool backoff : 1;   /* the back-off twins of its limits hold */
+	bool touched : 1;   /* in c->touched */
 };
 _Static_assert(sizeof(struct queue) <= 160, "a queue is 160 bytes");
 
@@ -414,6 +415,9 @@ struct core {
 	uint32_t *by_number;
 	size_t n_numbers;
 	struct list run; /* by run_next */
+	uint32_t *touched; /* queues, for core_each_changed(): from touched_first on */
+	size_t touched_cap;
+	uint32_t touched_first, n_touched;
 	struct line *lines; /* [0] is none */
 	size_t lines_cap;
 	uint32_t n_lines, free_line;
