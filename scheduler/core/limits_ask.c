@@ -1,0 +1,263 @@
+#include "scheduler/core/limits_impl.h"
+
+#include "common/base/check.h"
+#include "scheduler/core/lines.h"
+#include "scheduler/core/sources.h"
+
+/* Sets --------------------------------------------------------------------------------------- */
+void
+charges_add_group(const struct core *c, struct charges *set, uint32_t group, enum core_measure m)
+{
+	if (group)
+		charges_add(set, c->groups[group].bounds.of[m]);
+}
+
+void
+charges_add_queue(const struct core *c, struct charges *set, uint32_t qi, enum core_measure m)
+{
+	const struct active *a = c->queues[qi].active;
+
+	charges_add(set, a->own.of[m]);
+	charges_add(set, a->backoff.of[m]);
+}
+
+static bool
+holds(const struct core *c, const struct limit *l, uint32_t qi)
+{
+	if (qi == CORE_NONE)
+		return l->owned;
+	return l->owned &&
+	       (l->mode == LIMIT_ALWAYS || (l->mode == LIMIT_BACKOFF) == c->queues[qi].backoff);
+}
+
+bool
+limits_measure(const struct core *c, const struct charges *set, enum core_measure m)
+{
+	for (uint32_t k = 0; k < set->n; k++) {
+		if (c->limits[set->of[k]].measure == m)
+			return true;
+	}
+	return false;
+}
+
+/* Asking ------------------------------------------------------------------------------------- */
+/* One limit is asked for one more. */
+static void
+ask_one(struct core *c, const struct asker *who, uint32_t i, uint64_t bytes, struct answer *out)
+{
+	struct limit *l = &c->limits[i];
+	const struct active *a = who->qi == CORE_NONE ? NULL : c->queues[who->qi].active;
+	uint64_t room, within, when = 0;
+	bool refuse;
+
+	if (!holds(c, l, who->qi))
+		return;
+	if (l->measure == CORE_MEASURE_VOLUME) {
+		refuse = !rate_fits(l->rate, c->now.boot_us, bytes);
+		if (refuse)
+			when = rate_when_fits(l->rate, c->now.boot_us, bytes);
+	} else {
+		room = limits_room_of(c, l, a);
+		refuse = room == 0;
+		if (refuse)
+			when = limits_when_of(c, l);
+		else if (!who->first && (when = limits_pace_when(c, l, who->qi, who->priority)) > 0)
+			refuse = true;
+		if (l->rate && rate_share(l->rate) < room)
+			room = rate_share(l->rate);
+		if (room < out->room)
+			out->room = room;
+	}
+	if (!refuse && l->line && l->line != who->turn && !who->first && a->n_promised == 0 &&
+	    !limits_is_owed(a, i) && lines_ahead(c, l->line, who->qi, who->priority)) {
+		refuse = true;
+		when = c->now.boot_us;
+	}
+	if (l->line && lines_others(c, l->line, who->qi, who->priority))
+		out->crowded = true;
+	if (l->rate) {
+		within = rate_delta_us(rate_window_us(l->rate));
+		if (within < out->within)
+			out->within = within;
+	}
+	if (!refuse)
+		return;
+	/* A count is given back sooner or later: as if in a second. */
+	if (out->limit == 0 ||
+	    (when == NEVER ? c->now.boot_us + SECOND_US : when) >
+		    (out->when == NEVER ? c->now.boot_us + SECOND_US : out->when)) {
+		out->limit = i;
+		out->when = when;
+	}
+}
+
+void
+limits_ask_room(struct core *c, const struct asker *who, const struct charges *set, uint64_t bytes,
+		struct answer *a)
+{
+	for (uint32_t k = 0; k < set->n; k++)
+		ask_one(c, who, set->of[k], bytes, a);
+}
+
+void
+limits_ask(struct core *c, const struct asker *who, const struct charges *set, uint64_t bytes,
+	   struct answer *a)
+{
+	limits_ask_room(c, who, set, bytes, a);
+	if (a->limit)
+		c->limits[a->limit].refused++;
+}
+
+/* Charging ----------------------------------------------------------------------------------- */
+static uint64_t
+amount(const struct limit *l, uint64_t n, uint64_t bytes)
+{
+	return l->measure == CORE_MEASURE_VOLUME ? bytes : n;
+}
+
+/* Beyond N it forgets the oldest: to give back later ones then would make room too early. */
+static void
+note_excess(struct core *c, struct limit *l, uint64_t k)
+{
+	uint64_t window = rate_window_us(l->rate);
+
+	if (rate_used(l->rate) + k > l->n)
+		l->no_refund_until = c->now.boot_us + window + rate_delta_us(window) + 1;
+}
+
+static void
+charge_one(struct core *c, struct limit *l, uint64_t k)
+{
+	l->refs++;
+	if (limit_is_count(l)) {
+		l->used++;
+	} else if (l->rate && k > 0) {
+		note_excess(c, l, k);
+		rate_force(l->rate, c->now.boot_us, k);
+		if (limit_is_paced(l))
+			limits_pace(c, l, k);
+	}
+}
+
+void
+limits_charge(struct core *c, const struct charges *set, uint64_t n, uint64_t bytes)
+{
+	for (uint32_t k = 0; k < set->n; k++) {
+		struct limit *l = &c->limits[set->of[k]];
+
+		charge_one(c, l, amount(l, n, bytes));
+	}
+}
+
+void
+limits_adopt(struct core *c, struct charges *set, uint64_t n, uint64_t bytes)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t k = 0; k < set->n; k++) {
+		struct limit *l = &c->limits[set->of[k]];
+
+		if (l->rate && l->found)
+			continue;
+		charge_one(c, l, amount(l, n, bytes));
+		set->of[kept++] = set->of[k];
+	}
+	set->n = kept;
+}
+
+void
+limits_past(struct core *c, const struct charges *set, uint64_t age, uint64_t rcpts,
+	    uint64_t connects, uint64_t bytes)
+{
+	for (uint32_t i = 0; i < set->n; i++) {
+		struct limit *l = &c->limits[set->of[i]];
+		uint64_t k =
+			l->measure == CORE_MEASURE_CONNECT ? connects : amount(l, rcpts, bytes);
+
+		if (!l->rate || k == 0)
+			continue;
+		note_excess(c, l, k);
+		rate_past(l->rate, c->now.boot_us, age, k);
+	}
+}
+
+void
+limits_charge_more(struct core *c, const struct charges *set, uint64_t n)
+{
+	for (uint32_t k = 0; k < set->n; k++) {
+		struct limit *l = &c->limits[set->of[k]];
+
+		if (!l->rate || l->measure != CORE_MEASURE_MSG)
+			continue;
+		note_excess(c, l, n);
+		rate_force(l->rate, c->now.boot_us, n);
+		if (limit_is_paced(l))
+			limits_pace(c, l, n);
+	}
+}
+
+/* Something was given back: who waits for it looks. */
+static void
+poke_waiting(struct core *c, const struct limit *l)
+{
+	lines_poke(c, l->line);
+	if (l->owned && (l->scope == CORE_SCOPE_SOURCE || l->scope == CORE_SCOPE_MX_SOURCE))
+		sources_poke(c, c->groups[l->owner].source);
+}
+
+void
+limits_refund(struct core *c, const struct charges *set, uint64_t stamp, uint64_t n, uint64_t bytes)
+{
+	for (uint32_t k = 0; k < set->n; k++) {
+		struct limit *l = &c->limits[set->of[k]];
+		uint64_t back = amount(l, n, bytes);
+
+		if (!l->rate || back == 0 || c->now.boot_us < l->no_refund_until)
+			continue;
+		rate_refund(l->rate, stamp, back);
+		if (limit_is_paced(l))
+			l->paced -= limits_pace_of(l, back) < l->paced ? limits_pace_of(l, back)
+								       : l->paced;
+		poke_waiting(c, l);
+	}
+}
+
+void
+limits_let_go(struct core *c, struct charges *set)
+{
+	for (uint32_t k = 0; k < set->n; k++) {
+		struct limit *l = &c->limits[set->of[k]];
+
+		CHECK(l->refs > 0);
+		l->refs--;
+		if (limit_is_count(l)) {
+			CHECK(l->used > 0);
+			l->used--;
+			poke_waiting(c, l);
+		}
+		limits_unused(c, set->of[k]);
+	}
+	set->n = 0;
+}
+
+void
+limits_count_idle(struct core *c, const struct charges *set, int by)
+{
+	for (uint32_t k = 0; k < set->n; k++) {
+		struct limit *l = &c->limits[set->of[k]];
+
+		if (limit_is_count(l))
+			l->idle = (uint32_t)((int64_t)l->idle + by);
+	}
+}
+
+void
+limits_count_ending(struct core *c, const struct charges *set, int by)
+{
+	for (uint32_t k = 0; k < set->n; k++) {
+		struct limit *l = &c->limits[set->of[k]];
+
+		if (limit_is_count(l))
+			l->ending = (uint32_t)((int64_t)l->ending + by);
+	}
+}
