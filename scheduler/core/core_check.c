@@ -340,6 +340,7 @@ check_limits(const struct core *c)
 		CHECK(l->idle == sums[i].idle && l->ending == sums[i].ending);
 		CHECK(l->owned || l->refs > 0 || l->line);
 		CHECK(!l->line || c->lines[l->line].of == i);
+		CHECK(l->sure == 0 || l->sure <= rate_room(l->rate, c->now.boot_us));
 	}
 	mem_free(sums);
 }

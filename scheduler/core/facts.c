@@ -261,7 +261,7 @@ tag_of(struct core *c, uint32_t job, uint32_t sender_domain)
 				 sizeof(*c->tags));
 			tag = c->n_tags++;
 		}
-		c->tags[tag] = (struct core_tag){ job, sender_domain, 0 };
+		c->tags[tag] = (struct core_tag){ .job = job, .sender_domain = sender_domain };
 		map_put(&c->tags_map, key, tag);
 		if (c->ops.tag)
 			c->ops.tag(c->ctx, job, sender_domain, true);

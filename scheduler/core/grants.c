@@ -533,7 +533,7 @@ core_rcpt_ask(struct core *c, const struct core_now *now, uint32_t entry, uint64
 	      unsigned index, uint64_t *stamp_us, uint64_t *deadline_us)
 {
 	struct answer yes = ANSWER_YES;
-	struct asker who = { .first = true };
+	struct asker who = { .first = true, .want = 1 };
 	struct charges set = { .n = 0 };
 	struct claim *cl;
 	uint32_t k;

@@ -162,6 +162,7 @@ limits_disown(struct core *c, uint32_t *at)
 	if (!i)
 		return;
 	c->limits[i].owned = false;
+	c->limits[i].sure = 0;
 	rate_away(c, &c->limits[i]); /* what is still charged to it does not matter any more */
 	lines_poke(c, c->limits[i].line);
 	limits_unused(c, i);
@@ -185,8 +186,13 @@ limits_set_one(struct core *c, uint32_t *at, enum core_scope scope, enum core_me
 	if (l->n != n)
 		lines_poke(c, l->line);
 	l->n = n;
-	if (window)
-		rate_set(c, l, n, window < 1000 ? 1000 : window);
+	l->sure = 0;
+	l->within = NEVER;
+	if (!window)
+		return;
+	rate_set(c, l, n, window < 1000 ? 1000 : window);
+	l->within = rate_delta_us(rate_window_us(l->rate));
+	l->pace_one = limits_pace_of(l, 1);
 }
 
 void

@@ -51,10 +51,29 @@ charges_add(struct charges *set, uint32_t limit)
 	if (limit && set->n < CHARGES_MAX)
 		set->of[set->n++] = limit;
 }
+static inline void
+charges_join(struct charges *set, const struct charges *more)
+{
+	for (uint32_t k = 0; k < more->n; k++)
+		charges_add(set, more->of[k]);
+}
+
 /* Of one measure. */
-void charges_add_group(const struct core *c, struct charges *set, uint32_t group,
-		       enum core_measure m);
-void charges_add_queue(const struct core *c, struct charges *set, uint32_t qi, enum core_measure m);
+static inline void
+charges_add_group(const struct core *c, struct charges *set, uint32_t group, enum core_measure m)
+{
+	if (group)
+		charges_add(set, c->groups[group].bounds.of[m]);
+}
+
+static inline void
+charges_add_queue(const struct core *c, struct charges *set, uint32_t qi, enum core_measure m)
+{
+	const struct active *a = c->queues[qi].active;
+
+	charges_add(set, a->own.of[m]);
+	charges_add(set, a->backoff.of[m]);
+}
 
 /* Whether one of them measures such. */
 bool limits_measure(const struct core *c, const struct charges *set, enum core_measure m);
@@ -64,6 +83,7 @@ struct asker {
 	unsigned priority;
 	uint32_t turn;  /* line whose turn it has, 0: none */
 	uint64_t bytes; /* of its next message, for the choice of a source IP */
+	uint64_t want;  /* it makes no difference whether there is room for more; at least 1 */
 	bool first;     /* before all who wait: it goes on with what it has begun */
 };
 struct answer {

@@ -58,7 +58,7 @@ limits_pace(struct core *c, struct limit *l, uint64_t k)
 
 	if (l->paced + late < c->now.boot_us)
 		l->paced = c->now.boot_us - late;
-	l->paced += limits_pace_of(l, k);
+	l->paced += k == 1 ? l->pace_one : limits_pace_of(l, k);
 }
 
 /* When the pace allows the next one: 0 now, or it does not matter. */
@@ -85,6 +85,8 @@ limits_room_of(struct core *c, struct limit *l, const struct active *a)
 	room = rate_room(l->rate, c->now.boot_us);
 	if (l->scope != CORE_SCOPE_QUEUE)
 		kept = promised(c, l);
+	/* Time only makes it more; what is charged or promised from now on is taken off. */
+	l->sure = l->mode == LIMIT_ALWAYS && l->owned && room > kept ? room - kept : 0;
 	if (a)
 		kept -= a->n_promised < kept ? a->n_promised : kept;
 	return room > kept ? room - kept : 0;
@@ -170,6 +172,7 @@ limits_promise(struct core *c, struct conn *cn)
 			continue;
 		promised(c, l);
 		l->promised[0]++;
+		l->sure -= l->sure > 0;
 		cn->promises[n++] = set.of[k];
 	}
 	if (n == 0)

@@ -156,6 +156,9 @@ struct limit {
 	uint64_t paced; /* a steady pace of N has used what was charged by then */
 	uint64_t no_refund_until; /* it was charged beyond N: what it remembers is not all that counts */
 	uint64_t refused;
+	uint64_t sure; /* rate: room for at least so much, at any time until more is charged; 0: not known */
+	uint64_t within;   /* the deadline that it sets; NEVER: none */
+	uint64_t pace_one; /* rate: what one takes at a steady pace */
 	uint32_t used;     /* count: connections */
 	uint32_t ending;   /* count: those of them that are being closed, or yield */
 	uint32_t idle;     /* count: those of them that are idle */
@@ -245,6 +248,9 @@ struct meter {
 	uint32_t step;
 };
 
+/* Groups of queue x source IP that are remembered with the queue. */
+#define SOURCE_GROUPS 4
+
 /* Former providers that are remembered; one more and the nearest to its end is forgotten. */
 #define OLD_PROVIDERS 3
 
@@ -253,6 +259,7 @@ struct active {
 	struct bounds own, backoff;        /* rates; the count max-smtp-out is n_conns */
 	struct list idle;                  /* connections, most recently used first */
 	uint32_t provider;                 /* group; 0: none */
+	uint32_t source_groups[SOURCE_GROUPS]; /* by source IP; where it was the last time */
 	struct old_provider {
 		uint32_t group;
 		uint64_t until; /* its windows are empty then */
@@ -403,6 +410,7 @@ struct core {
 	struct core_tag {
 		uint32_t job, sender_domain;
 		uint32_t n; /* entries that have it; 0: free, and `job` is the next free one */
+		uint32_t job_group, sender_group; /* where they were found the last time */
 	} * tags;
 	size_t tags_cap;
 	uint32_t n_tags, free_tag;

@@ -201,6 +201,7 @@ def scheduler_instructions(messages, every):
     sluice.process = None
     try:
         sluice.start(wait=False)
+        sluice.wrapper = []  # valgrind becomes the program: there is no process between
         sluice.wait_ready(120)
         scheduler = sluice.pids("scheduler")[0]
         load(sluice, folder, "load", "-m", messages, "--domain-count", 10, "--domain-format", "d%d.example", "--vmta", "v", "--job", "j")
