@@ -26,6 +26,8 @@ CFLAGS_nosync   := $(CFLAGS_release) -DNEGATIVE_NO_SEGMENT_SYNC
 CFLAGS_earlyack := $(CFLAGS_release) -DNEGATIVE_EARLY_ACKNOWLEDGE
 # Named places in the code die on request (common/base/kill_point.h).
 CFLAGS_torture  := $(CFLAGS_release) -DKILL_POINTS
+# A store that fits where valgrind keeps what it maps, to count instructions.
+CFLAGS_counted  := $(CFLAGS_release) '-DSTORE_MAP_BYTES=(1ull<<30)'
 # A build with one planted bug for each fuzz target, which the fuzzers must find.
 CFLAGS_planted  := $(CFLAGS_fuzz) -DPLANTED_BUGS
 
@@ -265,6 +267,7 @@ bench-rates: check-deps
 ## make bench-limits   many queues behind limits: CPU while waiting, turns, overtaking, instructions (needs valgrind)
 bench-limits: check-deps
 	@$(MAKE) --no-print-directory bins tools
+	@$(MAKE) --no-print-directory VARIANT=counted bins
 	@$(PYTHON) tests/rates/many.py idle
 	@$(PYTHON) tests/rates/many.py turns
 	@$(PYTHON) tests/rates/many.py cost

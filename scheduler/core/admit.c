@@ -114,7 +114,7 @@ admit_entry(struct core *c, const struct asker *who, struct charges *set, struct
 	if (!c->ops.scope_limits)
 		return e;
 	for (unsigned i = 0; i < LOOK_AHEAD && e != CORE_NONE; i++, e = c->entries[e].next) {
-		set->n = 0;
+		set->n = set->counts = 0;
 		*a = yes;
 		admit_message_entry(c, e, set);
 		if (set->n == 0)

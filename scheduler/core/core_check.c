@@ -307,6 +307,8 @@ add_charges(const struct core *c, struct limit *sums, const struct charges *set,
 	for (uint32_t k = 0; k < set->n; k++) {
 		CHECK(set->of[k] > 0 && set->of[k] < c->n_limits && c->limits[set->of[k]].made);
 		sums[set->of[k]].refs++;
+		CHECK((set->counts >> k & 1) ==
+		      (c->limits[set->of[k]].measure == CORE_MEASURE_SMTP_OUT));
 		if (c->limits[set->of[k]].measure != CORE_MEASURE_SMTP_OUT)
 			continue;
 		sums[set->of[k]].used++;

@@ -551,7 +551,7 @@ core_rcpt_ask(struct core *c, const struct core_now *now, uint32_t entry, uint64
 		cl->stamps = mem_calloc(c->entries[entry].n_rcpts, sizeof(*cl->stamps));
 	for (uint32_t i = 0; i < cl->charges.n; i++) {
 		if (c->limits[cl->charges.of[i]].measure == CORE_MEASURE_MSG)
-			charges_add(&set, cl->charges.of[i]);
+			charges_add(&set, cl->charges.of[i], false);
 	}
 	who.qi = c->entries[entry].queue;
 	limits_ask(c, &who, &set, 0, &yes);

@@ -46,16 +46,19 @@ void limits_sweep(struct core *c);
 
 /* Decisions ---------------------------------------------------------------------------------- */
 static inline void
-charges_add(struct charges *set, uint32_t limit)
+charges_add(struct charges *set, uint32_t limit, bool count)
 {
-	if (limit && set->n < CHARGES_MAX)
-		set->of[set->n++] = limit;
+	if (limit == 0 || set->n == CHARGES_MAX)
+		return;
+	set->counts |= (uint32_t)count << set->n;
+	set->of[set->n++] = limit;
 }
+
 static inline void
 charges_join(struct charges *set, const struct charges *more)
 {
 	for (uint32_t k = 0; k < more->n; k++)
-		charges_add(set, more->of[k]);
+		charges_add(set, more->of[k], more->counts >> k & 1);
 }
 
 /* Of one measure. */
@@ -63,7 +66,7 @@ static inline void
 charges_add_group(const struct core *c, struct charges *set, uint32_t group, enum core_measure m)
 {
 	if (group)
-		charges_add(set, c->groups[group].bounds.of[m]);
+		charges_add(set, c->groups[group].bounds.of[m], m == CORE_MEASURE_SMTP_OUT);
 }
 
 static inline void
@@ -71,8 +74,8 @@ charges_add_queue(const struct core *c, struct charges *set, uint32_t qi, enum c
 {
 	const struct active *a = c->queues[qi].active;
 
-	charges_add(set, a->own.of[m]);
-	charges_add(set, a->backoff.of[m]);
+	charges_add(set, a->own.of[m], false);
+	charges_add(set, a->backoff.of[m], false);
 }
 
 /* Whether one of them measures such. */

@@ -170,7 +170,7 @@ limits_charge(struct core *c, const struct charges *set, uint64_t n, uint64_t by
 void
 limits_adopt(struct core *c, struct charges *set, uint64_t n, uint64_t bytes)
 {
-	uint32_t kept = 0;
+	struct charges kept = { .n = 0 };
 
 	for (uint32_t k = 0; k < set->n; k++) {
 		struct limit *l = &c->limits[set->of[k]];
@@ -178,9 +178,9 @@ limits_adopt(struct core *c, struct charges *set, uint64_t n, uint64_t bytes)
 		if (l->rate && l->found)
 			continue;
 		charge_one(c, l, amount(l, n, bytes));
-		set->of[kept++] = set->of[k];
+		charges_add(&kept, set->of[k], set->counts >> k & 1);
 	}
-	set->n = kept;
+	*set = kept;
 }
 
 void
@@ -223,6 +223,8 @@ poke_waiting(struct core *c, const struct limit *l)
 void
 limits_refund(struct core *c, const struct charges *set, uint64_t stamp, uint64_t n, uint64_t bytes)
 {
+	if (n == 0 && bytes == 0)
+		return;
 	for (uint32_t k = 0; k < set->n; k++) {
 		struct limit *l = &c->limits[set->of[k]];
 		uint64_t back = amount(l, n, bytes);
@@ -253,27 +255,25 @@ limits_let_go(struct core *c, struct charges *set)
 		if (!l->owned)
 			limits_unused(c, set->of[k]);
 	}
-	set->n = 0;
+	set->n = set->counts = 0;
 }
 
 void
 limits_count_idle(struct core *c, const struct charges *set, int by)
 {
-	for (uint32_t k = 0; k < set->n; k++) {
-		struct limit *l = &c->limits[set->of[k]];
+	for (uint32_t left = set->counts; left; left &= left - 1) {
+		struct limit *l = &c->limits[set->of[__builtin_ctz(left)]];
 
-		if (limit_is_count(l))
-			l->idle = (uint32_t)((int64_t)l->idle + by);
+		l->idle = (uint32_t)((int64_t)l->idle + by);
 	}
 }
 
 void
 limits_count_ending(struct core *c, const struct charges *set, int by)
 {
-	for (uint32_t k = 0; k < set->n; k++) {
-		struct limit *l = &c->limits[set->of[k]];
+	for (uint32_t left = set->counts; left; left &= left - 1) {
+		struct limit *l = &c->limits[set->of[__builtin_ctz(left)]];
 
-		if (limit_is_count(l))
-			l->ending = (uint32_t)((int64_t)l->ending + by);
+		l->ending = (uint32_t)((int64_t)l->ending + by);
 	}
 }

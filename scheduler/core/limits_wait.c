@@ -148,11 +148,10 @@ limits_line_has_room(struct core *c, uint32_t line, uint64_t *when)
 bool
 limits_wanted(const struct core *c, const struct charges *set)
 {
-	for (uint32_t k = 0; k < set->n; k++) {
-		const struct limit *l = &c->limits[set->of[k]];
+	for (uint32_t left = set->counts; left; left &= left - 1) {
+		const struct limit *l = &c->limits[set->of[__builtin_ctz(left)]];
 
-		if (limit_is_count(l) && l->line && c->lines[l->line].n > l->ending &&
-		    l->used >= l->n)
+		if (l->line && c->lines[l->line].n > l->ending && l->used >= l->n)
 			return true;
 	}
 	return false;

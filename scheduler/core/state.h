@@ -195,8 +195,10 @@ struct group {
 
 /* What one decision is charged to. */
 #define CHARGES_MAX 24
+_Static_assert(CHARGES_MAX <= 32, "bits of charges.counts");
 struct charges {
 	uint32_t n;
+	uint32_t counts; /* bit k: of[k] is a count */
 	uint32_t of[CHARGES_MAX];
 };
 

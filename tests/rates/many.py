@@ -194,10 +194,10 @@ def scheduler_instructions(messages, every):
     conf = {"vmtas": 'virtual-mtas = ( { name = "v"; %ssmtp-source-hosts = ( { ip = "127.0.0.1"; name = "out.example"; %s} ); } );'
                      % (vmta, source),
             "domains": 'domains = ( { name = "*"; %s%s%s} );' % (hosts, limits, by_ip),
-            "conf": 'providers = ( { name = "prov"; mx = [ "127.0.0.1", "[127.0.0.1]" ]; %s} );\n'
+            "conf": 'providers = ( { name = "prov"; mx = "*"; %s} );\n'
                     'jobs = ( { name = "j"; %s} );\nsenders = ( { name = "load.example"; %s} );' % (limits, limits, limits) if every else ""}
     wrapper = ["valgrind", "-q", "--tool=callgrind", "--callgrind-out-file=" + out]
-    sluice = harness.Sluice(os.path.join(folder, "mta"), acct="d,b", workers=1, wrapper=wrapper, **conf)
+    sluice = harness.Sluice(os.path.join(folder, "mta"), variant="counted", acct="d,b", workers=1, wrapper=wrapper, **conf)
     sluice.process = None
     try:
         sluice.start(wait=False)
