@@ -193,6 +193,7 @@ limits_set_one(struct core *c, uint32_t *at, enum core_scope scope, enum core_me
 	rate_set(c, l, n, window < 1000 ? 1000 : window);
 	l->within = rate_delta_us(rate_window_us(l->rate));
 	l->pace_one = limits_pace_of(l, 1);
+	l->pace_late = rate_window_us(l->rate) / 50;
 }
 
 void

@@ -133,7 +133,7 @@ note_excess(struct core *c, struct limit *l, uint64_t k)
 		l->no_refund_until = c->now.boot_us + window + rate_delta_us(window) + 1;
 }
 
-static void
+static inline void
 charge_rate(struct core *c, struct limit *l, uint64_t k)
 {
 	if (k <= l->sure) {
@@ -147,7 +147,7 @@ charge_rate(struct core *c, struct limit *l, uint64_t k)
 		limits_pace(c, l, k);
 }
 
-static void
+static inline void
 charge_one(struct core *c, struct limit *l, uint64_t k)
 {
 	l->refs++;
@@ -212,10 +212,11 @@ limits_charge_more(struct core *c, const struct charges *set, uint64_t n)
 }
 
 /* Something was given back: who waits for it looks. */
-static void
+static inline void
 poke_waiting(struct core *c, const struct limit *l)
 {
-	lines_poke(c, l->line);
+	if (l->line)
+		lines_poke(c, l->line);
 	if (l->owned && (l->scope == CORE_SCOPE_SOURCE || l->scope == CORE_SCOPE_MX_SOURCE))
 		sources_poke(c, c->groups[l->owner].source);
 }

@@ -51,16 +51,6 @@ limits_pace_of(const struct limit *l, uint64_t k)
 	return k * (window + rate_delta_us(window)) / l->n;
 }
 
-void
-limits_pace(struct core *c, struct limit *l, uint64_t k)
-{
-	uint64_t late = rate_window_us(l->rate) / 50;
-
-	if (l->paced + late < c->now.boot_us)
-		l->paced = c->now.boot_us - late;
-	l->paced += k == 1 ? l->pace_one : limits_pace_of(l, k);
-}
-
 /* When the pace allows the next one: 0 now, or it does not matter. */
 uint64_t
 limits_pace_when(const struct core *c, const struct limit *l, uint32_t qi, unsigned priority)

@@ -159,6 +159,7 @@ struct limit {
 	uint64_t sure; /* rate: room for at least so much, at any time until more is charged; 0: not known */
 	uint64_t within;   /* the deadline that it sets; NEVER: none */
 	uint64_t pace_one; /* rate: what one takes at a steady pace */
+	uint64_t pace_late;
 	uint32_t used;     /* count: connections */
 	uint32_t ending;   /* count: those of them that are being closed, or yield */
 	uint32_t idle;     /* count: those of them that are idle */
