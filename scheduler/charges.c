@@ -374,6 +374,20 @@ charges_give(struct charges *c, void *memory)
 }
 
 void
+charges_leave(struct charges *c, void *memory)
+{
+	struct slot *s = (struct slot *)(void *)((unsigned char *)memory - SLOT_HEAD);
+	uint64_t key = map_key(s->hi, s->lo);
+
+	if (map_get(&c->found, key) != MAP_NONE) { /* another one's key looks like it */
+		charges_end_use(c, s);
+		return;
+	}
+	map_put(&c->found, key, id_of(c, s));
+	c->counts.unclaimed = c->found.n;
+}
+
+void
 charges_tick(struct charges *c, uint64_t boot_us, uint64_t wall_us)
 {
 	charges_put(&c->h->wall_less_boot, wall_us - boot_us);

@@ -40,6 +40,8 @@ void charges_close(struct charges **c);
 void *charges_take(struct charges *c, const struct core_charge_key *key, size_t bytes, bool *found);
 /* The limit is no more; nothing of it counts. */
 void charges_give(struct charges *c, void *memory);
+/* The limit is no more, for now: what counts is found again by its key as long as it counts. */
+void charges_leave(struct charges *c, void *memory);
 
 /* At least once a second: what time it is, in both clocks; and what nobody has taken since the
  * start and does not count any more is given back, some at a time. */

@@ -56,8 +56,23 @@ source_ip_of(const struct scheduler *s, struct slice text)
 	return text.n > 0 ? CORE_NONE : 0;
 }
 
+/* The number of a job or sender domain; one without mail has none, and needs one if it has limits. */
 static uint32_t
-sender_domain_of(const struct scheduler *s, struct slice sender)
+number_of(struct scheduler *s, enum conf_override_scope scope, struct slice name)
+{
+	struct conf_limits l = { 0 };
+	uint32_t number = names_find(s->names, name);
+	bool limited = scope == CONF_OVER_JOB ? conf_job_limits(s->conf, name) != NULL
+					      : conf_sender_limits(s->conf, name) != NULL;
+
+	if (number == 0 && name.n > 0 &&
+	    (limited || overrides_apply(s->overrides, scope, name, &l)))
+		number = scheduler_name(s, name);
+	return number;
+}
+
+static uint32_t
+sender_domain_of(struct scheduler *s, struct slice sender)
 {
 	char text[NAME_BYTES_MAX];
 	size_t at = sender.n;
@@ -68,7 +83,16 @@ sender_domain_of(const struct scheduler *s, struct slice sender)
 		return 0;
 	memcpy(text, sender.p + at, sender.n - at);
 	str_lower(text, sender.n - at);
-	return names_find(s->names, slice_of(text, sender.n - at));
+	return number_of(s, CONF_OVER_SENDER, slice_of(text, sender.n - at));
+}
+
+static uint32_t
+provider_of(struct scheduler *s, struct slice name)
+{
+	struct conf_limits l = { 0 };
+
+	return providers_number(s->providers, s->conf, name,
+				overrides_apply(s->overrides, CONF_OVER_PROVIDER, name, &l));
 }
 
 static void
@@ -115,9 +139,10 @@ count_event(struct rebuild *rb, const struct event *e, const unsigned char boot_
 	struct core_past p = { .queue = queue != 0 ? queue : CORE_NONE,
 			       .source_ip = source_ip_of(s, e->dlv_source_ip),
 			       .vmta = e->vmta,
-			       .provider = e->provider,
-			       .job = names_find(s->names, e->job),
-			       .sender_domain = sender_domain_of(s, e->sender) };
+			       .provider_number = provider_of(s, e->provider) };
+
+	if (p.provider_number != 0)
+		p.provider = e->provider;
 
 	if (e->lsn == 1)
 		rb->whole = true;
@@ -125,6 +150,8 @@ count_event(struct rebuild *rb, const struct event *e, const unsigned char boot_
 	if (rb->events++ == 0)
 		rb->oldest_age_us = rb->now.wall_us > e->wall_us ? rb->now.wall_us - e->wall_us : 0;
 	if (e->kind == EVENT_RESULT) {
+		p.job = number_of(s, CONF_OVER_JOB, e->job);
+		p.sender_domain = sender_domain_of(s, e->sender);
 		count_rcpts(rb, e, boot_id, &p);
 	} else if (e->kind == EVENT_CONNECT || e->kind == EVENT_ATTEMPT) {
 		p.connects = 1;

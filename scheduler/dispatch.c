@@ -272,9 +272,15 @@ op_scope_limits(void *ctx, enum core_scope scope, uint32_t number, struct conf_l
 	}
 	if (l != NULL)
 		*out = *l;
-	else if (!some && (scope == CORE_SCOPE_PROVIDER || scope == CORE_SCOPE_JOB || scope == CORE_SCOPE_SENDER))
-		memset(out, 0, sizeof *out);
 	return (name.n > 0 && overrides_apply(s->overrides, over, name, out)) || some || l != NULL;
+}
+
+static struct slice
+op_scope_name(void *ctx, enum core_scope scope, uint32_t number)
+{
+	enum conf_override_scope over;
+
+	return acts_object(ctx, scope, number, &over);
 }
 
 static void
@@ -300,6 +306,14 @@ op_charges_free(void *ctx, void *memory)
 	charges_give(s->charges, memory);
 }
 
+static void
+op_charges_keep(void *ctx, void *memory)
+{
+	struct scheduler *s = ctx;
+
+	charges_leave(s->charges, memory);
+}
+
 const struct core_ops dispatch_ops = {
 	.settings = op_settings,
 	.ask_route = op_ask_route,
@@ -311,9 +325,11 @@ const struct core_ops dispatch_ops = {
 	.queue_changed = op_queue_changed,
 	.source_limits = op_source_limits,
 	.scope_limits = op_scope_limits,
+	.scope_name = op_scope_name,
 	.interrupt = op_interrupt,
 	.charges = op_charges,
 	.charges_free = op_charges_free,
+	.charges_keep = op_charges_keep,
 };
 
 /* What workers say ----------------------------------------------------------------------------- */

@@ -82,21 +82,45 @@ find(const struct conf *conf, struct slice best)
 }
 
 static uint32_t
-look_for(struct providers *p, const struct conf *conf, uint32_t hosts)
+configured(struct providers *p, struct slice provider)
 {
-	const struct conf_provider *all;
 	struct buf name = { 0 };
 	uint32_t number;
 	bool is_new;
+
+	buf_printf(&name, "%c%.*s", CONFIGURED, (int)provider.n, provider.p);
+	number = names_number(p->names, buf_slice(&name), &is_new);
+	names_keep(p->names, number); /* what it was charged must not become another's */
+	buf_clear(&name);
+	return number;
+}
+
+static uint32_t
+look_for(struct providers *p, const struct conf *conf, uint32_t hosts)
+{
+	const struct conf_provider *all;
 	int i = find(conf, names_get(p->names, hosts));
 
 	if (i < 0)
 		return hosts;
 	conf_providers(conf, &all);
-	buf_printf(&name, "%c%s", CONFIGURED, all[i].name);
-	number = names_number(p->names, buf_slice(&name), &is_new);
-	names_keep(p->names, number); /* what it was charged must not become another's */
-	buf_clear(&name);
+	return configured(p, slice_str(all[i].name));
+}
+
+uint32_t
+providers_number(struct providers *p, const struct conf *conf, struct slice name, bool hosts)
+{
+	uint32_t number = 0;
+	bool is_new;
+
+	if (name.n == 0)
+		return 0;
+	if (conf_provider_limits(conf, name) != NULL)
+		return configured(p, name);
+	if (hosts) {
+		number = names_number(p->names, name, &is_new);
+		names_keep(p->names, number);
+	}
 	return number;
 }
 

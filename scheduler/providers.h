@@ -23,6 +23,10 @@ struct slice providers_of(const struct providers *p, uint32_t queue);
 /* False: it has none by the configuration. */
 bool providers_limits(const struct providers *p, const struct conf *conf, uint32_t provider,
 		      struct conf_limits *out);
+/* The number of a provider by its name, as events have it: by the configuration, or (`hosts`)
+ * hosts. 0: none. It stays its own. */
+uint32_t providers_number(struct providers *p, const struct conf *conf, struct slice name,
+			  bool hosts);
 /* Forgets hosts that no queue has any more, some at a time; their numbers may be given to others.
  */
 void providers_sweep(struct providers *p);

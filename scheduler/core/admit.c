@@ -213,6 +213,12 @@ admit_past(struct core *c, uint32_t qi, const struct core_past *p, struct charge
 		charges_add_group(c, set, c->sources[source].group, CORE_MEASURE_CONNECT);
 		charges_add_group(c, set, own, CORE_MEASURE_CONNECT);
 	}
+	if (p->provider.n > 0) {
+		uint32_t group = limits_group_provider(c, p->provider_number, p->provider);
+
+		add_both(c, set, group);
+		charges_add_group(c, set, group, CORE_MEASURE_CONNECT);
+	}
 	if (connect)
 		return;
 	add_tag(c, set, CORE_SCOPE_JOB, p->job, &job);

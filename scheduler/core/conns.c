@@ -105,16 +105,6 @@ is_count(const struct core *c, uint32_t limit)
 	return c->limits[limit].measure == CORE_MEASURE_SMTP_OUT;
 }
 
-static bool
-has_charge(const struct charges *set, uint32_t limit)
-{
-	for (uint32_t k = 0; k < set->n; k++) {
-		if (set->of[k] == limit)
-			return true;
-	}
-	return false;
-}
-
 /* Charges the connection to the counts it falls in now, and goes on with those it was charged to
  * that are still there. */
 static void
@@ -131,7 +121,7 @@ count_anew(struct core *c, struct conn *cn)
 			charges_add(&counts, cn->charges.of[k], is_count(c, cn->charges.of[k]));
 	}
 	for (uint32_t k = 0; k < now.n; k++) {
-		if (is_count(c, now.of[k]) && !has_charge(&counts, now.of[k]))
+		if (is_count(c, now.of[k]) && !charges_has(&counts, now.of[k]))
 			charges_add(&counts, now.of[k], true);
 	}
 	limits_charge(c, &counts, 0, 0);
@@ -311,7 +301,7 @@ static bool
 close_spare(struct core *c, uint32_t limit)
 {
 	for (uint32_t i = c->resting.head; i != CORE_NONE; i = c->conns[i].rest_next) {
-		if (has_charge(&c->conns[i].charges, limit) && is_spare(c, &c->conns[i])) {
+		if (charges_has(&c->conns[i].charges, limit) && is_spare(c, &c->conns[i])) {
 			run_push(c, c->conns[i].queue);
 			conns_close(c, i);
 			return true;
@@ -333,7 +323,7 @@ lowest(const struct core *c, uint32_t limit, unsigned priority)
 		const struct conf_queue *s;
 		unsigned rank;
 
-		if (cn->state == CONN_FREE || is_ending(cn) || !has_charge(&cn->charges, limit))
+		if (cn->state == CONN_FREE || is_ending(cn) || !charges_has(&cn->charges, limit))
 			continue;
 		s = c->queues[cn->queue].active->settings;
 		if (!s || !s->allow_priority_interruption)

@@ -117,18 +117,24 @@ struct core_ops {
 	void (*give_up)(void *ctx, uint32_t entry, enum core_give_up why, const char *text);
 	/* Durable state of the queue changed: retry level, retry time, paused, last error. */
 	void (*queue_changed)(void *ctx, uint32_t queue);
-	/* The first entry of this job and sender domain came (`used`), the last one went: whoever numbers their names
-	 * may count so. May be NULL. */
+	/* The first entry of this job and sender domain came (`used`), the last one went; or a limit of one of them (the
+	 * other is 0) that counts: whoever numbers their names may count so. May be NULL. */
 	void (*tag)(void *ctx, uint32_t job, uint32_t sender_domain, bool used);
 	/* Memory for the charges of one limit that outlives this process: what `key` has already (then *found), else
 	 * zeros. Stays at its address until charges_free(). May be NULL, and may return NULL: the core uses its own. */
 	void *(*charges)(void *ctx, const struct core_charge_key *key, size_t bytes, bool *found);
 	void (*charges_free)(void *ctx, void *memory);
+	/* The limit is gone; what was charged to it and still counts is found by its key as long as it counts. May be
+	 * NULL: as charges_free(). */
+	void (*charges_keep)(void *ctx, void *memory);
 	/* The source-ip-... limits of a queue for one source IP, in its present mode. NULL: none. */
 	void (*source_limits)(void *ctx, uint32_t queue, struct slice name, uint32_t source_ip, struct conf_limits *out);
 	/* Limits of a job, a sender domain (numbers of names), a provider (number of core_route_provider()).
 	 * NULL, or false: none. */
 	bool (*scope_limits)(void *ctx, enum core_scope scope, uint32_t number, struct conf_limits *out);
+	/* The name of a job or a sender domain by its number: what is charged to it outlives the number. May be NULL, and
+	 * may return an empty one: then the number is its name. */
+	struct slice (*scope_name)(void *ctx, enum core_scope scope, uint32_t number);
 	/* A connection of a lower queue-priority is to yield at once, in the middle of a message. May be NULL. */
 	void (*interrupt)(void *ctx, uint32_t connection, unsigned worker);
 };
@@ -398,6 +404,7 @@ struct core_past {
 	uint32_t source_ip;          /* CORE_NONE: it is not configured any more */
 	uint32_t job, sender_domain; /* numbers of names; 0: none */
 	struct slice vmta, provider; /* names; empty: none, or not known */
+	uint32_t provider_number;    /* as for core_route_provider() */
 	uint64_t age_us;             /* since its grant; that may be longer than the machine runs */
 	uint32_t rcpts, connects;
 	uint64_t bytes; /* of the body, when it was delivered to somebody */

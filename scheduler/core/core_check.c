@@ -321,6 +321,7 @@ static void
 check_limits(const struct core *c)
 {
 	struct limit *sums = mem_calloc((size_t)c->n_limits + 1, sizeof(*sums));
+	uint32_t off = 0;
 
 	for (uint32_t i = 0; i < c->n_conns_made; i++) {
 		const struct conn *cn = &c->conns[i];
@@ -341,9 +342,12 @@ check_limits(const struct core *c)
 		CHECK(l->refs == sums[i].refs && l->used == sums[i].used);
 		CHECK(l->idle == sums[i].idle && l->ending == sums[i].ending);
 		CHECK(l->owned || l->refs > 0 || l->line);
+		CHECK(!l->off_until || (l->owned && l->rate));
+		off += l->off_until != 0;
 		CHECK(!l->line || c->lines[l->line].of == i);
 		CHECK(l->sure == 0 || l->sure <= rate_room(l->rate, c->now.boot_us));
 	}
+	CHECK(off == c->n_off);
 	mem_free(sums);
 }
 

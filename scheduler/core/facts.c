@@ -222,11 +222,8 @@ core_route_provider(struct core *c, const struct core_now *now, uint32_t queue, 
 	if (qi == CORE_NONE)
 		return;
 	a = pump_active(c, qi);
-	if (provider != CORE_NONE) {
-		group = limits_group(c, CORE_SCOPE_PROVIDER, provider, 0);
-		limits_group_name(c, group, name);
-		limits_group_asked(c, CORE_SCOPE_PROVIDER, provider, 0);
-	}
+	if (provider != CORE_NONE)
+		group = limits_group_provider(c, provider, name);
 	if (group == a->provider)
 		return;
 	leave_provider(c, a);

@@ -528,6 +528,32 @@ core_adopt(struct core *c, const struct core_now *now, uint32_t entry, uint64_t 
 }
 
 /* Recipients one by one ----------------------------------------------------------------------- */
+static void
+add_rcpt_limits(const struct core *c, struct charges *set, const struct charges *from)
+{
+	for (uint32_t i = 0; i < from->n; i++) {
+		if (c->limits[from->of[i]].measure == CORE_MEASURE_MSG &&
+		    !charges_has(set, from->of[i]))
+			charges_add(set, from->of[i], false);
+	}
+}
+
+/* What a recipient is charged to: what its claim was, and what there is by now. Of that the claim
+ * gives nothing back. */
+static void
+rcpt_limits(struct core *c, const struct claim *cl, struct charges *set)
+{
+	uint32_t qi = c->entries[cl->entry].queue;
+	struct charges now = { .n = 0 };
+
+	pump_settings(c, qi);
+	admit_message(c, qi, &now);
+	admit_message_source(c, qi, cl->source, &now);
+	admit_message_entry(c, cl->entry, &now);
+	add_rcpt_limits(c, set, &cl->charges);
+	add_rcpt_limits(c, set, &now);
+}
+
 bool
 core_rcpt_ask(struct core *c, const struct core_now *now, uint32_t entry, uint64_t lease,
 	      unsigned index, uint64_t *stamp_us, uint64_t *deadline_us)
@@ -549,10 +575,7 @@ core_rcpt_ask(struct core *c, const struct core_now *now, uint32_t entry, uint64
 		return false;
 	if (!cl->stamps)
 		cl->stamps = mem_calloc(c->entries[entry].n_rcpts, sizeof(*cl->stamps));
-	for (uint32_t i = 0; i < cl->charges.n; i++) {
-		if (c->limits[cl->charges.of[i]].measure == CORE_MEASURE_MSG)
-			charges_add(&set, cl->charges.of[i], false);
-	}
+	rcpt_limits(c, cl, &set);
 	who.qi = c->entries[entry].queue;
 	limits_ask(c, &who, &set, 0, &yes);
 	*deadline_us = c->now.boot_us + yes.within;

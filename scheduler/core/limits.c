@@ -5,6 +5,9 @@
 #include "common/base/mem.h"
 #include "scheduler/core/lines.h"
 
+/* Limits that are looked at in one go whether they are off for long enough. */
+#define OFF_LOOKS 32
+
 /* Keys --------------------------------------------------------------------------------------- */
 static uint64_t
 mix(uint64_t h)
@@ -89,56 +92,77 @@ limit_new(struct core *c, enum core_scope scope, enum core_measure measure, enum
 static void
 rate_away(struct core *c, struct limit *l)
 {
+	bool over = !l->memory || rate_is_over(l->memory, c->now.boot_us);
+
 	rate_free(&l->rate);
-	if (l->memory)
+	if (l->memory && !over && c->ops.charges_keep)
+		c->ops.charges_keep(c->ctx, l->memory);
+	else if (l->memory)
 		c->ops.charges_free(c->ctx, l->memory);
 	l->memory = NULL;
 }
 
+/* A rate of these numbers for the limit, in memory that outlives the process if there is any. Of
+ * what is found there the numbers are taken too. */
 static void
-rate_make(struct core *c, struct limit *l, uint64_t n, uint64_t window)
+rate_make(struct core *c, struct limit *l, uint64_t n, uint64_t window, bool wide)
 {
+	uint64_t now = c->now.boot_us, was;
 	struct core_charge_key key;
 	bool found = false;
 
 	l->memory = NULL;
 	if (c->ops.charges && c->ops.charges_free) {
 		key = charge_key(c, l);
-		l->memory = c->ops.charges(c->ctx, &key, rate_bytes(n), &found);
+		l->memory = c->ops.charges(c->ctx, &key, wide ? rate_bytes_wide() : rate_bytes(n),
+					   &found);
 	}
-	l->found = found;
-	if (l->memory)
-		l->rate = rate_place(l->memory, n, window, c->now.boot_us);
+	was = found && l->memory ? rate_found_n(l->memory) : 0;
+	if (!l->memory)
+		l->rate = wide ? rate_new_wide(n, window) : rate_new(n, window);
+	else if (was)
+		l->rate = rate_place(l->memory, was, rate_found_window_us(l->memory), now);
+	else if (wide)
+		l->rate = rate_place_wide(l->memory, n, window, now);
 	else
-		rate_change(&l->rate, n, window, c->now.boot_us);
+		l->rate = rate_place(l->memory, n, window, now);
+	l->found = l->found || (found && l->memory);
 }
 
-/* Other numbers: what was charged goes on counting. */
+/* Another rate for the same limit: what was charged goes on counting. The old memory counts until
+ * it is given back. */
+static void
+rate_replace(struct core *c, struct limit *l, uint64_t n, uint64_t window, bool wide)
+{
+	struct rate *was = l->rate;
+	void *memory = l->memory;
+
+	l->rate = NULL;
+	rate_make(c, l, n, window, wide);
+	rate_move(l->rate, was, c->now.boot_us);
+	rate_free(&was);
+	if (memory)
+		c->ops.charges_free(c->ctx, memory);
+	/* Its stamps are not what they were. */
+	l->no_refund_until = c->now.boot_us + window + rate_delta_us(window) + 1;
+}
+
 static void
 rate_set(struct core *c, struct limit *l, uint64_t n, uint64_t window)
 {
-	struct rate *was;
-	void *memory;
-
-	if (!l->rate) {
-		rate_make(c, l, n, window);
-		return;
-	}
+	if (!l->rate)
+		rate_make(c, l, n, window, false);
 	if (rate_limit(l->rate) == n && rate_window_us(l->rate) == window)
 		return;
-	l->no_refund_until = c->now.boot_us + window + rate_delta_us(window) + 1;
-	if (!l->memory) {
-		rate_change(&l->rate, n, window, c->now.boot_us);
-		return;
-	}
-	/* Other memory for the same key; the old one counts until it is given back. */
-	was = l->rate;
-	memory = l->memory;
-	l->rate = NULL;
-	rate_make(c, l, n, window);
-	rate_move(l->rate, was, c->now.boot_us);
-	rate_free(&was);
-	c->ops.charges_free(c->ctx, memory);
+	if (rate_window_us(l->rate) != window || !rate_set_n(l->rate, n, c->now.boot_us))
+		rate_replace(c, l, n, window, rate_needs_wide(l->rate, n, c->now.boot_us));
+}
+
+void
+limits_keep_all(struct core *c, struct limit *l)
+{
+	l->sure = 0;
+	rate_replace(c, l, rate_limit(l->rate), rate_window_us(l->rate), true);
 }
 
 void
@@ -161,14 +185,61 @@ limits_disown(struct core *c, uint32_t *at)
 	*at = 0;
 	if (!i)
 		return;
+	c->n_off -= c->limits[i].off_until != 0;
+	c->limits[i].off_until = 0;
 	c->limits[i].owned = false;
 	c->limits[i].sure = 0;
-	rate_away(c, &c->limits[i]); /* what is still charged to it does not matter any more */
+	rate_away(c, &c->limits[i]);
 	lines_poke(c, c->limits[i].line);
 	limits_unused(c, i);
 }
 
-/* What the configuration says of one measure; `n` 0: unlimited. */
+/* It refuses nothing any more. It is charged on for a window: who sets it again finds what was used
+ * meanwhile, as if its N had been without bounds. */
+static void
+switch_off(struct core *c, uint32_t *at)
+{
+	struct limit *l = &c->limits[*at];
+	uint64_t window;
+
+	if (*at == 0 || l->off_until)
+		return;
+	if (!l->rate) {
+		limits_disown(c, at);
+		return;
+	}
+	window = rate_window_us(l->rate);
+	l->off_until = c->now.boot_us + window + rate_delta_us(window) + 1;
+	l->sure = 0;
+	c->n_off++;
+	lines_poke(c, l->line);
+}
+
+static uint32_t *
+place_of(struct core *c, uint32_t i)
+{
+	const struct limit *l = &c->limits[i];
+	struct active *a;
+
+	if (l->scope != CORE_SCOPE_QUEUE)
+		return &c->groups[l->owner].bounds.of[l->measure];
+	a = c->queues[l->owner].active;
+	return a->own.of[l->measure] == i ? &a->own.of[l->measure] : &a->backoff.of[l->measure];
+}
+
+void
+limits_sweep_off(struct core *c)
+{
+	for (unsigned k = 0; k < OFF_LOOKS && c->n_off > 0; k++) {
+		const struct limit *l;
+
+		c->off_hand = c->off_hand + 1 < c->n_limits ? c->off_hand + 1 : 1;
+		l = &c->limits[c->off_hand];
+		if (l->made && l->off_until && l->off_until <= c->now.boot_us)
+			limits_disown(c, place_of(c, c->off_hand));
+	}
+}
+
 void
 limits_set_one(struct core *c, uint32_t *at, enum core_scope scope, enum core_measure measure,
 	       enum limit_mode mode, uint32_t owner, uint64_t n, uint64_t window)
@@ -176,12 +247,14 @@ limits_set_one(struct core *c, uint32_t *at, enum core_scope scope, enum core_me
 	struct limit *l;
 
 	if (n == 0) {
-		limits_disown(c, at);
+		switch_off(c, at);
 		return;
 	}
 	if (*at == 0)
 		*at = limit_new(c, scope, measure, mode, owner);
 	l = &c->limits[*at];
+	c->n_off -= l->off_until != 0;
+	l->off_until = 0;
 	l->mode = (uint8_t)mode;
 	if (l->n != n)
 		lines_poke(c, l->line);

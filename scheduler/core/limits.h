@@ -16,6 +16,7 @@ uint32_t limits_group(struct core *c, enum core_scope scope, uint64_t id, uint32
 /* The same, with the limits that the driver knows of it; 0 when it has none. */
 uint32_t limits_group_asked(struct core *c, enum core_scope scope, uint32_t number,
 			    uint32_t source);
+uint32_t limits_group_provider(struct core *c, uint32_t number, struct slice name);
 /* Its limits are these now. What was charged goes on counting. */
 void limits_group_set(struct core *c, uint32_t group, const struct conf_limits *l);
 /* If there is such a group: its limits are asked for again at its next use. */
@@ -45,6 +46,12 @@ void limits_unused(struct core *c, uint32_t limit);
 void limits_sweep(struct core *c);
 
 /* Decisions ---------------------------------------------------------------------------------- */
+static inline bool
+limit_is_in_force(const struct limit *l)
+{
+	return l->owned && !l->off_until;
+}
+
 static inline void
 charges_add(struct charges *set, uint32_t limit, bool count)
 {
@@ -59,6 +66,16 @@ charges_join(struct charges *set, const struct charges *more)
 {
 	for (uint32_t k = 0; k < more->n; k++)
 		charges_add(set, more->of[k], more->counts >> k & 1);
+}
+
+static inline bool
+charges_has(const struct charges *set, uint32_t limit)
+{
+	for (uint32_t k = 0; k < set->n; k++) {
+		if (set->of[k] == limit)
+			return true;
+	}
+	return false;
 }
 
 /* Of one measure. */

@@ -9,8 +9,8 @@ static bool
 holds(const struct core *c, const struct limit *l, uint32_t qi)
 {
 	if (qi == CORE_NONE)
-		return l->owned;
-	return l->owned &&
+		return limit_is_in_force(l);
+	return limit_is_in_force(l) &&
 	       (l->mode == LIMIT_ALWAYS || (l->mode == LIMIT_BACKOFF) == c->queues[qi].backoff);
 }
 
@@ -88,7 +88,7 @@ is_far(const struct limit *l, const struct asker *who, uint64_t bytes, struct an
 static inline bool
 count_is_far(const struct limit *l, struct answer *out)
 {
-	if (l->line || l->used >= l->n || !l->owned)
+	if (l->line || l->used >= l->n || !limit_is_in_force(l))
 		return false;
 	if (l->n - l->used < out->room)
 		out->room = l->n - l->used;
@@ -123,14 +123,12 @@ amount(const struct limit *l, uint64_t n, uint64_t bytes)
 	return l->measure == CORE_MEASURE_VOLUME ? bytes : n;
 }
 
-/* Beyond N it forgets the oldest: to give back later ones then would make room too early. */
+/* What counts is never forgotten: N may be another one tomorrow. */
 static void
-note_excess(struct core *c, struct limit *l, uint64_t k)
+remember(struct core *c, struct limit *l, uint64_t at, uint64_t k)
 {
-	uint64_t window = rate_window_us(l->rate);
-
-	if (rate_used(l->rate) + k > l->n)
-		l->no_refund_until = c->now.boot_us + window + rate_delta_us(window) + 1;
+	if (rate_forgets(l->rate, at, k))
+		limits_keep_all(c, l);
 }
 
 static inline void
@@ -140,7 +138,7 @@ charge_rate(struct core *c, struct limit *l, uint64_t k)
 		l->sure -= k;
 	} else {
 		l->sure = 0;
-		note_excess(c, l, k);
+		remember(c, l, c->now.boot_us, k);
 	}
 	rate_force(l->rate, c->now.boot_us, k);
 	if (limit_is_paced(l))
@@ -192,10 +190,10 @@ limits_past(struct core *c, const struct charges *set, uint64_t age, uint64_t rc
 		uint64_t k =
 			l->measure == CORE_MEASURE_CONNECT ? connects : amount(l, rcpts, bytes);
 
-		if (!l->rate || k == 0)
+		if (!l->rate || k == 0 || age > RATE_WINDOW_MAX_US)
 			continue;
 		l->sure = 0;
-		note_excess(c, l, k);
+		remember(c, l, c->now.boot_us - age, k);
 		rate_past(l->rate, c->now.boot_us, age, k);
 	}
 }

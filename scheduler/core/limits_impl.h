@@ -25,6 +25,10 @@ uint64_t limits_group_key(enum core_scope scope, uint64_t id, uint32_t source);
 void limits_set_one(struct core *c, uint32_t *at, enum core_scope scope, enum core_measure measure,
 		    enum limit_mode mode, uint32_t owner, uint64_t n, uint64_t window);
 void limits_disown(struct core *c, uint32_t *at);
+/* More is charged than its rate can remember: another one. */
+void limits_keep_all(struct core *c, struct limit *l);
+/* Limits that are off, and whose charges do not count any more, go. */
+void limits_sweep_off(struct core *c);
 
 /* Room that is not promised to others. */
 uint64_t limits_room_of(struct core *c, struct limit *l, const struct active *a);

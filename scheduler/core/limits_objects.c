@@ -130,10 +130,24 @@ limit_is_idle(struct core *c, uint32_t i)
 	return rate_used(l->rate) == 0;
 }
 
+/* The number of a job or sender domain goes on meaning the same while it has limits (`used`). */
+static void
+tag_group(struct core *c, struct group *g, bool used)
+{
+	if (g->tagged == used)
+		return;
+	g->tagged = used;
+	if (c->ops.tag)
+		c->ops.tag(c->ctx, g->scope == CORE_SCOPE_JOB ? g->number : 0,
+			   g->scope == CORE_SCOPE_SENDER ? g->number : 0, used);
+}
+
 static void
 group_free(struct core *c, uint32_t i)
 {
 	struct group *g = &c->groups[i];
+
+	tag_group(c, g, false);
 
 	for (unsigned m = 0; m < MEASURES; m++)
 		limits_disown(c, &g->bounds.of[m]);
@@ -148,6 +162,7 @@ group_free(struct core *c, uint32_t i)
 void
 limits_sweep(struct core *c)
 {
+	limits_sweep_off(c);
 	for (unsigned i = 0; i < SWEEP_AT_ONCE && c->sweep_due > 0; i++, c->sweep_due--) {
 		struct group *g;
 		bool idle = true;
@@ -192,10 +207,38 @@ limits_group(struct core *c, enum core_scope scope, uint64_t id, uint32_t source
 	return i;
 }
 
+static bool
+has_limits(const struct conf_limits *l)
+{
+	for (unsigned m = 0; m < CORE_MEASURE_SMTP_OUT; m++) {
+		if (rate_n(rate_of(l, (enum core_measure)m)) > 0)
+			return true;
+	}
+	return out_n(l->max_smtp_out) > 0;
+}
+
+/* A job or a sender domain with limits: they are kept by its name. */
+static void
+name_tag_group(struct core *c, uint32_t group)
+{
+	struct group *g = &c->groups[group];
+	struct slice name = SLICE_NONE;
+
+	if (c->ops.scope_name)
+		name = c->ops.scope_name(c->ctx, (enum core_scope)g->scope, g->number);
+	if (g->name && !slice_eq(slice_str(g->name), name)) {
+		for (unsigned m = 0; m < MEASURES; m++) /* another's number before */
+			limits_disown(c, &g->bounds.of[m]);
+	}
+	if (name.n > 0)
+		limits_group_name(c, group, name);
+	tag_group(c, g, true);
+}
+
 static void
 ask_driver(struct core *c, uint32_t group)
 {
-	struct conf_limits l = { 0 };
+	struct conf_limits l = { 0 }, said;
 	struct group *g = &c->groups[group];
 	enum core_scope scope = (enum core_scope)g->scope;
 
@@ -210,8 +253,12 @@ ask_driver(struct core *c, uint32_t group)
 	} else if (scope == CORE_SCOPE_VMTA) {
 		l = c->vmtas[g->number].limits;
 	}
-	if (scope != CORE_SCOPE_QUEUE_SOURCE && c->ops.scope_limits)
-		c->ops.scope_limits(c->ctx, scope, g->number, &l);
+	said = l;
+	if (scope != CORE_SCOPE_QUEUE_SOURCE && c->ops.scope_limits &&
+	    c->ops.scope_limits(c->ctx, scope, g->number, &said))
+		l = said;
+	if ((scope == CORE_SCOPE_JOB || scope == CORE_SCOPE_SENDER) && has_limits(&l))
+		name_tag_group(c, group);
 	limits_group_set(c, group, &l);
 }
 
@@ -243,6 +290,15 @@ limits_group_name(struct core *c, uint32_t group, struct slice name)
 		return;
 	mem_free(g->name);
 	g->name = mem_memdup0(name.p, name.n);
+}
+
+uint32_t
+limits_group_provider(struct core *c, uint32_t number, struct slice name)
+{
+	uint32_t group = limits_group(c, CORE_SCOPE_PROVIDER, number, 0);
+
+	limits_group_name(c, group, name);
+	return limits_group_asked(c, CORE_SCOPE_PROVIDER, number, 0);
 }
 
 void

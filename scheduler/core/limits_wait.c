@@ -76,7 +76,7 @@ limits_room_of(struct core *c, struct limit *l, const struct active *a)
 	if (l->scope != CORE_SCOPE_QUEUE)
 		kept = promised(c, l);
 	/* Time only makes it more; what is charged or promised from now on is taken off. */
-	l->sure = l->mode == LIMIT_ALWAYS && l->owned && room > kept ? room - kept : 0;
+	l->sure = l->mode == LIMIT_ALWAYS && limit_is_in_force(l) && room > kept ? room - kept : 0;
 	if (a)
 		kept -= a->n_promised < kept ? a->n_promised : kept;
 	return room > kept ? room - kept : 0;
@@ -111,7 +111,7 @@ limits_line_has_room(struct core *c, uint32_t line, uint64_t *when)
 	switch ((enum line_kind)ln->kind) {
 	case LINE_LIMIT:
 		l = &c->limits[ln->of];
-		if (!l->owned)
+		if (!limit_is_in_force(l))
 			return true;
 		head = lines_head(c, line);
 		if (limits_room_of(c, l, c->queues[head].active) == 0)

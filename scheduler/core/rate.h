@@ -2,8 +2,9 @@
  * of N (at least one) in any tenth of it.
  *
  * What is charged at a stamp may happen up to rate_delta_us() later, so it counts for window +
- * delta. N <= 128: the last N stamps, exact. Larger: 256 buckets, conservative by at most one
- * bucket (0.4 % of the window).
+ * delta. N <= 128: the last N stamps, exact. Larger, or when more than N counts that may matter
+ * again (N was lowered, and may be raised): "wide", 256 buckets, conservative by at most one bucket
+ * (0.4 % of the window).
  *
  * Amounts are recipients, attempts or bytes. What cannot be cut (a body, a transaction) is asked
  * for as a whole: above a fifth of N it goes alone in its tenth; above N it goes when its window is
@@ -24,6 +25,7 @@ struct rate;
 #define RATE_N_MAX         (UINT64_C(1) << 56)
 #define RATE_WINDOW_MAX_US (UINT64_C(1) << 48)
 struct rate *rate_new(uint64_t n, uint64_t window_us);
+struct rate *rate_new_wide(uint64_t n, uint64_t window_us);
 /* *r becomes NULL; the memory of one that was placed stays its owner's. */
 void rate_free(struct rate **r);
 
@@ -61,6 +63,12 @@ void rate_close_until(struct rate *r, uint64_t boot_us);
 /* Makes *r a rate of other numbers (NULL: a new one); what was charged goes on counting. Not for
  * one that was placed: its owner has new memory made, and moves. */
 void rate_change(struct rate **r, uint64_t n, uint64_t window_us, uint64_t now_us);
+/* The same where it is, for another N alone; false: it takes another rate. */
+bool rate_set_n(struct rate *r, uint64_t n, uint64_t now_us);
+/* Whether one with this N has to be wide to take over all that counts. */
+bool rate_needs_wide(struct rate *r, uint64_t n, uint64_t now_us);
+/* Whether to charge `k` more makes it forget what counts: it should be a wide one. */
+bool rate_forgets(struct rate *r, uint64_t now_us, uint64_t k);
 /* Moves what counts in `from` (other numbers perhaps) into the fresh rate `to`. */
 void rate_move(struct rate *to, const struct rate *from, uint64_t now_us);
 
@@ -71,6 +79,8 @@ void rate_move(struct rate *to, const struct rate *from, uint64_t now_us);
  * large enough too, is made over; who dies in the middle of that leaves a rate that is closed for a
  * window. What cannot be right (rate_whole()) counts as such a rate too. */
 size_t rate_bytes(uint64_t n);
+size_t rate_bytes_wide(void);
+struct rate *rate_place_wide(void *memory, uint64_t n, uint64_t window_us, uint64_t now_us);
 struct rate *rate_place(void *memory, uint64_t n, uint64_t window_us, uint64_t now_us);
 /* Whether what `memory` holds can be a rate at `now_us` that lies within `bytes`, or zeros. */
 bool rate_whole(const void *memory, size_t bytes, uint64_t now_us);
@@ -80,8 +90,9 @@ bool rate_whole(const void *memory, size_t bytes, uint64_t now_us);
  * one until `longer_since_us` (may be before the boot; INT64_MIN: all is known) + window + delta.
  */
 void rate_unknown(void *memory, uint64_t since_us, uint64_t longest_us, int64_t longer_since_us);
-/* Of a whole rate that was found: its window (0: it holds no rate), the last clock value it saw,
- * and whether nothing of it counts any more. */
+/* Of a whole rate that was found: its N and window (0: it holds no rate), the last clock value it
+ * saw, and whether nothing of it counts any more. */
+uint64_t rate_found_n(const void *memory);
 uint64_t rate_found_window_us(const void *memory);
 uint64_t rate_last_us(const void *memory);
 bool rate_is_over(const void *memory, uint64_t now_us);

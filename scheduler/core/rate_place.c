@@ -19,34 +19,57 @@ limited_window(uint64_t window_us)
 }
 
 size_t
+rate_bytes_wide(void)
+{
+	return offsetof(struct rate, u) + sizeof(struct buckets);
+}
+
+size_t
 rate_bytes(uint64_t n)
 {
-	return offsetof(struct rate, u) +
-	       (n <= STAMPS_MAX ? n * sizeof(uint64_t) : sizeof(struct buckets));
+	return n <= STAMPS_MAX ? offsetof(struct rate, u) + n * sizeof(uint64_t)
+			       : rate_bytes_wide();
+}
+
+static size_t
+bytes_of(const struct rate *r)
+{
+	return rate_has_buckets(r) ? rate_bytes_wide() : rate_bytes(r->n);
 }
 
 /* Into memory whose words of `u` are zero. */
 static void
-init(struct rate *r, uint64_t n, uint64_t window_us)
+init(struct rate *r, uint64_t n, uint64_t window_us, bool wide)
 {
 	r->n = n;
 	r->window_us = window_us;
 	r->last_us = r->closed_us = r->owed_us = r->owed = 0;
 	r->first = r->sum = r->recent = 0;
-	if (n > STAMPS_MAX)
+	if (wide)
 		CHECK(rate_order_buckets(r));
+}
+
+static struct rate *
+make(uint64_t n, uint64_t window_us, bool wide)
+{
+	struct rate *r = mem_zalloc(wide ? rate_bytes_wide() : rate_bytes(n));
+
+	init(r, n, window_us, wide);
+	rate_put_kind(r, wide ? KIND_BUCKETS : KIND_STAMPS);
+	return r;
 }
 
 struct rate *
 rate_new(uint64_t n, uint64_t window_us)
 {
-	struct rate *r;
-
 	n = limited_n(n);
-	r = mem_zalloc(rate_bytes(n));
-	init(r, n, limited_window(window_us));
-	rate_put_kind(r, n > STAMPS_MAX ? KIND_BUCKETS : KIND_STAMPS);
-	return r;
+	return make(n, limited_window(window_us), n > STAMPS_MAX);
+}
+
+struct rate *
+rate_new_wide(uint64_t n, uint64_t window_us)
+{
+	return make(limited_n(n), limited_window(window_us), true);
 }
 
 void
@@ -82,7 +105,7 @@ move(struct rate *to, struct rate *from, uint64_t now)
 static struct rate *
 copy_of(const struct rate *r)
 {
-	size_t bytes = rate_bytes(r->n);
+	size_t bytes = bytes_of(r);
 	struct rate *copy = mem_alloc(bytes);
 
 	for (size_t i = 0; i < bytes; i++)
@@ -97,9 +120,38 @@ rate_move(struct rate *to, const struct rate *from, uint64_t now_us)
 	struct rate *copy = copy_of(from);
 
 	move(to, copy, rate_advance(copy, now_us));
-	if (copy->closed_us > to->closed_us)
+	/* Of a longer window less is known. */
+	if (copy->closed_us > to->closed_us || to->window_us <= copy->window_us)
 		rate_put(&to->closed_us, copy->closed_us);
 	rate_free(&copy);
+}
+
+bool
+rate_needs_wide(struct rate *r, uint64_t n, uint64_t now_us)
+{
+	rate_advance(r, now_us);
+	return n > STAMPS_MAX || rate_used(r) > n;
+}
+
+bool
+rate_forgets(struct rate *r, uint64_t now_us, uint64_t k)
+{
+	rate_advance(r, now_us);
+	return !rate_has_buckets(r) && r->sum + k > r->n;
+}
+
+bool
+rate_set_n(struct rate *r, uint64_t n, uint64_t now_us)
+{
+	n = limited_n(n);
+	if (n == r->n)
+		return true;
+	if (!rate_has_buckets(r) || !rate_needs_wide(r, n, now_us))
+		return false;
+	rate_put(&r->n, n);
+	if (r->owed <= n)
+		rate_put(&r->owed, 0);
+	return true;
 }
 
 void
@@ -107,9 +159,11 @@ rate_change(struct rate **rate, uint64_t n, uint64_t window_us, uint64_t now_us)
 {
 	struct rate *old = *rate, *r;
 
-	if (old && old->n == limited_n(n) && old->window_us == limited_window(window_us))
+	n = limited_n(n);
+	window_us = limited_window(window_us);
+	if (old && old->window_us == window_us && rate_set_n(old, n, now_us))
 		return;
-	r = rate_new(n, window_us);
+	r = make(n, window_us, old ? rate_needs_wide(old, n, now_us) : n > STAMPS_MAX);
 	if (old) {
 		CHECK(!old->placed);
 		rate_move(r, old, now_us);
@@ -127,7 +181,7 @@ order(struct rate *r, uint64_t now)
 	    r->window_us > RATE_WINDOW_MAX_US || r->last_us > now ||
 	    (r->last_us > 0 && r->last_us < BIAS / 2) ||
 	    r->closed_us > now + 8 * RATE_WINDOW_MAX_US || r->owed > RATE_N_MAX ||
-	    r->owed_us > r->last_us || (r->kind == KIND_BUCKETS) != (r->n > STAMPS_MAX))
+	    r->owed_us > r->last_us || (r->kind == KIND_STAMPS && r->n > STAMPS_MAX))
 		return false;
 	return rate_order_words(r);
 }
@@ -142,7 +196,7 @@ rate_whole(const void *memory, size_t bytes, uint64_t now_us)
 	CHECK(bytes >= RATE_BYTES_MIN);
 	if (r->kind == KIND_NONE || r->kind == KIND_UNKNOWN || r->kind == KIND_CHANGING)
 		return true;
-	if ((r->kind != KIND_STAMPS && r->kind != KIND_BUCKETS) || rate_bytes(r->n) > bytes)
+	if ((r->kind != KIND_STAMPS && r->kind != KIND_BUCKETS) || bytes_of(r) > bytes)
 		return false;
 	copy = copy_of(r);
 	whole = order(copy, now_us + BIAS);
@@ -174,6 +228,14 @@ rate_found_window_us(const void *memory)
 	const struct rate *r = memory;
 
 	return is_rate(r) ? r->window_us : 0;
+}
+
+uint64_t
+rate_found_n(const void *memory)
+{
+	const struct rate *r = memory;
+
+	return is_rate(r) ? r->n : 0;
 }
 
 uint64_t
@@ -213,7 +275,7 @@ rate_shift(void *memory, const void *from, int64_t shift_us, uint64_t now_us)
 		rate_free(&r);
 		return false;
 	}
-	init(to, r->n, r->window_us);
+	init(to, r->n, r->window_us, rate_has_buckets(r));
 	if (rate_has_buckets(r)) {
 		struct buckets *g = &r->u.big;
 
@@ -247,39 +309,40 @@ rate_shift(void *memory, const void *from, int64_t shift_us, uint64_t now_us)
 /* A fresh rate in memory that held something else, or nothing. Who dies in the middle of it leaves
  * KIND_CHANGING, or still nothing. */
 static void
-make_over(struct rate *r, uint64_t n, uint64_t window_us, uint64_t closed_us)
+make_over(struct rate *r, uint64_t n, uint64_t window_us, uint64_t closed_us, bool wide)
 {
 	uint64_t *words = (uint64_t *)&r->u;
+	size_t bytes = wide ? rate_bytes_wide() : rate_bytes(n);
 
 	if (r->kind != KIND_NONE)
 		rate_put_kind(r, KIND_CHANGING);
-	for (size_t i = 0; i < (rate_bytes(n) - offsetof(struct rate, u)) / sizeof(*words); i++)
+	for (size_t i = 0; i < (bytes - offsetof(struct rate, u)) / sizeof(*words); i++)
 		rate_put(&words[i], 0);
-	init(r, n, window_us);
+	init(r, n, window_us, wide);
 	r->placed = 1;
 	r->closed_us = closed_us;
-	rate_put_kind(r, n > STAMPS_MAX ? KIND_BUCKETS : KIND_STAMPS);
+	rate_put_kind(r, wide ? KIND_BUCKETS : KIND_STAMPS);
 }
 
-struct rate *
-rate_place(void *memory, uint64_t n, uint64_t window_us, uint64_t now_us)
+static struct rate *
+place(struct rate *r, uint64_t n, uint64_t window_us, uint64_t now_us, bool wide)
 {
-	struct rate *r = memory, *old;
 	uint64_t now = now_us + BIAS, closed;
+	struct rate *old;
 
-	CHECK((uintptr_t)memory % 8 == 0);
-	n = limited_n(n);
-	window_us = limited_window(window_us);
+	CHECK((uintptr_t)r % 8 == 0);
 	if (r->kind == KIND_NONE || r->kind == KIND_UNKNOWN) {
 		closed = window_us <= r->window_us ? r->last_us : r->closed_us;
 		closed = r->kind == KIND_UNKNOWN && closed > 0 ? closed + rate_long_us(window_us)
 							       : 0;
-		make_over(r, n, window_us, closed);
+		make_over(r, n, window_us, closed, wide);
 	} else if (r->kind == KIND_CHANGING || !order(r, now)) {
-		make_over(r, n, window_us, now + rate_long_us(window_us));
+		make_over(r, n, window_us, now + rate_long_us(window_us), wide);
 	} else if (r->n != n || r->window_us != window_us) {
 		old = copy_of(r);
-		make_over(r, n, window_us, now + rate_long_us(window_us));
+		/* Where there is room for it, all stays known. */
+		wide = wide || (rate_has_buckets(old) && rate_needs_wide(old, n, now_us));
+		make_over(r, n, window_us, now + rate_long_us(window_us), wide);
 		move(r, old, rate_advance(old, now_us));
 		rate_put(&r->closed_us, old->closed_us);
 		rate_free(&old);
@@ -287,4 +350,17 @@ rate_place(void *memory, uint64_t n, uint64_t window_us, uint64_t now_us)
 		r->placed = 1;
 	}
 	return r;
+}
+
+struct rate *
+rate_place(void *memory, uint64_t n, uint64_t window_us, uint64_t now_us)
+{
+	n = limited_n(n);
+	return place(memory, n, limited_window(window_us), now_us, n > STAMPS_MAX);
+}
+
+struct rate *
+rate_place_wide(void *memory, uint64_t n, uint64_t window_us, uint64_t now_us)
+{
+	return place(memory, limited_n(n), limited_window(window_us), now_us, true);
 }

@@ -154,7 +154,8 @@ struct limit {
 	uint64_t n;
 	uint64_t promise_epoch; /* of promised[0]; before it promised[1] */
 	uint64_t paced; /* a steady pace of N has used what was charged by then */
-	uint64_t no_refund_until; /* it was charged beyond N: what it remembers is not all that counts */
+	uint64_t no_refund_until; /* what it remembers has other stamps */
+	uint64_t off_until; /* not 0: it was taken away, and refuses nothing; charged on until then */
 	uint64_t refused;
 	uint64_t sure; /* rate: room for at least so much, at any time until more is charged; 0: not known */
 	uint64_t within;   /* the deadline that it sets; NEVER: none */
@@ -191,12 +192,12 @@ struct group {
 	uint32_t users;  /* who holds it beside what is charged to its limits; free: next free */
 	uint8_t scope;
 	bool made, stale; /* its limits are to be asked for again */
+	bool tagged;      /* ops.tag knows that it is here */
 	char *name;
 };
 
 /* What one decision is charged to. */
-#define CHARGES_MAX 24
-_Static_assert(CHARGES_MAX <= 32, "bits of charges.counts");
+#define CHARGES_MAX 32 /* bits of `counts` */
 struct charges {
 	uint32_t n;
 	uint32_t counts; /* bit k: of[k] is a count */
@@ -449,6 +450,7 @@ struct core {
 	struct limit *limits; /* [0] is none */
 	size_t limits_cap;
 	uint32_t n_limits, free_limit;
+	uint32_t n_off, off_hand; /* limits that are off */
 	struct group *groups; /* [0] is none */
 	size_t groups_cap;
 	uint32_t n_groups, free_group, group_hand, sweep_due;

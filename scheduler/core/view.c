@@ -301,7 +301,7 @@ core_each_limit(const struct core *core, const struct core_now *now, uint32_t *c
 			break;
 		}
 		++*cursor;
-		if (!c->limits[i].made || !c->limits[i].owned)
+		if (!c->limits[i].made || !limit_is_in_force(&c->limits[i]))
 			continue;
 		describe_limit(c, now, &c->limits[i], &v);
 		fn(arg, &v);
@@ -332,7 +332,7 @@ core_blocking_limit(const struct core *core, const struct core_now *now, uint32_
 	if (q->refusal == REFUSAL_MAX_SMTP_OUT)
 		return describe_queue_out(c, c->by_number[queue], out);
 	l = &c->limits[q->active->blocked_by];
-	if (q->refusal != REFUSAL_LIMIT || !l->made || !l->owned)
+	if (q->refusal != REFUSAL_LIMIT || !l->made || !limit_is_in_force(l))
 		return false;
 	describe_limit(c, now, l, out);
 	return true;

@@ -9,7 +9,7 @@
  * rate_sim [-s SEED] [-n EPISODES] [-p off-by-one|no-refund] [-f FAULTS] [-q] [-v]
  * An episode is a seed. With -p a fault is planted (the linker puts it between the core and its
  * rates), and must be found. -f: of w worker dies, k scheduler is killed, r reload, c clock is set,
- * b reboot, l RCPTs are asked for across a reload. */
+ * b reboot. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -43,7 +43,6 @@
 #define CONNS       512
 #define WINDOWS     20
 #define USE_PERCENT 98
-#define STAMPS_KEPT 128
 #define STEPS_MOST  3000000 /* of an episode */
 
 /* A planted fault ------------------------------------------------------------------------------ */
@@ -53,6 +52,12 @@ struct rate *__real_rate_new(uint64_t n, uint64_t window_us);
 struct rate *__wrap_rate_new(uint64_t n, uint64_t window_us);
 struct rate *__real_rate_place(void *memory, uint64_t n, uint64_t window_us, uint64_t now_us);
 struct rate *__wrap_rate_place(void *memory, uint64_t n, uint64_t window_us, uint64_t now_us);
+struct rate *__real_rate_new_wide(uint64_t n, uint64_t window_us);
+struct rate *__wrap_rate_new_wide(uint64_t n, uint64_t window_us);
+struct rate *__real_rate_place_wide(void *memory, uint64_t n, uint64_t window_us, uint64_t now_us);
+struct rate *__wrap_rate_place_wide(void *memory, uint64_t n, uint64_t window_us, uint64_t now_us);
+bool __real_rate_set_n(struct rate *r, uint64_t n, uint64_t now_us);
+bool __wrap_rate_set_n(struct rate *r, uint64_t n, uint64_t now_us);
 uint64_t __real_rate_limit(const struct rate *r);
 uint64_t __wrap_rate_limit(const struct rate *r);
 void __real_rate_refund(struct rate *r, uint64_t stamp_us, uint64_t k);
@@ -68,6 +73,24 @@ struct rate *
 __wrap_rate_place(void *memory, uint64_t n, uint64_t window_us, uint64_t now_us)
 {
 	return __real_rate_place(memory, n + off_by_one, window_us, now_us);
+}
+
+struct rate *
+__wrap_rate_new_wide(uint64_t n, uint64_t window_us)
+{
+	return __real_rate_new_wide(n + off_by_one, window_us);
+}
+
+struct rate *
+__wrap_rate_place_wide(void *memory, uint64_t n, uint64_t window_us, uint64_t now_us)
+{
+	return __real_rate_place_wide(memory, n + off_by_one, window_us, now_us);
+}
+
+bool
+__wrap_rate_set_n(struct rate *r, uint64_t n, uint64_t now_us)
+{
+	return __real_rate_set_n(r, n + off_by_one, now_us);
 }
 
 uint64_t
@@ -88,6 +111,7 @@ __wrap_rate_refund(struct rate *r, uint64_t stamp_us, uint64_t k)
 struct change {
 	uint64_t at, n, window_us;
 	uint64_t known_from; /* before that it need not know: it had a shorter window */
+	uint64_t starts;     /* of the scheduler, until then */
 };
 struct seen {
 	uint64_t at, amount;
@@ -290,40 +314,25 @@ judge_part(const struct judged *j, const uint64_t *sums, size_t i, uint64_t from
 		violation(j, what, j->seen[i].at, sum, most);
 }
 
-/* A limit of up to 128 keeps as many stamps: raised again, it does not know what was before them.
- */
-static uint64_t
-known_from(const struct judged *j, size_t i, const struct change *was, const struct change *now)
-{
-	uint64_t kept = 0;
-
-	if (was->n > 0 && was->n <= STAMPS_KEPT && now->n > was->n && i >= was->n)
-		kept = j->seen[i - was->n].at;
-	return kept > now->known_from ? kept : now->known_from;
-}
-
 static void
 judge_one(struct judged *j)
 {
 	uint64_t *sums = mem_zalloc((j->n_seen + 1) * sizeof(sums[0]));
-	uint64_t known = 0;
 	size_t c = 0;
 
 	qsort(j->seen, j->n_seen, sizeof(j->seen[0]), by_stamp);
 	for (size_t i = 0; i < j->n_seen; i++)
 		sums[i + 1] = sums[i] + j->seen[i].amount;
 	for (size_t i = 0; i < j->n_seen; i++) {
-		uint64_t at = j->seen[i].at, share, from;
+		uint64_t at = j->seen[i].at, known, share, from;
 		const struct change *now;
 
-		for (; c + 1 < j->n_changes && j->changes[c + 1].at <= at; c++) {
-			uint64_t k = known_from(j, i, &j->changes[c], &j->changes[c + 1]);
-
-			known = k > known ? k : known;
-		}
+		while (c + 1 < j->n_changes && j->changes[c + 1].at <= at)
+			c++;
 		now = &j->changes[c];
 		if (now->n == 0)
 			continue;
+		known = now->known_from;
 		share = now->n / 5 ? now->n / 5 : 1;
 		from = at > now->window_us ? at - now->window_us : 0;
 		judge_part(j, sums, i, from > known ? from : known, now->n, "a window");
@@ -458,6 +467,13 @@ op_charges_free(void *ctx, void *memory)
 	charges_give(w.charges, memory);
 }
 
+static void
+op_charges_keep(void *ctx, void *memory)
+{
+	(void)ctx;
+	charges_leave(w.charges, memory);
+}
+
 static const struct core_ops ops = { .settings = op_settings,
 				     .ask_route = op_ask,
 				     .open = op_open,
@@ -467,23 +483,32 @@ static const struct core_ops ops = { .settings = op_settings,
 				     .queue_changed = op_changed,
 				     .scope_limits = op_scope_limits,
 				     .charges = op_charges,
-				     .charges_free = op_charges_free };
+				     .charges_free = op_charges_free,
+				     .charges_keep = op_charges_keep };
 
 /* Limits --------------------------------------------------------------------------------------- */
+/* What is older than its windows so far is forgotten; taken away, it remembers for a window, and
+ * what goes meanwhile unless the scheduler dies. */
 static void
 note_change(struct judged *j)
 {
 	const struct change *last = j->n_changes ? &j->changes[j->n_changes - 1] : NULL;
-	struct change c = { .at = at_now(), .n = j->rate->n, .window_us = j->rate->window_us };
+	struct change c = { .at = at_now(),
+			    .n = j->rate->n,
+			    .window_us = j->rate->window_us,
+			    .starts = w.kills + w.reboots };
 
-	/* What is older than its windows so far is forgotten. */
-	if (last && last->n == 0)
+	if (last && last->n == 0 &&
+	    (c.n == 0 || last->at + last->window_us < c.at || last->starts != c.starts)) {
 		c.known_from = c.at;
-	else if (last) {
+		c.window_us = c.n == 0 ? 0 : c.window_us;
+	} else if (last) {
 		c.known_from = last->known_from;
 		if (c.window_us > last->window_us && c.at - last->window_us > c.known_from)
 			c.known_from = c.at - last->window_us;
 	}
+	if (last && last->n > 0 && c.n == 0)
+		c.window_us = last->window_us;
 	mem_grow((void **)&j->changes, &j->cap_changes, j->n_changes + 1, sizeof(c));
 	j->changes[j->n_changes++] = c;
 }
@@ -601,6 +626,7 @@ tell_past(void)
 				       .job = l->job + 1,
 				       .vmta = slice_str(l->queue % VMTAS ? "v1" : "v0"),
 				       .provider = slice_str("prov"),
+				       .provider_number = 1,
 				       .rcpts = l->rcpts,
 				       .connects = l->connects,
 				       .bytes = l->bytes };
@@ -1019,8 +1045,6 @@ reload(void)
 				    .vmtas = w.vmtas };
 	static const uint32_t same[SOURCES] = { 0, 1, 2, 3, 4 };
 
-	if (strchr(faults, 'l') == NULL)
-		end_lockstep();
 	w.reloads++;
 	w.now.boot_us++; /* no stamp is of both */
 	w.now.wall_us++;

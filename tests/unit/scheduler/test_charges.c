@@ -143,6 +143,26 @@ in_a_change(void **state)
 	assert_int_equal(rate_used(take(f, 1, 1000, HOUR, true)), 7);
 }
 
+/* Left by its limit, and found by the next of that name as long as it counts. */
+static void
+left_and_found(void **state)
+{
+	struct fixture *f = *state;
+	struct rate *a = take(f, 1, 10, HOUR, false);
+
+	rate_charge(a, f->now.boot_us, 2);
+	charges_leave(f->c, a);
+	assert_int_equal(slots(f), 1);
+	a = take(f, 1, 10, HOUR, true);
+	assert_int_equal(rate_used(a), 2);
+	charges_leave(f->c, a);
+	f->now.boot_us += 2 * HOUR;
+	for (unsigned i = 0; i < 100; i++)
+		charges_tick(f->c, f->now.boot_us, f->now.wall_us);
+	assert_int_equal(slots(f), 0);
+	assert_int_equal(rate_used(take(f, 1, 10, HOUR, false)), 0);
+}
+
 /* What nobody takes goes when it does not count any more. */
 static void
 nobody_takes(void **state)
@@ -389,9 +409,9 @@ main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(after_a_death),    T(in_a_change), T(nobody_takes), T(reboot),
-		T(not_known),        T(of_another),  T(damage),       T(cut_off),
-		T(hundred_thousand), T(full_disk),   T(events_kept),
+		T(after_a_death), T(in_a_change),      T(left_and_found), T(nobody_takes),
+		T(reboot),        T(not_known),        T(of_another),     T(damage),
+		T(cut_off),       T(hundred_thousand), T(full_disk),      T(events_kept),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
