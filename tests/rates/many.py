@@ -200,7 +200,8 @@ def scheduler_instructions(messages, every):
             "conf": 'providers = ( { name = "prov"; mx = "*"; %s} );\n'
                     'jobs = ( { name = "j"; %s} );\nsenders = ( { name = "load.example"; %s} );' % (limits, limits, limits) if every else ""}
     # Without the rounds in which limits are shown: they go by the clock, for which valgrind takes fifty times as long.
-    wrapper = ["valgrind", "-q", "--tool=callgrind", "--collect-atstart=yes", "--toggle-collect=some", "--callgrind-out-file=" + out]
+    wrapper = ["valgrind", "-q", "--tool=callgrind", "--toggle-collect=some", "--collect-atstart=yes",
+               "--callgrind-out-file=" + out]
     sluice = harness.Sluice(os.path.join(folder, "mta"), variant="counted", acct="d,b", workers=1, wrapper=wrapper, **conf)
     sluice.process = None
     try:
