@@ -188,13 +188,16 @@ struct mover {
 	bool failed;
 };
 
+/* A short window is closed, for the clocks are not that sure: what is charged to it is for a longer
+ * one that its limit may have before that is over. */
 static void
 move_slot(void *arg, const struct slot *s, uint32_t size)
 {
 	struct mover *m = arg;
+	uint64_t window = rate_found_window_us(s->rate);
 	struct slot *n;
 
-	if (m->failed || rate_found_window_us(s->rate) <= CHARGES_SHORT_US)
+	if (m->failed || window == 0)
 		return;
 	n = charges_new_slot(m->to, size_index(size));
 	if (n == NULL) {
@@ -202,13 +205,17 @@ move_slot(void *arg, const struct slot *s, uint32_t size)
 		return;
 	}
 	charges_begin_use(m->to, n, s->hi, s->lo);
-	if (!rate_shift(n->rate, s->rate, m->shift_us, m->boot_us))
+	if (!rate_shift(n->rate, s->rate, m->shift_us, m->boot_us)) {
 		charges_end_use(m->to, n);
-	else
-		m->to->counts.moved++;
+		return;
+	}
+	m->to->counts.moved++;
+	if (window <= CHARGES_SHORT_US)
+		rate_close_until((struct rate *)(void *)n->rate,
+				 m->boot_us + window + rate_delta_us(window) + 1);
 }
 
-/* What the old file holds of longer windows goes into the new one. */
+/* What the old file holds goes into the new one. */
 static void
 take_over(struct charges *c, struct charges *old, const struct charges_now *now)
 {

@@ -5,10 +5,10 @@
  * key of a limit and the memory of its rate (scheduler/core/rate.h). The file grows and never
  * shrinks nor moves; what a slot holds is found again by its key.
  *
- * The file belongs to one boot of the machine. Under another one it is made anew: of rates with
- * windows above CHARGES_SHORT_US what the old one is known to hold goes on counting by its age, and
- * events logged since it was last synced are to be counted too (charges_past()); shorter ones begin
- * closed for one window, counted from the first start under this boot. */
+ * The file belongs to one boot of the machine. Under another one it is made anew: what the old one
+ * is known to hold goes on counting by its age, and events logged since it was last synced are to be
+ * counted too (charges_past()); rates with windows of at most CHARGES_SHORT_US begin closed for one
+ * window besides, counted from the first start under this boot. */
 #pragma once
 
 #include <stdbool.h>

@@ -233,9 +233,9 @@ op_tag(void *ctx, uint32_t job, uint32_t sender_domain, bool used)
 	names_hold(s->names, sender_domain, used ? 1 : -1);
 }
 
-/* The mode is normal: there is no other yet. */
 static void
-op_source_limits(void *ctx, uint32_t queue, struct slice name, uint32_t source_ip, struct conf_limits *out)
+op_source_limits(void *ctx, uint32_t queue, struct slice name, uint32_t source_ip, bool backoff,
+		 struct conf_limits *out)
 {
 	struct scheduler *s = ctx;
 	struct slice vmta = name, domain = slice_cut(&vmta, '/');
@@ -243,7 +243,7 @@ op_source_limits(void *ctx, uint32_t queue, struct slice name, uint32_t source_i
 
 	memset(out, 0, sizeof *out);
 	if (settings_get(s->settings, queue, name)->source_limits && source_ip < conf_source_ips(s->conf, &ips))
-		conf_queue_source_over(s->conf, domain, vmta, source_ip, false, overrides_of_queue(s->overrides, name),
+		conf_queue_source_over(s->conf, domain, vmta, source_ip, backoff, overrides_of_queue(s->overrides, name),
 				       out);
 }
 

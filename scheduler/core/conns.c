@@ -135,6 +135,49 @@ is_ending(const struct conn *cn)
 	return cn->state == CONN_CLOSING || cn->yields;
 }
 
+static bool
+is_surplus(const struct core *c, const struct conn *cn)
+{
+	for (uint32_t k = 0; k < cn->charges.n; k++) {
+		const struct limit *l = &c->limits[cn->charges.of[k]];
+
+		if (is_count(c, cn->charges.of[k]) && limit_is_in_force(l) &&
+		    l->used > l->n + l->ending)
+			return true;
+	}
+	return false;
+}
+
+static void
+end_surplus_of(struct core *c, enum conn_state state)
+{
+	for (uint32_t i = 0; i < c->n_conns_made; i++) {
+		struct conn *cn = &c->conns[i];
+
+		if (cn->state != state || is_ending(cn) || !is_surplus(c, cn))
+			continue;
+		limits_count_ending(c, &cn->charges, 1);
+		cn->yields = 1; /* with its message */
+	}
+}
+
+/* A count may have become less than there are connections. */
+static void
+end_surplus(struct core *c)
+{
+	uint32_t next;
+
+	for (uint32_t i = c->resting.head; i != CORE_NONE; i = next) {
+		next = c->conns[i].rest_next;
+		if (!is_surplus(c, &c->conns[i]))
+			continue;
+		run_push(c, c->conns[i].queue);
+		conns_close(c, i);
+	}
+	end_surplus_of(c, CONN_BUSY);
+	end_surplus_of(c, CONN_OPENING);
+}
+
 void
 conns_recount(struct core *c)
 {
@@ -154,6 +197,7 @@ conns_recount(struct core *c)
 		if (is_ending(cn))
 			limits_count_ending(c, &cn->charges, 1);
 	}
+	end_surplus(c);
 }
 
 bool

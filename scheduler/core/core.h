@@ -127,8 +127,9 @@ struct core_ops {
 	/* The limit is gone; what was charged to it and still counts is found by its key as long as it counts. May be
 	 * NULL: as charges_free(). */
 	void (*charges_keep)(void *ctx, void *memory);
-	/* The source-ip-... limits of a queue for one source IP, in its present mode. NULL: none. */
-	void (*source_limits)(void *ctx, uint32_t queue, struct slice name, uint32_t source_ip, struct conf_limits *out);
+	/* The source-ip-... limits of a queue for one source IP; with `backoff` those of its back-off mode. NULL: none. */
+	void (*source_limits)(void *ctx, uint32_t queue, struct slice name, uint32_t source_ip, bool backoff,
+			      struct conf_limits *out);
 	/* Limits of a job, a sender domain (numbers of names), a provider (number of core_route_provider()).
 	 * NULL, or false: none. */
 	bool (*scope_limits)(void *ctx, enum core_scope scope, uint32_t number, struct conf_limits *out);

@@ -190,6 +190,7 @@ core_set_mode(struct core *c, const struct core_now *now, uint32_t queue, bool b
 		return;
 	c->queues[qi].backoff = backoff;
 	limits_ask_again_queue(c, qi);
+	conns_recount(c);
 	run_push(c, qi);
 }
 

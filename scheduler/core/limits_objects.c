@@ -247,7 +247,7 @@ ask_driver(struct core *c, uint32_t group)
 
 		if (c->ops.source_limits)
 			c->ops.source_limits(c->ctx, q->number, slice_of(q->name, q->name_len),
-					     g->source, &l);
+					     g->source, q->backoff, &l);
 	} else if (scope == CORE_SCOPE_SOURCE) {
 		l = c->sources[g->source].limits;
 	} else if (scope == CORE_SCOPE_VMTA) {

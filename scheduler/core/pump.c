@@ -766,7 +766,9 @@ close_idle(struct core *c, struct visit *v, enum core_wait w)
 		bool wanted = limits_wanted(c, &cn->charges) || c->workers[cn->worker].conns;
 
 		prev = cn->prev;
-		if (needs_idle(c, v, w, cn, wanted)) {
+		if (cn->yields) {
+			conns_close(c, i);
+		} else if (needs_idle(c, v, w, cn, wanted)) {
 			if (v->line == LINE_LIMIT || v->line == LINE_SENDERS)
 				wake_at(v, cn->since + RATE_IDLE_US);
 		} else if (keep && !wanted && cn->since + keep > now && !has_to_end(c, v, cn)) {

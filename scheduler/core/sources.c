@@ -15,6 +15,8 @@
 #define TURNS_WORK_MAX 16000000u
 /* Queues and source IPs that are looked at to find one that can use a worker's room. */
 #define OFFER_LOOKS 1024
+/* So many are told of one source IP's room: one may have something else in the way. */
+#define OFFER_MOST 4
 
 /* In the map of what is disabled, where NEVER means nothing. */
 #define DISABLED_FOR_EVER (NEVER - 1)
@@ -421,6 +423,39 @@ sources_have_room(struct core *c, uint32_t vmta, bool connections, uint64_t *whe
 	return false;
 }
 
+static bool
+has_source(const struct source *s, const struct queue *q)
+{
+	for (uint32_t i = 0; q->vmta >= 0 && i < s->n_vmtas; i++) {
+		if (s->vmtas[i] == (uint32_t)q->vmta)
+			return true;
+	}
+	return false;
+}
+
+/* Those that wait for a worker's connection, and have this source IP too, look again: the first
+ * few. */
+static void
+offer_source(struct core *c, const struct source *s)
+{
+	unsigned looks = 0, told = 0;
+
+	for (unsigned w = 0; w < c->n_workers; w++) {
+		const struct line *l = &c->lines[c->workers[w].conns];
+
+		for (uint32_t k = 0; c->workers[w].conns && k < l->n_classes; k++) {
+			for (uint32_t qi = l->classes[k].queues.head;
+			     qi != CORE_NONE && told < OFFER_MOST && ++looks < OFFER_LOOKS;
+			     qi = c->queues[qi].line_next) {
+				if (c->queues[qi].in_run || !has_source(s, &c->queues[qi]))
+					continue;
+				run_push(c, qi);
+				told++;
+			}
+		}
+	}
+}
+
 void
 sources_poke(struct core *c, uint32_t source)
 {
@@ -430,6 +465,7 @@ sources_poke(struct core *c, uint32_t source)
 		lines_poke(c, c->vmtas[s->vmtas[i]].lines[0]);
 		lines_poke(c, c->vmtas[s->vmtas[i]].lines[1]);
 	}
+	offer_source(c, s);
 }
 
 void

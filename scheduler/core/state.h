@@ -320,7 +320,8 @@ struct conn {
 	uint8_t worker;
 	uint8_t state : 3;
 	uint8_t retired : 1;    /* its source IP is not to be used there any more, or not for its queue */
-	uint8_t yields : 1;     /* to a queue of higher priority: ends with its message */
+	uint8_t yields : 1;     /* to a queue of higher priority, or to a lower count: ends with its
+				   message */
 	uint8_t pipelining : 1;
 	uint32_t n_errors;
 	struct core_target_limits limits; /* of its target */

@@ -471,9 +471,10 @@ op_changed(void *ctx, uint32_t queue)
 
 /* What limits the scopes have, and memory for their charges. */
 static void
-op_source_limits(void *ctx, uint32_t queue, struct slice name, uint32_t source_ip,
+op_source_limits(void *ctx, uint32_t queue, struct slice name, uint32_t source_ip, bool backoff,
 		 struct conf_limits *out)
 {
+	(void)backoff;
 	(void)ctx;
 	(void)name;
 	*out = w.queues[queue].at[physical(source_ip)].l;

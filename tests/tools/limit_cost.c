@@ -100,9 +100,10 @@ op_changed(void *ctx, uint32_t queue)
 }
 
 static void
-op_source_limits(void *ctx, uint32_t queue, struct slice name, uint32_t source_ip,
+op_source_limits(void *ctx, uint32_t queue, struct slice name, uint32_t source_ip, bool backoff,
 		 struct conf_limits *out)
 {
+	(void)backoff;
 	(void)ctx;
 	(void)queue;
 	(void)name;

@@ -9,9 +9,10 @@ static unsigned n_interrupted;
 static size_t o_seen, w_seen, c_seen; /* of the logs, by work_off() */
 
 static void
-op_source_limits(void *ctx, uint32_t queue, struct slice name, uint32_t source,
+op_source_limits(void *ctx, uint32_t queue, struct slice name, uint32_t source, bool backoff,
 		 struct conf_limits *out)
 {
+	(void)backoff;
 	(void)ctx;
 	(void)queue;
 	(void)name;

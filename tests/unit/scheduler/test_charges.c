@@ -143,6 +143,34 @@ in_a_change(void **state)
 	assert_int_equal(rate_used(take(f, 1, 1000, HOUR, true)), 7);
 }
 
+/* A short window is closed after a reboot; the longer one that its limit gets before that is over
+ * knows what was charged. */
+static void
+short_then_long(void **state)
+{
+	struct fixture *f = *state;
+	struct event_position at = { 3, 400 };
+	struct rate *a = take(f, 1, 10, 10 * MINUTE, false), *b;
+
+	rate_charge(a, f->now.boot_us, 2);
+	charges_tick(f->c, f->now.boot_us, f->now.wall_us);
+	charges_sync_begin(f->c, f->now.boot_us, at);
+	charges_sync_end(f->c, charges_sync(f->c));
+	charges_rebuilt(f->c, INT64_MIN);
+	charges_close(&f->c);
+	f->now = (struct charges_now){ 10 * SECOND, f->now.wall_us + MINUTE, "boot two" };
+	again(f);
+	charges_rebuilt(f->c, INT64_MIN);
+	a = take(f, 1, 10, 10 * MINUTE, true);
+	assert_int_equal(rate_when(a, f->now.boot_us), f->now.boot_us + 10 * MINUTE + SECOND + 1);
+	b = take(f, 1, 20, HOUR, false);
+	rate_move(b, a, f->now.boot_us);
+	charges_give(f->c, a);
+	assert_int_equal(rate_used(b), 2);
+	assert_int_equal(rate_room(b, f->now.boot_us + 30 * MINUTE), 4);
+	assert_int_equal(rate_used(b), 2);
+}
+
 /* Left by its limit, and found by the next of that name as long as it counts. */
 static void
 left_and_found(void **state)
@@ -409,9 +437,10 @@ main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(after_a_death), T(in_a_change),      T(left_and_found), T(nobody_takes),
-		T(reboot),        T(not_known),        T(of_another),     T(damage),
-		T(cut_off),       T(hundred_thousand), T(full_disk),      T(events_kept),
+		T(after_a_death), T(in_a_change), T(left_and_found),   T(short_then_long),
+		T(nobody_takes),  T(reboot),      T(not_known),        T(of_another),
+		T(damage),        T(cut_off),     T(hundred_thousand), T(full_disk),
+		T(events_kept),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
