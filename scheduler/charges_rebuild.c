@@ -143,6 +143,10 @@ count_event(struct rebuild *rb, const struct event *e, const unsigned char boot_
 
 	if (p.provider_number != 0)
 		p.provider = e->provider;
+	if (e->kind == EVENT_RESULT || e->kind == EVENT_CONNECT || e->kind == EVENT_ATTEMPT) {
+		p.job = number_of(s, CONF_OVER_JOB, e->job);
+		p.sender_domain = sender_domain_of(s, e->sender);
+	}
 
 	if (e->lsn == 1)
 		rb->whole = true;
@@ -150,8 +154,6 @@ count_event(struct rebuild *rb, const struct event *e, const unsigned char boot_
 	if (rb->events++ == 0)
 		rb->oldest_age_us = rb->now.wall_us > e->wall_us ? rb->now.wall_us - e->wall_us : 0;
 	if (e->kind == EVENT_RESULT) {
-		p.job = number_of(s, CONF_OVER_JOB, e->job);
-		p.sender_domain = sender_domain_of(s, e->sender);
 		count_rcpts(rb, e, boot_id, &p);
 	} else if (e->kind == EVENT_CONNECT || e->kind == EVENT_ATTEMPT) {
 		p.connects = 1;

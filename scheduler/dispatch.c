@@ -77,6 +77,17 @@ op_ask_route(void *ctx, uint32_t queue, struct slice name)
 	routes_ask(ctx, queue, name);
 }
 
+static bool op_scope_limits(void *ctx, enum core_scope scope, uint32_t number, struct conf_limits *out);
+
+/* The number of a job or sender domain stays its own as long as it has limits; without them it does not matter: 0. */
+static uint32_t
+limited(struct scheduler *s, enum core_scope scope, uint32_t number)
+{
+	struct conf_limits l = { 0 };
+
+	return number != 0 && op_scope_limits(s, scope, number, &l) ? number : 0;
+}
+
 static void
 op_open(void *ctx, const struct core_open *o)
 {
@@ -93,6 +104,9 @@ op_open(void *ctx, const struct core_open *o)
 						 .queue = o->queue,
 						 .source_ip = o->source_ip,
 						 .open_stamp_boot_us = o->granted_boot_us,
+						 .job = limited(s, CORE_SCOPE_JOB, o->job),
+						 .sender_domain = limited(s, CORE_SCOPE_SENDER,
+									  o->sender_domain),
 						 .worker = (uint8_t)o->worker,
 						 .used = true };
 	m.u.open.route_generation = o->route_generation;
@@ -374,6 +388,8 @@ log_attempt(struct scheduler *s, struct conn *c, struct slice reason)
 	struct settle_attempt a = { .kind = EVENT_ATTEMPT,
 				    .queue = c->queue,
 				    .source_ip = c->source_ip,
+				    .job = c->job,
+				    .sender_domain = c->sender_domain,
 				    .stamp_boot_us = c->open_stamp_boot_us,
 				    .reason = reason };
 
@@ -447,6 +463,8 @@ log_failure(struct scheduler *s, struct conn *c, enum core_failure why, const st
 	struct settle_attempt a = { .kind = EVENT_CONNECT,
 				    .queue = c->queue,
 				    .source_ip = c->source_ip,
+				    .job = c->job,
+				    .sender_domain = c->sender_domain,
 				    .stamp_boot_us = called && !c->ready ? c->open_stamp_boot_us : 0,
 				    .destination = r->dlv_destination_ip,
 				    .mta = r->dsn_mta,

@@ -619,7 +619,15 @@ settle_connect(struct scheduler *s, const struct settle_attempt *a)
 {
 	struct event e = { .kind = a->kind };
 	struct slice rest = names_get(s->names, a->queue);
+	struct slice domain = names_get(s->names, a->sender_domain);
+	char sender[NAME_BYTES_MAX + 1] = "@";
 
+	/* Whose connect rates it was charged to. */
+	e.job = names_get(s->names, a->job);
+	if (domain.n > 0 && domain.n <= NAME_BYTES_MAX) {
+		memcpy(sender + 1, domain.p, domain.n);
+		e.sender = slice_of(sender, domain.n + 1);
+	}
 	e.wall_us = loop_wall_us(s->loop);
 	e.stamp_boot_us = a->stamp_boot_us;
 	e.queue_number = a->queue;

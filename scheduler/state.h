@@ -53,6 +53,7 @@ struct conn {
 	uint32_t claim_slot;
 	uint32_t queue;
 	uint32_t source_ip;
+	uint32_t job, sender_domain; /* that it was opened for, if they have limits; 0: none */
 	uint16_t attempt;
 	uint8_t worker;
 	bool used;
@@ -219,6 +220,7 @@ struct settle_attempt {
 	enum event_kind kind;
 	uint32_t queue, source_ip;
 	uint64_t stamp_boot_us;
+	uint32_t job, sender_domain;
 	struct slice destination, mta, reason;
 };
 void settle_connect(struct scheduler *s, const struct settle_attempt *a);

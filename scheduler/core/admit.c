@@ -75,14 +75,17 @@ admit_message_source(struct core *c, uint32_t qi, uint32_t source, struct charge
 	add_both(c, set, source_group(c, qi, source));
 }
 
+static inline uint32_t
+tag_group(struct core *c, enum core_scope scope, uint32_t number, uint32_t *last)
+{
+	return number && c->ops.scope_limits ? group_of(c, last, scope, number, 0) : 0;
+}
+
 static void
 add_tag(struct core *c, struct charges *set, enum core_scope scope, uint32_t number, uint32_t *last)
 {
-	uint32_t group;
+	uint32_t group = tag_group(c, scope, number, last);
 
-	if (number == 0 || !c->ops.scope_limits)
-		return;
-	group = group_of(c, last, scope, number, 0);
 	add_both(c, set, group);
 	charges_add_group(c, set, group, CORE_MEASURE_SMTP_OUT);
 }
@@ -94,6 +97,16 @@ admit_message_entry(struct core *c, uint32_t e, struct charges *set)
 
 	add_tag(c, set, CORE_SCOPE_JOB, t->job, &t->job_group);
 	add_tag(c, set, CORE_SCOPE_SENDER, t->sender_domain, &t->sender_group);
+}
+
+static void
+add_tag_connects(struct core *c, struct charges *set, struct core_tag *t)
+{
+	charges_add_group(c, set, tag_group(c, CORE_SCOPE_JOB, t->job, &t->job_group),
+			  CORE_MEASURE_CONNECT);
+	charges_add_group(c, set,
+			  tag_group(c, CORE_SCOPE_SENDER, t->sender_domain, &t->sender_group),
+			  CORE_MEASURE_CONNECT);
 }
 
 uint64_t
@@ -185,6 +198,37 @@ admit_mx(struct core *c, const struct core_target_limits *t, uint32_t source, st
 	charges_add_group(c, set, group, CORE_MEASURE_SMTP_OUT);
 }
 
+/* Several connections may be opened for one entry, and carry others: it stands for all of its job
+ * and its sender. */
+uint32_t
+admit_connection_entry(struct core *c, const struct asker *who, struct charges *set,
+		       struct answer *yes)
+{
+	uint32_t e = c->queues[who->qi].ready.head;
+	struct answer first = *yes;
+
+	if (!c->ops.scope_limits)
+		return e;
+	for (unsigned i = 0; i < LOOK_AHEAD && e != CORE_NONE; i++, e = c->entries[e].next) {
+		struct charges own = { .n = 0 };
+		struct answer a = *yes;
+
+		add_tag_connects(c, &own, &c->tags[c->entries[e].tag]);
+		if (own.n == 0)
+			return e;
+		limits_ask(c, who, &own, 0, &a);
+		if (a.limit == 0) {
+			charges_join(set, &own);
+			*yes = a;
+			return e;
+		}
+		if (i == 0)
+			first = a;
+	}
+	*yes = first;
+	return CORE_NONE;
+}
+
 /* The past --------------------------------------------------------------------------------------
  */
 void
@@ -193,7 +237,7 @@ admit_past(struct core *c, uint32_t qi, const struct core_past *p, struct charge
 	uint32_t source = p->source_ip < c->n_sources ? p->source_ip : CORE_NONE;
 	int vmta = sources_vmta(c, p->vmta);
 	bool connect = p->connects > 0;
-	uint32_t job = 0, sender = 0;
+	struct core_tag t = { .job = p->job, .sender_domain = p->sender_domain };
 
 	if (qi != CORE_NONE) {
 		charges_add_queue(c, set, qi, CORE_MEASURE_MSG);
@@ -219,8 +263,10 @@ admit_past(struct core *c, uint32_t qi, const struct core_past *p, struct charge
 		add_both(c, set, group);
 		charges_add_group(c, set, group, CORE_MEASURE_CONNECT);
 	}
-	if (connect)
+	if (connect) {
+		add_tag_connects(c, set, &t);
 		return;
-	add_tag(c, set, CORE_SCOPE_JOB, p->job, &job);
-	add_tag(c, set, CORE_SCOPE_SENDER, p->sender_domain, &sender);
+	}
+	add_tag(c, set, CORE_SCOPE_JOB, t.job, &t.job_group);
+	add_tag(c, set, CORE_SCOPE_SENDER, t.sender_domain, &t.sender_group);
 }

@@ -22,6 +22,10 @@ uint32_t admit_entry(struct core *c, const struct asker *who, struct charges *se
 /* What a connection of the queue is charged to, from whichever source IP. */
 void admit_connection(struct core *c, uint32_t qi, struct charges *set);
 void admit_connection_source(struct core *c, uint32_t qi, uint32_t source, struct charges *set);
+/* The first ready entry of the queue whose job and sender have room for a connection: *set is
+ * charged to them too, *yes has what they say. CORE_NONE: *yes says what refused. */
+uint32_t admit_connection_entry(struct core *c, const struct asker *who, struct charges *set,
+				struct answer *yes);
 /* That target: destination and MX x source; limits NULL: none. */
 void admit_destination(struct core *c, const struct core_target_limits *t, struct charges *set);
 void admit_mx(struct core *c, const struct core_target_limits *t, uint32_t source,

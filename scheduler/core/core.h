@@ -83,6 +83,7 @@ struct core_open {
 	uint16_t target;
 	uint64_t deadline_boot_us;
 	uint64_t granted_boot_us; /* the stamp */
+	uint32_t job, sender_domain; /* of the message it is opened for: it is charged to their connect rates too */
 };
 struct core_work {
 	uint32_t connection;

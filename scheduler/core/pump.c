@@ -310,11 +310,13 @@ grants_from(const struct core *c, uint32_t line)
 	if (l->kind != LINE_LIMIT)
 		return l->kind == LINE_SENDERS;
 	return li->measure == CORE_MEASURE_MSG || li->measure == CORE_MEASURE_VOLUME ||
-	       li->scope == CORE_SCOPE_JOB || li->scope == CORE_SCOPE_SENDER;
+	       (li->measure == CORE_MEASURE_SMTP_OUT &&
+		(li->scope == CORE_SCOPE_JOB || li->scope == CORE_SCOPE_SENDER));
 }
 
 /* A connection as it is to be opened, and what it is charged to. */
 struct opening {
+	uint32_t e; /* for whose job and sender */
 	unsigned target;
 	uint32_t source;
 	unsigned worker;
@@ -347,6 +349,10 @@ open_one(struct core *c, struct visit *v, const struct opening *op)
 		.granted_boot_us = c->now.boot_us,
 	};
 
+	if (op->e != CORE_NONE) {
+		o.job = c->tags[c->entries[op->e].tag].job;
+		o.sender_domain = c->tags[c->entries[op->e].tag].sender_domain;
+	}
 	cn->route_slot = a->route_slot;
 	cn->route_generation = a->route_generation;
 	cn->target = (uint16_t)op->target;
@@ -475,6 +481,9 @@ try_open(struct core *c, struct visit *v, bool *opened)
 				  REFUSAL_RAMPUP, CORE_WAIT_CONNECTIONS);
 	admit_connection(c, v->qi, &op.set);
 	limits_ask(c, &who, &op.set, 0, &op.yes);
+	if (op.yes.limit)
+		return wait_for_limit(c, v, &op.yes);
+	op.e = admit_connection_entry(c, &who, &op.set, &op.yes);
 	if (op.yes.limit)
 		return wait_for_limit(c, v, &op.yes);
 	if (!choose(c, v, &op, &sc, target))

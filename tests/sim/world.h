@@ -59,6 +59,7 @@ struct model_conn {
 	bool opening, open, closing, pipelining;
 	unsigned queue, worker, source;
 	uint64_t stamp;
+	struct model_scopes tags; /* whose connect rates it is charged to */
 	struct model_scopes scopes;
 	struct model_limits *mx, *ip; /* NULL: none */
 };
@@ -352,6 +353,13 @@ op_open(void *ctx, const struct core_open *o)
 		use_count(l);
 	}
 	w.scope = 0;
+	if (o->job)
+		scopes_add(&cn->tags, &w.jobs[o->job - 1]);
+	if (o->sender_domain)
+		scopes_add(&cn->tags, &w.senders[o->sender_domain - 1]);
+	for (unsigned i = 0; i < cn->tags.n; i++)
+		stream_add(&cn->tags.of[i]->connects, &cn->tags.of[i]->l.max_connect_rate,
+			   w.now.boot_us);
 	if (o->target < 8) {
 		const struct core_target_limits *t = &q->hosts[o->target];
 

@@ -137,7 +137,7 @@ struct item {
 };
 struct link {
 	enum { NONE, OPENING, OPEN, CLOSING } state;
-	unsigned queue, worker, source;
+	unsigned queue, worker, source, job;
 	uint64_t stamp, due; /* boot */
 	bool pipelining;
 };
@@ -381,6 +381,7 @@ op_open(void *ctx, const struct core_open *o)
 						.queue = o->queue,
 						.worker = o->worker,
 						.source = o->source_ip,
+						.job = o->job - 1,
 						.stamp = w.now.boot_us,
 						.due = w.now.boot_us + 500 + below(20000) };
 }
@@ -574,6 +575,8 @@ random_limits(void)
 	for (unsigned i = 0; i < JOBS; i++) {
 		maybe_rate(&w.jobs[i].max_msg_rate, CORE_MEASURE_MSG, 30);
 		judge_this("job", i, CORE_MEASURE_MSG, &w.jobs[i].max_msg_rate);
+		maybe_rate(&w.jobs[i].max_connect_rate, CORE_MEASURE_CONNECT, 30);
+		judge_this("job", i, CORE_MEASURE_CONNECT, &w.jobs[i].max_connect_rate);
 	}
 	maybe_rate(&w.provider.max_msg_rate, CORE_MEASURE_MSG, 40);
 	judge_this("provider", 0, CORE_MEASURE_MSG, &w.provider.max_msg_rate);
@@ -808,9 +811,10 @@ kill_scheduler(void)
 			write_log((struct logged){ .stamp = k->stamp,
 						   .queue = k->queue,
 						   .source = k->source,
+						   .job = k->job,
 						   .connects = 1 });
 		if (k->state == OPENING)
-			charged(CORE_MEASURE_CONNECT, k->queue, k->source, JOBS, k->stamp, 1);
+			charged(CORE_MEASURE_CONNECT, k->queue, k->source, k->job, k->stamp, 1);
 		k->state = NONE;
 	}
 	memset(w.asked, 0, sizeof(w.asked));
@@ -840,8 +844,9 @@ kill_worker(unsigned worker)
 			write_log((struct logged){ .stamp = k->stamp,
 						   .queue = k->queue,
 						   .source = k->source,
+						   .job = k->job,
 						   .connects = 1 });
-			charged(CORE_MEASURE_CONNECT, k->queue, k->source, JOBS, k->stamp, 1);
+			charged(CORE_MEASURE_CONNECT, k->queue, k->source, k->job, k->stamp, 1);
 		}
 		forget_link(i);
 	}
@@ -883,7 +888,7 @@ static void
 end_link(uint32_t i)
 {
 	struct link *k = &w.links[i];
-	unsigned queue = k->queue, source = k->source;
+	unsigned queue = k->queue, source = k->source, job = k->job;
 	uint64_t stamp = k->stamp;
 
 	if (k->state == CLOSING) {
@@ -896,9 +901,9 @@ end_link(uint32_t i)
 		core_open_failed(w.core, &w.now, i, CORE_FAIL_NOT_ATTEMPTED, slice_str("late"));
 		return;
 	}
-	write_log(
-		(struct logged){ .stamp = stamp, .queue = queue, .source = source, .connects = 1 });
-	charged(CORE_MEASURE_CONNECT, queue, source, JOBS, stamp, 1);
+	write_log((struct logged){
+		.stamp = stamp, .queue = queue, .source = source, .job = job, .connects = 1 });
+	charged(CORE_MEASURE_CONNECT, queue, source, job, stamp, 1);
 	if (!w.calm && percent(3)) {
 		forget_link(i);
 		core_open_failed(w.core, &w.now, i, CORE_FAIL_HOST, slice_str("refused"));

@@ -431,6 +431,8 @@ step_conn(uint32_t number)
 		    why == CORE_FAIL_DENIED || why == CORE_FAIL_NO_RESOURCES) {
 			for (unsigned i = 0; i < cn->scopes.n; i++)
 				stream_take(&cn->scopes.of[i]->connects, cn->stamp, 1);
+			for (unsigned i = 0; i < cn->tags.n; i++)
+				stream_take(&cn->tags.of[i]->connects, cn->stamp, 1);
 		}
 		forget_conn(number);
 		core_open_failed(w.core, &w.now, number, (enum core_failure)why,
