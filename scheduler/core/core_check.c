@@ -333,6 +333,8 @@ check_limits(const struct core *c)
 	for (uint32_t k = 0; k < c->n_claims_made; k++) {
 		if (c->claims[k].lease)
 			add_charges(c, sums, &c->claims[k].charges, false, false);
+		for (uint32_t i = 0; c->claims[k].lease && i < c->claims[k].n_later; i++)
+			sums[c->claims[k].later[i].limit].refs++;
 	}
 	for (uint32_t i = 1; i < c->n_limits; i++) {
 		const struct limit *l = &c->limits[i];

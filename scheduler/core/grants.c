@@ -71,10 +71,14 @@ claim_free(struct core *c, uint32_t k, enum conn_state conn_to)
 	}
 	claim_forget_unknown(c, cl);
 	limits_let_go(c, &cl->charges);
+	for (uint32_t i = 0; i < cl->n_later; i++)
+		limits_let_go(c, &(struct charges){ .n = 1, .of = { cl->later[i].limit } });
 	mem_free(cl->bits);
 	mem_free(cl->stamps);
+	mem_free(cl->later);
 	cl->bits = NULL;
 	cl->stamps = NULL;
+	cl->later = NULL;
 	cl->lease = 0;
 	cl->entry = c->free_claim;
 	c->free_claim = k;
@@ -87,6 +91,7 @@ grants_clear(struct core *c)
 	for (uint32_t k = 0; k < c->n_claims_made; k++) {
 		mem_free(c->claims[k].bits);
 		mem_free(c->claims[k].stamps);
+		mem_free(c->claims[k].later);
 	}
 	mem_free(c->claims);
 }
@@ -189,6 +194,17 @@ count_attempted(struct core *c, uint32_t k, uint32_t n, bool back)
 	meter_add(&s->msg, c->now.boot_us, n);
 }
 
+static void
+refund_later(struct core *c, const struct claim *cl, uint64_t stamp)
+{
+	for (uint32_t i = 0; i < cl->n_later; i++) {
+		struct charges one = { .n = 1, .of = { cl->later[i].limit } };
+
+		if (stamp >= cl->later[i].since)
+			limits_refund(c, &one, stamp, 1, 0);
+	}
+}
+
 /* The recipients that are left in the bits of the claim were not attempted. */
 static void
 refund_rest(struct core *c, uint32_t k, uint32_t n)
@@ -204,6 +220,7 @@ refund_rest(struct core *c, uint32_t k, uint32_t n)
 		if (!bit_get(cl->bits, i) || cl->stamps[i] == 0)
 			continue;
 		limits_refund(c, &cl->charges, cl->stamps[i], 1, 0);
+		refund_later(c, cl, cl->stamps[i]);
 		count_attempted(c, k, 1, true);
 	}
 }
@@ -538,8 +555,7 @@ add_rcpt_limits(const struct core *c, struct charges *set, const struct charges 
 	}
 }
 
-/* What a recipient is charged to: what its claim was, and what there is by now. Of that the claim
- * gives nothing back. */
+/* What a recipient is charged to: what its claim was, and what there is by now. */
 static void
 rcpt_limits(struct core *c, const struct claim *cl, struct charges *set)
 {
@@ -548,10 +564,36 @@ rcpt_limits(struct core *c, const struct claim *cl, struct charges *set)
 
 	pump_settings(c, qi);
 	admit_message(c, qi, &now);
-	admit_message_source(c, qi, cl->source, &now);
+	if (!cl->source_gone)
+		admit_message_source(c, qi, cl->source, &now);
 	admit_message_entry(c, cl->entry, &now);
 	add_rcpt_limits(c, set, &cl->charges);
+	for (uint32_t i = 0; i < cl->n_later; i++)
+		charges_add(set, cl->later[i].limit, false);
 	add_rcpt_limits(c, set, &now);
+}
+
+/* Those of the set that the claim does not have yet are its own from now on. Of one stamp are only
+ * recipients that were charged to the same. */
+static void
+keep_later(struct core *c, struct claim *cl, const struct charges *set)
+{
+	uint64_t since = c->now.boot_us;
+
+	for (unsigned i = 0; i < c->entries[cl->entry].n_rcpts && since == c->now.boot_us; i++)
+		since += cl->stamps[i] == since;
+	for (uint32_t k = 0; k < set->n; k++) {
+		bool has = charges_has(&cl->charges, set->of[k]);
+
+		for (uint32_t i = 0; i < cl->n_later && !has; i++)
+			has = cl->later[i].limit == set->of[k];
+		if (has)
+			continue;
+		mem_grow((void **)&cl->later, &cl->later_cap, (size_t)cl->n_later + 1,
+			 sizeof(*cl->later));
+		cl->later[cl->n_later++] = (struct later){ since, set->of[k] };
+		limits_hold(c, set->of[k]);
+	}
 }
 
 bool
@@ -584,6 +626,7 @@ core_rcpt_ask(struct core *c, const struct core_now *now, uint32_t entry, uint64
 		cl->refused = true;
 		return false;
 	}
+	keep_later(c, cl, &set);
 	cl->stamps[index] = c->now.boot_us ? c->now.boot_us : 1;
 	limits_charge_more(c, &set, 1);
 	count_attempted(c, k, 1, false);

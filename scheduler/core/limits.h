@@ -136,6 +136,8 @@ void limits_charge_more(struct core *c, const struct charges *set, uint64_t n);
 /* Gives back what was charged at `stamp`. */
 void limits_refund(struct core *c, const struct charges *set, uint64_t stamp, uint64_t n,
 		   uint64_t bytes);
+/* One more holds this rate. */
+void limits_hold(struct core *c, uint32_t limit);
 /* Lets go of them; counts are less by one. */
 void limits_let_go(struct core *c, struct charges *set);
 /* A connection that is charged to these begins (`by` 1) or ceases (-1) to be idle, or to end. */

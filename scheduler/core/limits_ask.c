@@ -239,6 +239,13 @@ limits_refund(struct core *c, const struct charges *set, uint64_t stamp, uint64_
 }
 
 void
+limits_hold(struct core *c, uint32_t limit)
+{
+	CHECK(!limit_is_count(&c->limits[limit]));
+	c->limits[limit].refs++;
+}
+
+void
 limits_let_go(struct core *c, struct charges *set)
 {
 	for (uint32_t k = 0; k < set->n; k++) {

@@ -664,6 +664,7 @@ renumber_conns(struct core *c, const uint32_t *map)
 		uint32_t to = c->claims[k].lease ? map[c->claims[k].source] : 0;
 
 		c->claims[k].source = to == CORE_NONE ? 0 : to;
+		c->claims[k].source_gone = c->claims[k].source_gone || to == CORE_NONE;
 	}
 }
 

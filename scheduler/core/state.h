@@ -342,10 +342,17 @@ struct claim {
 	bool unknown;    /* has a connection that is not in conns[] */
 	bool one_by_one; /* recipients are charged by core_rcpt_ask() */
 	bool refused;    /* one of them was */
+	bool source_gone; /* its source IP is not configured any more, `source` is 0 */
 	uint8_t *bits; /* recipients to attempt */
 	uint64_t *stamps; /* one_by_one: when they were charged, 0: not yet */
 	uint64_t bytes;  /* of the volume reserved */
 	struct charges charges;
+	struct later { /* limits that its recipients fall in since then */
+		uint64_t since;
+		uint32_t limit;
+	} * later;
+	size_t later_cap;
+	uint32_t n_later;
 };
 
 struct source {
