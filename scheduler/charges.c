@@ -148,11 +148,14 @@ last_sync(const struct header *h, struct sync *out)
 }
 
 /* Another boot ------------------------------------------------------------------------------- */
-/* Calls fn for each slot of `old` that is whole. */
+/* Calls fn for each slot of `old` that is whole, when it has been mended. */
 static void
 each_whole(struct charges *old, void (*fn)(void *arg, const struct slot *s, uint32_t size),
 	   void *arg)
 {
+	uint64_t copy[(SLOT_HEAD + SLOT_MOST) / sizeof(uint64_t)];
+	struct slot *s = (struct slot *)(void *)copy;
+
 	for (uint32_t x = 0; x < old->n_extents; x++) {
 		const struct extent *e = (const void *)extent_at(old, x);
 		int size = size_index(e->size);
@@ -161,8 +164,8 @@ each_whole(struct charges *old, void (*fn)(void *arg, const struct slot *s, uint
 		    sizes[size] != e->size)
 			continue;
 		for (uint32_t i = 0; i < extent_slots(e->size); i++) {
-			const struct slot *s = slot_of(old, x << 12 | i);
-
+			memcpy(copy, slot_of(old, x << 12 | i), slot_bytes(e->size));
+			rate_mend(s->rate, e->size);
 			if (s->word != 0 && s->word == slot_word(s, (uint32_t)s->word) &&
 			    rate_whole(s->rate, e->size, UINT64_MAX / 8))
 				fn(arg, s, e->size);

@@ -19,6 +19,7 @@
 /* Bytes of the rates of a slot; see rate_bytes(). */
 static const uint16_t sizes[] = { 64, 96, 136, 216, 376, 696, 1080, 2160 };
 #define SIZES (sizeof(sizes) / sizeof(sizes[0]))
+#define SLOT_MOST 2160 /* the largest of them */
 
 /* As it lies in the file; native byte order, the file never leaves the machine. Up to `crc` it is
  * written once, before the file has its name. Upgrade: another VERSION; a file of the older one is

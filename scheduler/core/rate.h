@@ -85,6 +85,9 @@ struct rate *rate_place(void *memory, uint64_t n, uint64_t window_us, uint64_t n
 /* Whether what `memory` holds can be a rate at `now_us` that lies within `bytes`, or zeros. */
 bool rate_whole(const void *memory, size_t bytes, uint64_t now_us);
 #define RATE_BYTES_MIN 64
+/* In what a machine left that died some pages may be older than others: puts its stamps in order.
+ * What was charged when the older pages were written counts. */
+void rate_mend(void *memory, size_t bytes);
 /* Writes into `memory` that nobody knows what was charged before `since_us`: a rate placed there
  * that has a window of at most `longest_us` is closed until `since_us` + window + delta, a longer
  * one until `longer_since_us` (may be before the boot; INT64_MIN: all is known) + window + delta.

@@ -205,6 +205,27 @@ rate_whole(const void *memory, size_t bytes, uint64_t now_us)
 }
 
 void
+rate_mend(void *memory, size_t bytes)
+{
+	struct rate *r = memory;
+	uint64_t *u = r->u.stamps, n;
+
+	/* A bucket means what it meant, or what came later and is told by others. */
+	if (r->kind != KIND_STAMPS || r->n > STAMPS_MAX || rate_bytes(r->n) > bytes)
+		return;
+	for (uint64_t i = 1; i < r->n; i++) {
+		uint64_t s = u[i], k = i;
+
+		for (; k > 0 && u[k - 1] > s; k--)
+			u[k] = u[k - 1];
+		u[k] = s;
+	}
+	n = r->n > 0 ? u[r->n - 1] : 0;
+	if (n > r->last_us)
+		r->last_us = n;
+}
+
+void
 rate_unknown(void *memory, uint64_t since_us, uint64_t longest_us, int64_t longer_since_us)
 {
 	struct rate *r = memory;

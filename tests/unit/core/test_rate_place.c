@@ -413,6 +413,44 @@ sizes(void **state)
 	assert_true(rate_bytes(UINT64_MAX) == rate_bytes(129));
 }
 
+/* Of another boot: any words of the stamps as they were some time before, and perhaps the head.
+ * What was charged by then counts. */
+static void
+torn(void **state)
+{
+	static uint64_t before[BYTES / 8], after[BYTES / 8], mixed[BYTES / 8];
+	const uint64_t n = 100, head = rate_bytes(1) / 8 - 1;
+	unsigned kept = 0;
+
+	(void)state;
+	for (unsigned k = 0; k < 4000; k++) {
+		uint64_t now = 4000 * SECOND, w = 60 * SECOND, cut = rnd() % (n + 1), old;
+		bool low = k % 2, head_too = k % 4 > 1;
+		struct rate *r;
+
+		memset(before, 0, sizeof(before));
+		r = rate_place(before, n, w, now);
+		for (unsigned i = 0; i < 250; i++, now += SECOND / 4 + rnd() % SECOND)
+			if (rate_room(r, now) > 0)
+				rate_charge(r, now, 1);
+		memcpy(after, before, sizeof(after));
+		r = rate_place(after, n, w, now);
+		for (unsigned i = 0; i < 20; i++, now += SECOND / 2)
+			if (rate_room(r, now) > 0)
+				rate_charge(r, now, 1);
+		(void)rate_room((struct rate *)before, now);
+		old = rate_used((struct rate *)before);
+		memcpy(mixed, head_too ? before : after, sizeof(mixed));
+		for (uint64_t i = 0; i < n; i++)
+			mixed[head + i] = ((i < cut) == low ? before : after)[head + i];
+		rate_mend(mixed, rate_bytes(n));
+		assert_true(rate_whole(mixed, rate_bytes(n), now));
+		r = rate_place(mixed, n, w, now);
+		kept += rate_used(r) >= old;
+	}
+	assert_int_equal(kept, 4000);
+}
+
 int
 main(void)
 {
@@ -421,6 +459,7 @@ main(void)
 		cmocka_unit_test(killed_in_a_change),
 		cmocka_unit_test(unknown),
 		cmocka_unit_test(damaged),
+		cmocka_unit_test(torn),
 		cmocka_unit_test(sizes),
 	};
 
