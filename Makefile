@@ -26,6 +26,8 @@ CFLAGS_nosync   := $(CFLAGS_release) -DNEGATIVE_NO_SEGMENT_SYNC
 CFLAGS_earlyack := $(CFLAGS_release) -DNEGATIVE_EARLY_ACKNOWLEDGE
 # Named places in the code die on request (common/base/kill_point.h).
 CFLAGS_torture  := $(CFLAGS_release) -DKILL_POINTS
+# A store that fits where valgrind keeps what it maps, to count instructions.
+CFLAGS_counted  := $(CFLAGS_release) '-DSTORE_MAP_BYTES=(1ull<<30)'
 # A build with one planted bug for each fuzz target, which the fuzzers must find.
 CFLAGS_planted  := $(CFLAGS_fuzz) -DPLANTED_BUGS
 
@@ -64,7 +66,7 @@ TOOLS    := $(TOOL_SRC:tests/tools/%.c=$(B)/tools/%)
 	sizes install demo run bench bench-rates bench-limits million stranger witness crash clean man tools
 
 all: check-build-deps
-	@$(MAKE) --no-print-directory bins
+	@$(MAKE) --no-print-directory bins $(filter unit replay tools,$(MAKECMDGOALS))
 
 .PHONY: bins
 bins: $(BINS)
@@ -154,9 +156,17 @@ check-build-deps:
 check-deps:
 	@tests/deps ensure
 
+# Together with `all`, which asks for the binaries in a make of its own, that one builds these too: two at the same
+# library are in each other's way.
+BESIDE_ALL := $(filter unit replay tools,$(MAKECMDGOALS))
+ifneq ($(filter all,$(MAKECMDGOALS)),)
+$(BESIDE_ALL): all
+	@:
+else
 unit: $(UNIT)
 replay: $(REPLAY)
 tools: $(TOOLS)
+endif
 
 ## make check        build, then every test; last line: N passed, N failed, N skipped
 check: check-deps
@@ -257,6 +267,7 @@ bench-rates: check-deps
 ## make bench-limits   many queues behind limits: CPU while waiting, turns, overtaking, instructions (needs valgrind)
 bench-limits: check-deps
 	@$(MAKE) --no-print-directory bins tools
+	@$(MAKE) --no-print-directory VARIANT=counted bins
 	@$(PYTHON) tests/rates/many.py idle
 	@$(PYTHON) tests/rates/many.py turns
 	@$(PYTHON) tests/rates/many.py cost

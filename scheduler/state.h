@@ -334,6 +334,8 @@ void stats_close(struct scheduler *s);
 /* stats_limits: their part that shows limits. */
 void stats_limits_open(struct scheduler *s);
 void stats_limits_close(struct scheduler *s);
+/* Changes of queues that were seen, counted up. */
+uint64_t stats_changes(const struct scheduler *s);
 void stats_limits_tick(struct scheduler *s);
 void stats_limits_reconfigured(struct scheduler *s);
 void stats_limits_count(const struct scheduler *s, uint64_t *limits, uint64_t *untold);

@@ -11,6 +11,7 @@
 #define LIMITS_A_SLICE 256
 #define ROWS_A_SLICE   128
 #define SLICE_US       100000u
+#define QUIET_SLICE_US 500000u /* while nothing happens: only what runs out is less */
 #define ROUND_US       1000000u
 
 struct seen {
@@ -39,6 +40,7 @@ struct limit_rows {
 	struct of_source *sources, *next; /* of the last whole round, of this one */
 	size_t n_sources;
 	uint64_t told, untold;
+	uint64_t changes; /* of queues, at the last slice */
 };
 
 static uint64_t
@@ -193,6 +195,8 @@ some(void *arg)
 	struct limit_rows *r = s->limit_rows;
 	struct core_now now = scheduler_now(s);
 
+	uint64_t changes = stats_changes(s);
+
 	if (!r->writing)
 		r->writing =
 			!core_each_limit(s->core, &now, &r->cursor, LIMITS_A_SLICE, on_limit, s);
@@ -201,7 +205,8 @@ some(void *arg)
 	if (r->writing && r->written >= r->n)
 		round_end(s);
 	else
-		timer_set(&r->slice, SLICE_US);
+		timer_set(&r->slice, changes == r->changes ? QUIET_SLICE_US : SLICE_US);
+	r->changes = changes;
 }
 
 void

@@ -158,6 +158,19 @@ stat_view_read(struct stat_view *v, const char *run_dir)
 }
 
 void
+stat_view_settle(struct stat_view *v, uint64_t wall_us)
+{
+	for (size_t i = 0; i < v->n_queues; i++) {
+		if (v->queues[i].nextDue <= wall_us)
+			v->queues[i].nextDue = 0;
+	}
+	for (size_t i = 0; i < v->n_limits; i++) {
+		if (v->limits[i].nextRoom <= wall_us)
+			v->limits[i].nextRoom = 0;
+	}
+}
+
+void
 stat_view_clear(struct stat_view *v)
 {
 	mem_free(v->queues);

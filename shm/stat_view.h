@@ -45,6 +45,8 @@ struct stat_view {
 void stat_view_read(struct stat_view *v, const char *run_dir);
 /* Adds one opened object. */
 void stat_view_add(struct stat_view *v, const struct stat_object *o);
+/* Times that lie before `wall_us` are over: a row is not written again for that. */
+void stat_view_settle(struct stat_view *v, uint64_t wall_us);
 void stat_view_clear(struct stat_view *v);
 
 /* The scheduler's process or NULL. */

@@ -164,9 +164,70 @@ check_pools(struct conf_loader *x)
 	}
 }
 
+/* Twins --------------------------------------------------------------------------------------- */
+/* The normal value beside the twin: of the same domain, else of all in the same place, else of all.
+ */
+static const struct conf_value *
+normal_of(struct conf_loader *x, const struct conf_block *domain, const char *name)
+{
+	const struct conf_block *all[] = {
+		domain,
+		conf_load_find(x, domain->parent, CONF_SCOPE_DOMAIN, SLICE_LIT("*")),
+		conf_load_find(x, x->root, CONF_SCOPE_DOMAIN, SLICE_LIT("*")),
+	};
+
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+		const struct conf_value *v = all[i] == NULL ? NULL : conf_block_get(all[i], name);
+
+		if (v != NULL)
+			return v;
+	}
+	return NULL;
+}
+
+static bool
+is_above(const struct conf_value *twin, const struct conf_value *normal)
+{
+	const struct conf_rate *a = &twin->v.rate, *b = &normal->v.rate;
+
+	if (twin->d->type != CONF_TYPE_RATE && twin->d->type != CONF_TYPE_VOLUME)
+		return twin->v.number > normal->v.number;
+	if (b->n == 0 || b->window_us == 0)
+		return false; /* unlimited */
+	if (a->n == 0 || a->window_us == 0)
+		return true;
+	return (double)a->n * (double)b->window_us > (double)b->n * (double)a->window_us;
+}
+
+/* It may be meant so; but whoever writes it most likely mistook one for the other. */
+static void
+check_twins(struct conf_loader *x, const struct conf_block *b)
+{
+	static const char *const names[] = { "backoff-max-smtp-out", "backoff-max-msg-rate",
+					     "backoff-max-connect-rate",
+					     "backoff-max-data-volume-rate" };
+
+	for (size_t i = 0; b->scope == CONF_SCOPE_DOMAIN && i < sizeof names / sizeof *names; i++) {
+		const struct conf_value *twin = conf_block_get(b, names[i]), *normal;
+		char where[300];
+
+		if (twin == NULL)
+			continue;
+		normal = normal_of(x, b, names[i] + sizeof "backoff-" - 1);
+		if (normal != NULL && is_above(twin, normal))
+			conf_msgs_warn(x->msgs, twin->file, twin->line,
+				       "%s: \"%.60s\" is above the normal \"%.60s\" of %s:%u",
+				       conf_place_name(b, twin->d, where, sizeof where), twin->text,
+				       normal->text, x->files[normal->file].name, normal->line);
+	}
+	for (const struct conf_block *c = b->children; c != NULL; c = c->next)
+		check_twins(x, c);
+}
+
 void
 conf_limits_check(struct conf_loader *x)
 {
 	check_hosts(x);
 	check_pools(x);
+	check_twins(x, x->root);
 }

@@ -4,7 +4,7 @@
 #include "scheduler/core/pump.h"
 #include "scheduler/core/sources.h"
 
-static void
+static inline void
 add_both(const struct core *c, struct charges *set, uint32_t group)
 {
 	charges_add_group(c, set, group, CORE_MEASURE_MSG);
@@ -12,12 +12,14 @@ add_both(const struct core *c, struct charges *set, uint32_t group)
 }
 
 /* The former providers of a queue whose windows are not empty yet count too. */
-static uint32_t
+static inline uint32_t
 old_provider(struct core *c, struct active *a, unsigned i)
 {
 	struct old_provider *o = &a->old_providers[i];
 
-	if (o->group && o->until <= c->now.boot_us) {
+	if (o->group == 0)
+		return 0;
+	if (o->until <= c->now.boot_us) {
 		limits_group_drop(c, o->group);
 		o->group = 0;
 	}
@@ -32,13 +34,25 @@ vmta_group(const struct core *c, uint32_t qi)
 	return v < 0 ? 0 : c->vmtas[v].group;
 }
 
+/* The group that was found the last time, if it still is that object's. */
+static inline uint32_t
+group_of(struct core *c, uint32_t *last, enum core_scope scope, uint32_t number, uint32_t source)
+{
+	const struct group *g = &c->groups[*last];
+
+	if (!g->made || g->scope != scope || g->number != number || g->source != source || g->stale)
+		*last = limits_group_asked(c, scope, number, source);
+	return *last;
+}
+
 /* 0 when the queue has none for that source IP. */
 static uint32_t
 source_group(struct core *c, uint32_t qi, uint32_t source)
 {
-	if (!pump_settings(c, qi)->source_limits || !c->ops.source_limits)
+	if (!c->ops.source_limits || !pump_settings(c, qi)->source_limits)
 		return 0;
-	return limits_group_asked(c, CORE_SCOPE_QUEUE_SOURCE, qi, source);
+	return group_of(c, &c->queues[qi].active->source_groups[source % SOURCE_GROUPS],
+			CORE_SCOPE_QUEUE_SOURCE, qi, source);
 }
 
 void
@@ -61,16 +75,16 @@ admit_message_source(struct core *c, uint32_t qi, uint32_t source, struct charge
 	add_both(c, set, source_group(c, qi, source));
 }
 
-static uint32_t
-tag_group(struct core *c, enum core_scope scope, uint32_t number)
+static inline uint32_t
+tag_group(struct core *c, enum core_scope scope, uint32_t number, uint32_t *last)
 {
-	return number && c->ops.scope_limits ? limits_group_asked(c, scope, number, 0) : 0;
+	return number && c->ops.scope_limits ? group_of(c, last, scope, number, 0) : 0;
 }
 
 static void
-add_tag(struct core *c, struct charges *set, enum core_scope scope, uint32_t number)
+add_tag(struct core *c, struct charges *set, enum core_scope scope, uint32_t number, uint32_t *last)
 {
-	uint32_t group = tag_group(c, scope, number);
+	uint32_t group = tag_group(c, scope, number, last);
 
 	add_both(c, set, group);
 	charges_add_group(c, set, group, CORE_MEASURE_SMTP_OUT);
@@ -79,17 +93,19 @@ add_tag(struct core *c, struct charges *set, enum core_scope scope, uint32_t num
 void
 admit_message_entry(struct core *c, uint32_t e, struct charges *set)
 {
-	const struct core_tag *t = &c->tags[c->entries[e].tag];
+	struct core_tag *t = &c->tags[c->entries[e].tag];
 
-	add_tag(c, set, CORE_SCOPE_JOB, t->job);
-	add_tag(c, set, CORE_SCOPE_SENDER, t->sender_domain);
+	add_tag(c, set, CORE_SCOPE_JOB, t->job, &t->job_group);
+	add_tag(c, set, CORE_SCOPE_SENDER, t->sender_domain, &t->sender_group);
 }
 
 static void
-add_tag_connects(struct core *c, struct charges *set, uint32_t job, uint32_t sender_domain)
+add_tag_connects(struct core *c, struct charges *set, struct core_tag *t)
 {
-	charges_add_group(c, set, tag_group(c, CORE_SCOPE_JOB, job), CORE_MEASURE_CONNECT);
-	charges_add_group(c, set, tag_group(c, CORE_SCOPE_SENDER, sender_domain),
+	charges_add_group(c, set, tag_group(c, CORE_SCOPE_JOB, t->job, &t->job_group),
+			  CORE_MEASURE_CONNECT);
+	charges_add_group(c, set,
+			  tag_group(c, CORE_SCOPE_SENDER, t->sender_domain, &t->sender_group),
 			  CORE_MEASURE_CONNECT);
 }
 
@@ -102,25 +118,27 @@ admit_bytes(const struct core *c, uint32_t e)
 }
 
 uint32_t
-admit_entry(struct core *c, const struct asker *who, struct answer *no)
+admit_entry(struct core *c, const struct asker *who, struct charges *set, struct answer *a)
 {
 	uint32_t e = c->queues[who->qi].ready.head;
-	struct answer first = ANSWER_YES;
+	const struct answer yes = ANSWER_YES;
+	struct answer first = yes;
 
 	if (!c->ops.scope_limits)
 		return e;
 	for (unsigned i = 0; i < LOOK_AHEAD && e != CORE_NONE; i++, e = c->entries[e].next) {
-		struct charges set = { .n = 0 };
-		struct answer a = ANSWER_YES;
-
-		admit_message_entry(c, e, &set);
-		limits_ask(c, who, &set, admit_bytes(c, e), &a);
-		if (a.limit == 0)
+		set->n = set->counts = 0;
+		*a = yes;
+		admit_message_entry(c, e, set);
+		if (set->n == 0)
+			return e;
+		limits_ask(c, who, set, admit_bytes(c, e), a);
+		if (a->limit == 0)
 			return e;
 		if (i == 0)
-			first = a;
+			first = *a;
 	}
-	*no = first;
+	*a = first;
 	return CORE_NONE;
 }
 
@@ -192,15 +210,15 @@ admit_connection_entry(struct core *c, const struct asker *who, struct charges *
 	if (!c->ops.scope_limits)
 		return e;
 	for (unsigned i = 0; i < LOOK_AHEAD && e != CORE_NONE; i++, e = c->entries[e].next) {
-		const struct core_tag *t = &c->tags[c->entries[e].tag];
 		struct charges own = { .n = 0 };
 		struct answer a = *yes;
 
-		add_tag_connects(c, &own, t->job, t->sender_domain);
+		add_tag_connects(c, &own, &c->tags[c->entries[e].tag]);
+		if (own.n == 0)
+			return e;
 		limits_ask(c, who, &own, 0, &a);
 		if (a.limit == 0) {
-			for (uint32_t k = 0; k < own.n; k++)
-				charges_add(set, own.of[k]);
+			charges_join(set, &own);
 			*yes = a;
 			return e;
 		}
@@ -219,6 +237,7 @@ admit_past(struct core *c, uint32_t qi, const struct core_past *p, struct charge
 	uint32_t source = p->source_ip < c->n_sources ? p->source_ip : CORE_NONE;
 	int vmta = sources_vmta(c, p->vmta);
 	bool connect = p->connects > 0;
+	struct core_tag t = { .job = p->job, .sender_domain = p->sender_domain };
 
 	if (qi != CORE_NONE) {
 		charges_add_queue(c, set, qi, CORE_MEASURE_MSG);
@@ -245,9 +264,9 @@ admit_past(struct core *c, uint32_t qi, const struct core_past *p, struct charge
 		charges_add_group(c, set, group, CORE_MEASURE_CONNECT);
 	}
 	if (connect) {
-		add_tag_connects(c, set, p->job, p->sender_domain);
+		add_tag_connects(c, set, &t);
 		return;
 	}
-	add_tag(c, set, CORE_SCOPE_JOB, p->job);
-	add_tag(c, set, CORE_SCOPE_SENDER, p->sender_domain);
+	add_tag(c, set, CORE_SCOPE_JOB, t.job, &t.job_group);
+	add_tag(c, set, CORE_SCOPE_SENDER, t.sender_domain, &t.sender_group);
 }

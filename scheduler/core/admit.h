@@ -15,9 +15,9 @@ void admit_message_source(struct core *c, uint32_t qi, uint32_t source, struct c
 void admit_message_entry(struct core *c, uint32_t e, struct charges *set);
 /* Bytes of its body, as they are reserved. */
 uint64_t admit_bytes(const struct core *c, uint32_t e);
-/* The first ready entry of the queue that its job and its sender have room for, CORE_NONE: then
- * *no says what refused. */
-uint32_t admit_entry(struct core *c, const struct asker *who, struct answer *no);
+/* The first ready entry of the queue that its job and its sender have room for, with what it is
+ * charged to for them; CORE_NONE: then *a says what refused. */
+uint32_t admit_entry(struct core *c, const struct asker *who, struct charges *set, struct answer *a);
 
 /* What a connection of the queue is charged to, from whichever source IP. */
 void admit_connection(struct core *c, uint32_t qi, struct charges *set);

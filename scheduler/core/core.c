@@ -158,6 +158,7 @@ core_free(struct core **core)
 	mem_free(c->tags);
 	mem_free(c->epochs);
 	mem_free(c->queues);
+	mem_free(c->touched);
 	mem_free(c->by_number);
 	mem_free(c->conns);
 	mem_free(c);

@@ -282,6 +282,10 @@ struct core_queue_view {
 bool core_queue_view(const struct core *c, const struct core_now *now, uint32_t queue, struct core_queue_view *out);
 /* Calls fn for each queue from `*cursor` on (0 to begin), at most `most` of them; false when all were seen. */
 bool core_each_queue(const struct core *c, uint32_t *cursor, unsigned most, void (*fn)(void *arg, uint32_t queue), void *arg);
+/* Calls fn for each queue of which something may have changed since it was named here last, or since it is there; at
+ * most `most` of them, those that changed first; false when all were named. What passes by itself, times and
+ * core_queue_view.msg_rate, is no change. */
+bool core_each_changed(struct core *c, unsigned most, void (*fn)(void *arg, uint32_t queue), void *arg);
 /* Same for the entries of a queue (CORE_NONE: of all queues); stays valid when entries come and go between calls. */
 bool core_each_entry(const struct core *c, uint32_t queue, uint32_t *cursor, unsigned most, void (*fn)(void *arg, uint32_t entry), void *arg);
 

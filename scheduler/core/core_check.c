@@ -256,7 +256,7 @@ check_line(struct core *c, uint32_t i)
 static void
 check_lines(struct core *c)
 {
-	uint32_t running = 0, waiting = 0, poked = 0, all_conns = 0;
+	uint32_t running = 0, waiting = 0, poked = 0, all_conns = 0, touched = 0;
 
 	for (uint32_t qi = c->run.head; qi != CORE_NONE; qi = c->queues[qi].run_next) {
 		CHECK(c->queues[qi].in_run);
@@ -277,11 +277,16 @@ check_lines(struct core *c)
 		CHECK(c->workers[i].up || c->workers[i].offers == 0);
 	}
 	CHECK(all_conns == c->n_conns);
+	for (uint32_t i = c->touched_first; i < c->n_touched; i++) {
+		CHECK(c->queues[c->touched[i]].touched);
+		touched++;
+	}
 	for (uint32_t i = 0; i < c->n_queues; i++) {
 		running -= c->queues[i].in_run;
 		waiting -= c->queues[i].line != 0;
+		touched -= c->queues[i].touched;
 	}
-	CHECK(running == 0 && waiting == 0 && poked == 0);
+	CHECK(touched == 0 && running == 0 && waiting == 0 && poked == 0);
 	for (size_t i = 0; i < c->timers.n; i++) {
 		CHECK(c->queues[c->timers.heap[i].queue].heap_pos == i);
 		CHECK(i == 0 || c->timers.heap[(i - 1) / 2].at <= c->timers.heap[i].at);
@@ -302,6 +307,8 @@ add_charges(const struct core *c, struct limit *sums, const struct charges *set,
 	for (uint32_t k = 0; k < set->n; k++) {
 		CHECK(set->of[k] > 0 && set->of[k] < c->n_limits && c->limits[set->of[k]].made);
 		sums[set->of[k]].refs++;
+		CHECK((set->counts >> k & 1) ==
+		      (c->limits[set->of[k]].measure == CORE_MEASURE_SMTP_OUT));
 		if (c->limits[set->of[k]].measure != CORE_MEASURE_SMTP_OUT)
 			continue;
 		sums[set->of[k]].used++;
@@ -340,6 +347,7 @@ check_limits(const struct core *c)
 		CHECK(!l->off_until || (l->owned && l->rate));
 		off += l->off_until != 0;
 		CHECK(!l->line || c->lines[l->line].of == i);
+		CHECK(l->sure == 0 || l->sure <= rate_room(l->rate, c->now.boot_us));
 	}
 	CHECK(off == c->n_off);
 	mem_free(sums);

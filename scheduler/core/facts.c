@@ -259,7 +259,7 @@ tag_of(struct core *c, uint32_t job, uint32_t sender_domain)
 				 sizeof(*c->tags));
 			tag = c->n_tags++;
 		}
-		c->tags[tag] = (struct core_tag){ job, sender_domain, 0 };
+		c->tags[tag] = (struct core_tag){ .job = job, .sender_domain = sender_domain };
 		map_put(&c->tags_map, key, tag);
 		if (c->ops.tag)
 			c->ops.tag(c->ctx, job, sender_domain, true);
@@ -358,6 +358,7 @@ core_entry_add(struct core *c, const struct core_now *now, const struct core_ent
 	if (!f->committed) {
 		en->due = f->due_s ? seconds_of_wall(c, f->due_s) : 0;
 		entries_move(c, e, PLACE_HELD);
+		run_touch(c, qi);
 		return e;
 	}
 	en->due = f->due_s ? seconds_of_wall(c, f->due_s) : 0;

@@ -180,6 +180,7 @@ count_attempted(struct core *c, uint32_t k, uint32_t n, bool back)
 	struct active *a = pump_active(c, c->entries[cl->entry].queue);
 	struct source *s = &c->sources[cl->source];
 
+	run_touch(c, c->entries[cl->entry].queue);
 	if (back) {
 		a->attempted -= n;
 		s->attempted -= n;
@@ -550,7 +551,7 @@ add_rcpt_limits(const struct core *c, struct charges *set, const struct charges 
 	for (uint32_t i = 0; i < from->n; i++) {
 		if (c->limits[from->of[i]].measure == CORE_MEASURE_MSG &&
 		    !charges_has(set, from->of[i]))
-			charges_add(set, from->of[i]);
+			charges_add(set, from->of[i], false);
 	}
 }
 
@@ -568,7 +569,7 @@ rcpt_limits(struct core *c, const struct claim *cl, struct charges *set)
 	admit_message_entry(c, cl->entry, &now);
 	add_rcpt_limits(c, set, &cl->charges);
 	for (uint32_t i = 0; i < cl->n_later; i++)
-		charges_add(set, cl->later[i].limit);
+		charges_add(set, cl->later[i].limit, false);
 	add_rcpt_limits(c, set, &now);
 }
 
@@ -600,7 +601,7 @@ core_rcpt_ask(struct core *c, const struct core_now *now, uint32_t entry, uint64
 	      unsigned index, uint64_t *stamp_us, uint64_t *deadline_us)
 {
 	struct answer yes = ANSWER_YES;
-	struct asker who = { .first = true };
+	struct asker who = { .first = true, .want = 1 };
 	struct charges set = { .n = 0 };
 	struct claim *cl;
 	uint32_t k;

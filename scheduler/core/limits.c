@@ -161,6 +161,7 @@ rate_set(struct core *c, struct limit *l, uint64_t n, uint64_t window)
 void
 limits_keep_all(struct core *c, struct limit *l)
 {
+	l->sure = 0;
 	rate_replace(c, l, rate_limit(l->rate), rate_window_us(l->rate), true);
 }
 
@@ -187,6 +188,7 @@ limits_disown(struct core *c, uint32_t *at)
 	c->n_off -= c->limits[i].off_until != 0;
 	c->limits[i].off_until = 0;
 	c->limits[i].owned = false;
+	c->limits[i].sure = 0;
 	rate_away(c, &c->limits[i]);
 	lines_poke(c, c->limits[i].line);
 	limits_unused(c, i);
@@ -208,6 +210,7 @@ switch_off(struct core *c, uint32_t *at)
 	}
 	window = rate_window_us(l->rate);
 	l->off_until = c->now.boot_us + window + rate_delta_us(window) + 1;
+	l->sure = 0;
 	c->n_off++;
 	lines_poke(c, l->line);
 }
@@ -256,8 +259,14 @@ limits_set_one(struct core *c, uint32_t *at, enum core_scope scope, enum core_me
 	if (l->n != n)
 		lines_poke(c, l->line);
 	l->n = n;
-	if (window)
-		rate_set(c, l, n, window < 1000 ? 1000 : window);
+	l->sure = 0;
+	l->within = NEVER;
+	if (!window)
+		return;
+	rate_set(c, l, n, window < 1000 ? 1000 : window);
+	l->within = rate_delta_us(rate_window_us(l->rate));
+	l->pace_one = limits_pace_of(l, 1);
+	l->pace_late = rate_window_us(l->rate) / 50;
 }
 
 void

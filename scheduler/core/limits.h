@@ -53,11 +53,21 @@ limit_is_in_force(const struct limit *l)
 }
 
 static inline void
-charges_add(struct charges *set, uint32_t limit)
+charges_add(struct charges *set, uint32_t limit, bool count)
 {
-	if (limit && set->n < CHARGES_MAX)
-		set->of[set->n++] = limit;
+	if (limit == 0 || set->n == CHARGES_MAX)
+		return;
+	set->counts |= (uint32_t)count << set->n;
+	set->of[set->n++] = limit;
 }
+
+static inline void
+charges_join(struct charges *set, const struct charges *more)
+{
+	for (uint32_t k = 0; k < more->n; k++)
+		charges_add(set, more->of[k], more->counts >> k & 1);
+}
+
 static inline bool
 charges_has(const struct charges *set, uint32_t limit)
 {
@@ -67,10 +77,23 @@ charges_has(const struct charges *set, uint32_t limit)
 	}
 	return false;
 }
+
 /* Of one measure. */
-void charges_add_group(const struct core *c, struct charges *set, uint32_t group,
-		       enum core_measure m);
-void charges_add_queue(const struct core *c, struct charges *set, uint32_t qi, enum core_measure m);
+static inline void
+charges_add_group(const struct core *c, struct charges *set, uint32_t group, enum core_measure m)
+{
+	if (group)
+		charges_add(set, c->groups[group].bounds.of[m], m == CORE_MEASURE_SMTP_OUT);
+}
+
+static inline void
+charges_add_queue(const struct core *c, struct charges *set, uint32_t qi, enum core_measure m)
+{
+	const struct active *a = c->queues[qi].active;
+
+	charges_add(set, a->own.of[m], false);
+	charges_add(set, a->backoff.of[m], false);
+}
 
 /* Whether one of them measures such. */
 bool limits_measure(const struct core *c, const struct charges *set, enum core_measure m);
@@ -80,6 +103,7 @@ struct asker {
 	unsigned priority;
 	uint32_t turn;  /* line whose turn it has, 0: none */
 	uint64_t bytes; /* of its next message, for the choice of a source IP */
+	uint64_t want;  /* it makes no difference whether there is room for more; at least 1 */
 	bool first;     /* before all who wait: it goes on with what it has begun */
 };
 struct answer {

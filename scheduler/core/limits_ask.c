@@ -5,22 +5,6 @@
 #include "scheduler/core/sources.h"
 
 /* Sets --------------------------------------------------------------------------------------- */
-void
-charges_add_group(const struct core *c, struct charges *set, uint32_t group, enum core_measure m)
-{
-	if (group)
-		charges_add(set, c->groups[group].bounds.of[m]);
-}
-
-void
-charges_add_queue(const struct core *c, struct charges *set, uint32_t qi, enum core_measure m)
-{
-	const struct active *a = c->queues[qi].active;
-
-	charges_add(set, a->own.of[m]);
-	charges_add(set, a->backoff.of[m]);
-}
-
 static bool
 holds(const struct core *c, const struct limit *l, uint32_t qi)
 {
@@ -47,13 +31,14 @@ ask_one(struct core *c, const struct asker *who, uint32_t i, uint64_t bytes, str
 {
 	struct limit *l = &c->limits[i];
 	const struct active *a = who->qi == CORE_NONE ? NULL : c->queues[who->qi].active;
-	uint64_t room, within, when = 0;
+	uint64_t room, when = 0;
 	bool refuse;
 
 	if (!holds(c, l, who->qi))
 		return;
 	if (l->measure == CORE_MEASURE_VOLUME) {
-		refuse = !rate_fits(l->rate, c->now.boot_us, bytes);
+		room = limits_room_of(c, l, NULL);
+		refuse = bytes > room && !rate_fits(l->rate, c->now.boot_us, bytes);
 		if (refuse)
 			when = rate_when_fits(l->rate, c->now.boot_us, bytes);
 	} else {
@@ -75,11 +60,8 @@ ask_one(struct core *c, const struct asker *who, uint32_t i, uint64_t bytes, str
 	}
 	if (l->line && lines_others(c, l->line, who->qi, who->priority))
 		out->crowded = true;
-	if (l->rate) {
-		within = rate_delta_us(rate_window_us(l->rate));
-		if (within < out->within)
-			out->within = within;
-	}
+	if (l->within < out->within)
+		out->within = l->within;
 	if (!refuse)
 		return;
 	/* A count is given back sooner or later: as if in a second. */
@@ -91,12 +73,38 @@ ask_one(struct core *c, const struct asker *who, uint32_t i, uint64_t bytes, str
 	}
 }
 
+/* Nobody waits for it, and it has room for more than makes a difference: as most limits do most of
+ * the time. */
+static inline bool
+is_far(const struct limit *l, const struct asker *who, uint64_t bytes, struct answer *out)
+{
+	if (l->line || l->sure < (l->measure == CORE_MEASURE_VOLUME ? bytes : who->want))
+		return false;
+	if (l->within < out->within)
+		out->within = l->within;
+	return true;
+}
+
+static inline bool
+count_is_far(const struct limit *l, struct answer *out)
+{
+	if (l->line || l->used >= l->n || !limit_is_in_force(l))
+		return false;
+	if (l->n - l->used < out->room)
+		out->room = l->n - l->used;
+	return true;
+}
+
 void
 limits_ask_room(struct core *c, const struct asker *who, const struct charges *set, uint64_t bytes,
 		struct answer *a)
 {
-	for (uint32_t k = 0; k < set->n; k++)
-		ask_one(c, who, set->of[k], bytes, a);
+	for (uint32_t k = 0; k < set->n; k++) {
+		const struct limit *l = &c->limits[set->of[k]];
+
+		if (limit_is_count(l) ? !count_is_far(l, a) : !is_far(l, who, bytes, a))
+			ask_one(c, who, set->of[k], bytes, a);
+	}
 }
 
 void
@@ -123,21 +131,31 @@ remember(struct core *c, struct limit *l, uint64_t at, uint64_t k)
 		limits_keep_all(c, l);
 }
 
-static void
+static inline void
+charge_rate(struct core *c, struct limit *l, uint64_t k)
+{
+	if (k <= l->sure) {
+		l->sure -= k;
+	} else {
+		l->sure = 0;
+		remember(c, l, c->now.boot_us, k);
+	}
+	if (l->measure == CORE_MEASURE_VOLUME)
+		rate_past(l->rate, c->now.boot_us, 0, k); /* one thing: it may be owed */
+	else
+		rate_force(l->rate, c->now.boot_us, k);
+	if (limit_is_paced(l))
+		limits_pace(c, l, k);
+}
+
+static inline void
 charge_one(struct core *c, struct limit *l, uint64_t k)
 {
 	l->refs++;
-	if (limit_is_count(l)) {
+	if (limit_is_count(l))
 		l->used++;
-	} else if (l->rate && k > 0) {
-		remember(c, l, c->now.boot_us, k);
-		if (l->measure == CORE_MEASURE_VOLUME)
-			rate_past(l->rate, c->now.boot_us, 0, k); /* one thing: it may be owed */
-		else
-			rate_force(l->rate, c->now.boot_us, k);
-		if (limit_is_paced(l))
-			limits_pace(c, l, k);
-	}
+	else if (l->rate && k > 0)
+		charge_rate(c, l, k);
 }
 
 void
@@ -153,7 +171,7 @@ limits_charge(struct core *c, const struct charges *set, uint64_t n, uint64_t by
 void
 limits_adopt(struct core *c, struct charges *set, uint64_t n, uint64_t bytes)
 {
-	uint32_t kept = 0;
+	struct charges kept = { .n = 0 };
 
 	for (uint32_t k = 0; k < set->n; k++) {
 		struct limit *l = &c->limits[set->of[k]];
@@ -161,9 +179,9 @@ limits_adopt(struct core *c, struct charges *set, uint64_t n, uint64_t bytes)
 		if (l->rate && l->found)
 			continue;
 		charge_one(c, l, amount(l, n, bytes));
-		set->of[kept++] = set->of[k];
+		charges_add(&kept, set->of[k], set->counts >> k & 1);
 	}
-	set->n = kept;
+	*set = kept;
 }
 
 void
@@ -177,6 +195,7 @@ limits_past(struct core *c, const struct charges *set, uint64_t age, uint64_t rc
 
 		if (!l->rate || k == 0 || age > RATE_WINDOW_MAX_US)
 			continue;
+		l->sure = 0;
 		remember(c, l, c->now.boot_us - age, k);
 		rate_past(l->rate, c->now.boot_us, age, k);
 	}
@@ -188,20 +207,17 @@ limits_charge_more(struct core *c, const struct charges *set, uint64_t n)
 	for (uint32_t k = 0; k < set->n; k++) {
 		struct limit *l = &c->limits[set->of[k]];
 
-		if (!l->rate || l->measure != CORE_MEASURE_MSG)
-			continue;
-		remember(c, l, c->now.boot_us, n);
-		rate_force(l->rate, c->now.boot_us, n);
-		if (limit_is_paced(l))
-			limits_pace(c, l, n);
+		if (l->rate && l->measure == CORE_MEASURE_MSG)
+			charge_rate(c, l, n);
 	}
 }
 
 /* Something was given back: who waits for it looks. */
-static void
+static inline void
 poke_waiting(struct core *c, const struct limit *l)
 {
-	lines_poke(c, l->line);
+	if (l->line)
+		lines_poke(c, l->line);
 	if (l->owned && (l->scope == CORE_SCOPE_SOURCE || l->scope == CORE_SCOPE_MX_SOURCE))
 		sources_poke(c, c->groups[l->owner].source);
 }
@@ -209,6 +225,8 @@ poke_waiting(struct core *c, const struct limit *l)
 void
 limits_refund(struct core *c, const struct charges *set, uint64_t stamp, uint64_t n, uint64_t bytes)
 {
+	if (n == 0 && bytes == 0)
+		return;
 	for (uint32_t k = 0; k < set->n; k++) {
 		struct limit *l = &c->limits[set->of[k]];
 		uint64_t back = amount(l, n, bytes);
@@ -243,29 +261,28 @@ limits_let_go(struct core *c, struct charges *set)
 			l->used--;
 			poke_waiting(c, l);
 		}
-		limits_unused(c, set->of[k]);
+		if (!l->owned)
+			limits_unused(c, set->of[k]);
 	}
-	set->n = 0;
+	set->n = set->counts = 0;
 }
 
 void
 limits_count_idle(struct core *c, const struct charges *set, int by)
 {
-	for (uint32_t k = 0; k < set->n; k++) {
-		struct limit *l = &c->limits[set->of[k]];
+	for (uint32_t left = set->counts; left; left &= left - 1) {
+		struct limit *l = &c->limits[set->of[__builtin_ctz(left)]];
 
-		if (limit_is_count(l))
-			l->idle = (uint32_t)((int64_t)l->idle + by);
+		l->idle = (uint32_t)((int64_t)l->idle + by);
 	}
 }
 
 void
 limits_count_ending(struct core *c, const struct charges *set, int by)
 {
-	for (uint32_t k = 0; k < set->n; k++) {
-		struct limit *l = &c->limits[set->of[k]];
+	for (uint32_t left = set->counts; left; left &= left - 1) {
+		struct limit *l = &c->limits[set->of[__builtin_ctz(left)]];
 
-		if (limit_is_count(l))
-			l->ending = (uint32_t)((int64_t)l->ending + by);
+		l->ending = (uint32_t)((int64_t)l->ending + by);
 	}
 }

@@ -36,5 +36,12 @@ uint64_t limits_when_of(struct core *c, struct limit *l);
 /* When the pace allows the next one: 0 now, or it does not matter. */
 uint64_t limits_pace_when(const struct core *c, const struct limit *l, uint32_t qi,
 			  unsigned priority);
-void limits_pace(struct core *c, struct limit *l, uint64_t k);
 uint64_t limits_pace_of(const struct limit *l, uint64_t k);
+
+static inline void
+limits_pace(const struct core *c, struct limit *l, uint64_t k)
+{
+	if (l->paced + l->pace_late < c->now.boot_us)
+		l->paced = c->now.boot_us - l->pace_late;
+	l->paced += k == 1 ? l->pace_one : limits_pace_of(l, k);
+}

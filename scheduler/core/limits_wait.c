@@ -51,16 +51,6 @@ limits_pace_of(const struct limit *l, uint64_t k)
 	return k * (window + rate_delta_us(window)) / l->n;
 }
 
-void
-limits_pace(struct core *c, struct limit *l, uint64_t k)
-{
-	uint64_t late = rate_window_us(l->rate) / 50;
-
-	if (l->paced + late < c->now.boot_us)
-		l->paced = c->now.boot_us - late;
-	l->paced += limits_pace_of(l, k);
-}
-
 /* When the pace allows the next one: 0 now, or it does not matter. */
 uint64_t
 limits_pace_when(const struct core *c, const struct limit *l, uint32_t qi, unsigned priority)
@@ -85,6 +75,8 @@ limits_room_of(struct core *c, struct limit *l, const struct active *a)
 	room = rate_room(l->rate, c->now.boot_us);
 	if (l->scope != CORE_SCOPE_QUEUE)
 		kept = promised(c, l);
+	/* Time only makes it more; what is charged or promised from now on is taken off. */
+	l->sure = l->mode == LIMIT_ALWAYS && limit_is_in_force(l) && room > kept ? room - kept : 0;
 	if (a)
 		kept -= a->n_promised < kept ? a->n_promised : kept;
 	return room > kept ? room - kept : 0;
@@ -146,11 +138,10 @@ limits_line_has_room(struct core *c, uint32_t line, uint64_t *when)
 bool
 limits_wanted(const struct core *c, const struct charges *set)
 {
-	for (uint32_t k = 0; k < set->n; k++) {
-		const struct limit *l = &c->limits[set->of[k]];
+	for (uint32_t left = set->counts; left; left &= left - 1) {
+		const struct limit *l = &c->limits[set->of[__builtin_ctz(left)]];
 
-		if (limit_is_count(l) && l->line && c->lines[l->line].n > l->ending &&
-		    l->used >= l->n)
+		if (l->line && c->lines[l->line].n > l->ending && l->used >= l->n)
 			return true;
 	}
 	return false;
@@ -170,6 +161,7 @@ limits_promise(struct core *c, struct conn *cn)
 			continue;
 		promised(c, l);
 		l->promised[0]++;
+		l->sure -= l->sure > 0;
 		cn->promises[n++] = set.of[k];
 	}
 	if (n == 0)

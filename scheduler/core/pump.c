@@ -161,9 +161,10 @@ pump_use_turn(struct core *c, struct visit *v)
 struct asker
 pump_asker(const struct core *c, const struct visit *v)
 {
-	uint32_t e = v->q->ready.head;
+	uint32_t e = v->q->ready.head, ready = v->q->n[PLACE_READY];
 
 	return (struct asker){ .bytes = e == CORE_NONE ? 1 : admit_bytes(c, e),
+			       .want = ready < CLAIM_RCPT_MAX ? CLAIM_RCPT_MAX : ready,
 			       .qi = v->qi,
 			       .priority = v->s->queue_priority,
 			       .turn = v->turn };
@@ -302,8 +303,7 @@ source_has_room(struct core *c, struct visit *v, struct grant *g, uint32_t sourc
 		ic->shared = ic->shared || c->limits[a.limit].scope == CORE_SCOPE_SOURCE;
 		return false;
 	}
-	for (uint32_t k = 0; k < set.n; k++)
-		charges_add(&g->set, set.of[k]);
+	charges_join(&g->set, &set);
 	g->yes = a;
 	return true;
 }
@@ -399,19 +399,20 @@ grant_all(struct core *c, struct visit *v, struct idle_choice *ic, uint64_t *roo
 	*go_on = false;
 	while (q->n[PLACE_READY] > 0) {
 		struct grant g = { .qi = v->qi, .yes = ANSWER_YES };
+		struct charges queue = { .n = 0 };
 		struct asker who = pump_asker(c, v);
 		enum granted done;
 		bool kept;
 
-		g.e = admit_entry(c, &who, &g.yes);
+		g.e = admit_entry(c, &who, &g.set, &g.yes);
 		if (g.e == CORE_NONE)
 			return pump_wait_for_limit(c, v, &g.yes);
 		g.bytes = admit_bytes(c, g.e);
-		admit_message(c, v->qi, &g.set);
-		admit_message_entry(c, g.e, &g.set);
-		limits_ask(c, &who, &g.set, g.bytes, &g.yes);
+		admit_message(c, v->qi, &queue);
+		limits_ask(c, &who, &queue, g.bytes, &g.yes);
 		if (g.yes.limit)
 			return pump_wait_for_limit(c, v, &g.yes);
+		charges_join(&g.set, &queue);
 		/* While others wait a turn is for one transaction. */
 		*room = g.yes.crowded ? 1 : g.yes.room;
 		if (v->left == 0) {
@@ -632,6 +633,7 @@ pump_visit(struct core *c, uint32_t qi, unsigned *decisions, uint32_t turn)
 	enum core_wait w;
 
 	c->visits++;
+	run_touch(c, qi);
 	settle_clock(c, q);
 	q->until = 0;
 	if (!q->active && queue_entries(q) == 0) {

@@ -117,8 +117,7 @@ choose(struct core *c, struct visit *v, struct opening *op, struct source_choice
 			op->target = (unsigned)target;
 			op->source = sc->source;
 			op->worker = sc->worker;
-			for (uint32_t k = 0; k < set.n; k++)
-				charges_add(&op->set, set.of[k]);
+			charges_join(&op->set, &set);
 			admit_connection_source(c, v->qi, sc->source, &op->set);
 			admit_mx(c, t, sc->source, &op->set);
 			if (sc->within < op->yes.within)

@@ -144,8 +144,13 @@ static void
 buckets_advance(struct rate *r, uint64_t now)
 {
 	struct buckets *g = &r->u.big;
-	uint64_t number = now / g->width_us;
+	uint64_t number;
 
+	/* Mostly nothing has run out since. */
+	if (g->recent > 0 && rate_bucket_end(g, g->recent_first) + g->short_us > now &&
+	    rate_bucket_end(g, g->first) + g->long_us > now)
+		return;
+	number = now / g->width_us;
 	while (g->recent > 0 && rate_bucket_end(g, g->recent_first) + g->short_us <= now)
 		g->recent -= g->b[g->recent_first++ % BUCKETS];
 	while (g->sum > 0 && rate_bucket_end(g, g->first) + g->long_us <= now) {
@@ -162,7 +167,7 @@ buckets_advance(struct rate *r, uint64_t now)
 	CHECK(number - g->first < BUCKETS);
 }
 
-static void
+static inline void
 buckets_add(struct rate *r, uint64_t now, uint64_t k)
 {
 	struct buckets *g = &r->u.big;
@@ -376,7 +381,14 @@ add_whole(struct rate *r, uint64_t now, uint64_t k)
 void
 rate_force(struct rate *r, uint64_t now_us, uint64_t k)
 {
-	rate_add(r, rate_advance(r, now_us), amount(k));
+	uint64_t now = now_us + BIAS;
+
+	if (now != r->last_us)
+		now = rate_advance(r, now_us);
+	if (rate_has_buckets(r))
+		buckets_add(r, now, amount(k));
+	else
+		stamps_add(r, now, amount(k));
 }
 
 void

@@ -1,12 +1,32 @@
 #include "scheduler/core/run.h"
 
+#include <string.h>
+
 #include "common/base/check.h"
+#include "common/base/mem.h"
+
+void
+run_note(struct core *c, uint32_t qi)
+{
+	/* Each stands there once: room for all of them is enough. */
+	if (c->touched_first > c->n_queues) {
+		c->n_touched -= c->touched_first;
+		memmove(c->touched, c->touched + c->touched_first,
+			c->n_touched * sizeof(*c->touched));
+		c->touched_first = 0;
+	}
+	mem_grow((void **)&c->touched, &c->touched_cap, (size_t)c->n_touched + 1,
+		 sizeof(*c->touched));
+	c->touched[c->n_touched++] = qi;
+	c->queues[qi].touched = true;
+}
 
 void
 run_push(struct core *c, uint32_t qi)
 {
 	struct queue *q = &c->queues[qi];
 
+	run_touch(c, qi);
 	if (q->in_run)
 		return;
 	q->in_run = true;

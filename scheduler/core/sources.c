@@ -204,7 +204,7 @@ sources_took(struct core *c, uint32_t vmta, uint32_t *turn, const struct source_
 static bool
 group_has_room(struct core *c, uint32_t group, bool connections, uint64_t *when)
 {
-	static const struct asker nobody = { .first = true, .qi = CORE_NONE };
+	static const struct asker nobody = { .first = true, .qi = CORE_NONE, .want = 1 };
 	struct charges set = { .n = 0 };
 	struct answer a = ANSWER_YES;
 

@@ -157,6 +157,10 @@ struct limit {
 	uint64_t no_refund_until; /* what it remembers has other stamps */
 	uint64_t off_until; /* not 0: it was taken away, and refuses nothing; charged on until then */
 	uint64_t refused;
+	uint64_t sure; /* rate: room for at least so much, at any time until more is charged; 0: not known */
+	uint64_t within;   /* the deadline that it sets; NEVER: none */
+	uint64_t pace_one; /* rate: what one takes at a steady pace */
+	uint64_t pace_late;
 	uint32_t used;     /* count: connections */
 	uint32_t ending;   /* count: those of them that are being closed, or yield */
 	uint32_t idle;     /* count: those of them that are idle */
@@ -193,9 +197,10 @@ struct group {
 };
 
 /* What one decision is charged to. */
-#define CHARGES_MAX 32
+#define CHARGES_MAX 32 /* bits of `counts` */
 struct charges {
 	uint32_t n;
+	uint32_t counts; /* bit k: of[k] is a count */
 	uint32_t of[CHARGES_MAX];
 };
 
@@ -236,6 +241,7 @@ struct queue {
 	bool retry_is_wall : 1;
 	bool unsorted : 1;  /* lanes[0] is to be sorted */
 	bool backoff : 1;   /* the back-off twins of its limits hold */
+	bool touched : 1;   /* in c->touched */
 };
 _Static_assert(sizeof(struct queue) <= 160, "a queue is 160 bytes");
 
@@ -246,6 +252,9 @@ struct meter {
 	uint32_t step;
 };
 
+/* Groups of queue x source IP that are remembered with the queue. */
+#define SOURCE_GROUPS 4
+
 /* Former providers that are remembered; one more and the nearest to its end is forgotten. */
 #define OLD_PROVIDERS 3
 
@@ -254,6 +263,7 @@ struct active {
 	struct bounds own, backoff;        /* rates; the count max-smtp-out is n_conns */
 	struct list idle;                  /* connections, most recently used first */
 	uint32_t provider;                 /* group; 0: none */
+	uint32_t source_groups[SOURCE_GROUPS]; /* by source IP; where it was the last time */
 	struct old_provider {
 		uint32_t group;
 		uint64_t until; /* its windows are empty then */
@@ -412,6 +422,7 @@ struct core {
 	struct core_tag {
 		uint32_t job, sender_domain;
 		uint32_t n; /* entries that have it; 0: free, and `job` is the next free one */
+		uint32_t job_group, sender_group; /* where they were found the last time */
 	} * tags;
 	size_t tags_cap;
 	uint32_t n_tags, free_tag;
@@ -424,6 +435,9 @@ struct core {
 	uint32_t *by_number;
 	size_t n_numbers;
 	struct list run; /* by run_next */
+	uint32_t *touched; /* queues, for core_each_changed(): from touched_first on */
+	size_t touched_cap;
+	uint32_t touched_first, n_touched;
 	struct line *lines; /* [0] is none */
 	size_t lines_cap;
 	uint32_t n_lines, free_line;

@@ -127,6 +127,22 @@ core_each_queue(const struct core *c, uint32_t *cursor, unsigned most,
 }
 
 bool
+core_each_changed(struct core *c, unsigned most, void (*fn)(void *arg, uint32_t queue), void *arg)
+{
+	while (c->touched_first < c->n_touched) {
+		struct queue *q;
+
+		if (most-- == 0)
+			return true;
+		q = &c->queues[c->touched[c->touched_first++]];
+		q->touched = false;
+		fn(arg, q->number);
+	}
+	c->touched_first = c->n_touched = 0;
+	return false;
+}
+
+bool
 core_each_entry(const struct core *c, uint32_t queue, uint32_t *cursor, unsigned most,
 		void (*fn)(void *arg, uint32_t entry), void *arg)
 {

@@ -331,7 +331,21 @@ static const struct row warnings[] = {
 									   "\"$m\"; "
 									   "max-smtp-out = 2; } );",
 	  "f:3: warning: ", "max-smtp-out hides that of the narrower domain \"$m\" in f:5" },
+	{ D("backoff-max-msg-rate = \"2/m\"; max-msg-rate = \"100/h\";"),
+	  "f:3: warning: domain \"a.b\": backoff-max-msg-rate: ",
+	  "\"2/m\" is above the normal \"100/h\" of f:3" },
+	{ D("max-smtp-out = 5; backoff-max-smtp-out = 6;"),
+	  "f:3: warning: ", "\"6\" is above the normal \"5\"" },
+	{ D("max-connect-rate = \"5/m\"; },\n{ name = \"c.d\"; max-connect-rate = \"1/m\"; "
+	    "backoff-max-connect-rate = \"2/m\";"),
+	  "f:4: warning: domain \"c.d\": ", "above the normal \"1/m\" of f:4" },
+	{ G("domains = ( { name = \"*\"; max-data-volume-rate = \"1m/h\"; },\n"
+	    "{ name = \"a.b\"; backoff-max-data-volume-rate = \"2m/h\"; } );"),
+	  "f:2: warning: domain \"a.b\": ", "above the normal \"1m/h\" of f:1" },
 	/* nothing to warn of */
+	{ D("backoff-max-msg-rate = \"100/h\"; max-msg-rate = \"2/m\";"), NULL, NULL },
+	{ D("backoff-max-msg-rate = \"100/h\";"), NULL, NULL },
+	{ D("backoff-max-smtp-out = 20; max-smtp-out = 20;"), NULL, NULL },
 	{ V("domains = (\n{ name = \"*.c\"; max-smtp-out = 1; } );") "domains = (\n{ name = "
 								     "\"a.b\"; "
 								     "max-smtp-out = 2; } );",

@@ -40,6 +40,8 @@ struct fixture {
 	unsigned room; /* claims that workers still take */
 	uint64_t next_message;
 	struct core_decision d; /* of the last settle() */
+	struct core_queue_view shown[QUEUES]; /* as core_each_changed() named them */
+	uint64_t shown_shift;
 };
 
 static struct fixture fx;
@@ -173,12 +175,53 @@ fx_begin(void)
 	fx_begin_in(2, 3, CONF_UNLIMITED);
 }
 
+static inline void
+fx_show(void *arg, uint32_t queue)
+{
+	(void)arg;
+	assert_true(queue < QUEUES);
+	assert_true(core_queue_view(fx.core, &fx.now, queue, &fx.shown[queue]));
+}
+
+static inline uint64_t
+fx_due(const struct core_queue_view *v)
+{
+	return v->wait == CORE_WAIT_NONE || v->until_wall_us <= fx.now.wall_us ? 0
+									     : v->until_wall_us;
+}
+
+/* Who looks only at queues that are named as changed sees all there is to see. */
+static inline void
+fx_check_shown(void)
+{
+	uint64_t shift = fx.now.wall_us - fx.now.boot_us;
+
+	while (core_each_changed(fx.core, 7, fx_show, NULL))
+		;
+	for (uint32_t i = 0; i < QUEUES; i++) {
+		const struct core_queue_view *s = &fx.shown[i];
+		struct core_queue_view v;
+
+		if (!core_queue_view(fx.core, &fx.now, i, &v))
+			continue;
+		assert_true(s->rcpts == v.rcpts && s->entries == v.entries && s->kbytes == v.kbytes);
+		assert_true(s->connections == v.connections && s->opening == v.opening);
+		assert_true(s->attempted == v.attempted && s->delivered == v.delivered);
+		assert_true(s->transient == v.transient && s->bounced == v.bounced);
+		assert_true(s->paused == v.paused && s->retry_level == v.retry_level);
+		if (shift == fx.shown_shift)
+			assert_int_equal(fx_due(s), fx_due(&v));
+	}
+	fx.shown_shift = shift;
+}
+
 static inline uint64_t
 run(void)
 {
 	uint64_t next = core_run(fx.core, &fx.now, 0);
 
 	core_check(fx.core);
+	fx_check_shown();
 	return next;
 }
 

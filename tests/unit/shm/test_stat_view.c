@@ -115,6 +115,25 @@ clean(struct stat_view *v)
 	rmdir(dir);
 }
 
+/* What a row says of a time is over when that has come, though nobody writes the row again. */
+static void
+test_settle(void **state)
+{
+	const uint64_t due = 1795292371123456u;
+	struct stat_view v;
+
+	(void)state;
+	fill(&v, 4);
+	v.limits[0].nextRoom = due;
+	stat_view_settle(&v, due - 1);
+	assert_int_equal(v.queues[0].nextDue, due);
+	assert_int_equal(v.limits[0].nextRoom, due);
+	stat_view_settle(&v, due);
+	assert_int_equal(v.queues[0].nextDue, 0);
+	assert_int_equal(v.limits[0].nextRoom, 0);
+	clean(&v);
+}
+
 static void
 test_json(void **state)
 {
@@ -314,9 +333,9 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_json), cmocka_unit_test(test_prometheus),
-		cmocka_unit_test(test_text), cmocka_unit_test(test_nothing_there),
-		cmocka_unit_test(test_time),
+		cmocka_unit_test(test_settle),        cmocka_unit_test(test_json),
+		cmocka_unit_test(test_prometheus),    cmocka_unit_test(test_text),
+		cmocka_unit_test(test_nothing_there), cmocka_unit_test(test_time),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
