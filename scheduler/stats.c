@@ -50,6 +50,18 @@ row_of(struct stat_rows *r, uint32_t queue)
 	return &r->row_of[queue];
 }
 
+void
+stats_renumber(struct scheduler *s, uint32_t queue, uint32_t number)
+{
+	uint32_t row;
+
+	if (s->stat_rows == NULL)
+		return;
+	row = *row_of(s->stat_rows, queue);
+	*row_of(s->stat_rows, queue) = 0;
+	*row_of(s->stat_rows, number) = row;
+}
+
 static void
 fill_row(struct stat_queue *q, const struct core_queue_view *v)
 {

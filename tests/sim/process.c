@@ -805,6 +805,14 @@ stats_reconfigured(struct scheduler *s)
 	(void)s;
 }
 
+void
+stats_renumber(struct scheduler *s, uint32_t queue, uint32_t number)
+{
+	(void)s;
+	(void)queue;
+	(void)number;
+}
+
 /* Operators are not simulated. */
 void
 control_finish(struct request *r)
