@@ -9,7 +9,9 @@
 /* So few entries have their rows rewritten in about one commit: no redirect is remembered, and no
  * number is used up. Should that commit not come, they are what they were, and whoever moved them
  * finds them there. */
-#define FEW_ENTRIES 256
+#ifndef REDIRECT_FEW
+#define REDIRECT_FEW 256
+#endif
 
 struct redirects {
 	struct redirect {
@@ -159,7 +161,7 @@ redirects_make(struct scheduler *s, uint32_t from, uint32_t to)
 		return 0;
 	/* A job or sender domain may be called as the queue is: then the number has to keep its
 	 * name. */
-	if (v.entries > FEW_ENTRIES && !names_is_held(s->names, from)) {
+	if (v.entries > REDIRECT_FEW && !names_is_held(s->names, from)) {
 		/* In this order: the old number's name and state go with it. */
 		put(s->redirects, from, to);
 		committer_put_redirect(s->committer, from, to);
