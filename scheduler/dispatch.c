@@ -298,6 +298,19 @@ op_scope_name(void *ctx, enum core_scope scope, uint32_t number)
 }
 
 static void
+op_moved(void *ctx, uint32_t entry)
+{
+	struct scheduler *s = ctx;
+	struct core_entry_facts f;
+	struct store_row row;
+
+	core_entry_get(s->core, entry, &f);
+	row = settle_row(&f);
+	committer_put_row(s->committer, COMMIT_SETTLE, f.key, &row);
+	KILL_POINT("entry-moved");
+}
+
+static void
 op_queue_changed(void *ctx, uint32_t queue)
 {
 	settle_queue_row(ctx, queue);
@@ -337,6 +350,7 @@ const struct core_ops dispatch_ops = {
 	.give_up = op_give_up,
 	.tag = op_tag,
 	.queue_changed = op_queue_changed,
+	.moved = op_moved,
 	.source_limits = op_source_limits,
 	.scope_limits = op_scope_limits,
 	.scope_name = op_scope_name,

@@ -181,6 +181,22 @@ providers_of(const struct providers *p, uint32_t queue)
 	return queue < p->n ? providers_name(p, p->queues[queue].provider) : SLICE_NONE;
 }
 
+struct slice
+providers_hosts(const struct providers *p, uint32_t queue)
+{
+	return queue < p->n ? names_get(p->names, p->queues[queue].hosts) : SLICE_NONE;
+}
+
+void
+providers_renumber(struct providers *p, uint32_t queue, uint32_t number)
+{
+	if (queue >= p->n)
+		return;
+	names_hold(p->names, queue_at(p, number)->hosts, -1);
+	p->queues[number] = p->queues[queue];
+	p->queues[queue] = (struct of_queue){ 0, 0 };
+}
+
 bool
 providers_limits(const struct providers *p, const struct conf *conf, uint32_t provider,
 		 struct conf_limits *out)

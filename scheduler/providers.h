@@ -20,6 +20,10 @@ void providers_reload(struct providers *p, const struct conf *conf,
 struct slice providers_name(const struct providers *p, uint32_t provider);
 /* The name of the queue's provider, empty: none. */
 struct slice providers_of(const struct providers *p, uint32_t queue);
+/* The hosts of its route, as in struct route; empty: not known. */
+struct slice providers_hosts(const struct providers *p, uint32_t queue);
+/* The queue has another number from now on. */
+void providers_renumber(struct providers *p, uint32_t queue, uint32_t number);
 /* False: it has none by the configuration. */
 bool providers_limits(const struct providers *p, const struct conf *conf, uint32_t provider,
 		      struct conf_limits *out);

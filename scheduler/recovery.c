@@ -250,15 +250,18 @@ load_segment(void *arg, uint32_t number, const struct store_segment *seg)
 }
 
 static void
-load_row(void *arg, struct entry_key key, const struct store_row *row)
+load_row(void *arg, struct entry_key key, const struct store_row *stored)
 {
 	struct scheduler *s = arg;
+	struct store_row now_of = *stored;
+	const struct store_row *row = &now_of;
 	struct core_now now = scheduler_now(s);
 	struct core_entry_facts f;
 	uint32_t entry;
 	unsigned claims;
 	uint16_t attempts;
 
+	now_of.queue = redirects_row(s, stored->queue);
 	names_reserve(s->names, row->job);
 	names_reserve(s->names, row->sender_domain);
 	if (!queue_is_known(s, row->queue) || (row->flags & STORE_ROW_QUARANTINED) != 0) {
@@ -348,6 +351,8 @@ recovery_load(struct scheduler *s, const struct store_meta *meta)
 	rc = store_load_names(s->store, load_name, s, &bad);
 	told = tell_bad("names", rc, told, bad);
 	if (rc == 0)
+		rc = redirects_load(s);
+	if (rc == 0)
 		rc = store_load_queues(s->store, load_queue, s, &bad);
 	told = tell_bad("queues", rc, told, bad);
 	if (rc == 0)
@@ -359,6 +364,8 @@ recovery_load(struct scheduler *s, const struct store_meta *meta)
 	names_loaded(s->names);
 	if (rc == 0)
 		rc = quarantine_loaded(s, bad > 0, load_row);
+	if (rc == 0)
+		redirects_loaded(s, bad > 0);
 	return rc;
 }
 

@@ -31,6 +31,7 @@
 #define TRIES_A_LINE     20
 #define LIFE_LEAST_US    2300000u /* longer than what the master takes for a quick death and makes wait */
 #define ENTRIES_TO_TRIM  10000
+#define MOVES_A_COMMIT   400
 
 struct core_now
 scheduler_now(const struct scheduler *s)
@@ -136,6 +137,16 @@ forget_names(struct scheduler *s)
 		timer_set(&s->run_timer, 0);
 }
 
+/* Redirected entries, each of which costs a row: so many with each commit, what is new has room beside them. */
+static void
+may_move(struct scheduler *s, const struct core_now *now)
+{
+	bool some = s->may_move || committer_is_idle(s->committer);
+
+	s->may_move = false;
+	core_move_room(s->core, now, some ? MOVES_A_COMMIT : 0);
+}
+
 static void
 turn_end(void *arg)
 {
@@ -151,6 +162,7 @@ turn_end(void *arg)
 		uint64_t next;
 
 		s->run_again = false;
+		may_move(s, &now);
 		core_give_up_room(s->core, &now, outcomes < OUTCOMES_MAX ? (uint32_t)(OUTCOMES_MAX - outcomes) : 0);
 		next = core_run(s->core, &now, DECISIONS_A_TURN);
 		if (next <= now.boot_us) {
@@ -161,6 +173,8 @@ turn_end(void *arg)
 		}
 	}
 	if (control_turn(s))
+		timer_set(&s->run_timer, 0);
+	if (rollups_turn(s))
 		timer_set(&s->run_timer, 0);
 	records_turn(s);
 	forget_names(s);
@@ -255,6 +269,7 @@ on_committed(void *arg)
 {
 	struct scheduler *s = arg;
 
+	s->may_move = true;
 	tell_recorder(s);
 	if (loop_boot_us(s->loop) - s->quota_at_us >= QUOTA_EVERY_US)
 		check_quota(s);
@@ -746,6 +761,8 @@ stop(struct scheduler *s)
 	core_free(&s->core);
 	acts_close(s);
 	providers_free(&s->providers);
+	redirects_close(s);
+	rollups_close(s);
 	charges_stop(s);
 	settings_free(&s->settings);
 	overrides_free(&s->overrides);

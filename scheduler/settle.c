@@ -43,10 +43,20 @@ entry_is_gone(void *ctx, uint64_t entry, uint64_t segment, uint64_t kbytes)
 
 /* Events --------------------------------------------------------------------------------------- */
 static void
+event_queue(struct scheduler *s, struct event *e, uint32_t queue)
+{
+	struct slice rest = names_get(s->names, queue);
+
+	e->queue_number = queue;
+	e->queue = rest;
+	slice_cut(&rest, '/');
+	e->vmta = rest;
+}
+
+static void
 event_of_entry(struct scheduler *s, struct event *e, const struct core_entry_facts *f)
 {
-	struct slice rest = names_get(s->names, f->queue);
-
+	event_queue(s, e, f->queue);
 	e->wall_us = loop_wall_us(s->loop);
 	e->message = f->key.message;
 	e->ordinal = f->key.ordinal;
@@ -55,10 +65,6 @@ event_of_entry(struct scheduler *s, struct event *e, const struct core_entry_fac
 	e->segment = f->segment;
 	e->epoch = f->epoch;
 	e->offset = f->offset16;
-	e->queue_number = f->queue;
-	e->queue = rest;
-	slice_cut(&rest, '/');
-	e->vmta = rest;
 	e->received_wall_us = (uint64_t)f->received_s * 1000000u;
 }
 
@@ -227,6 +233,7 @@ settle_results(struct scheduler *s, const struct settle_source *from, const stru
 		return true;
 	}
 	event_of_entry(s, &e, &f);
+	event_queue(s, &e, f.sent_by);
 	event_strings(&e, strings);
 	e.stamp_boot_us = from->stamp_boot_us;
 	e.attempt = from->attempt;
@@ -246,7 +253,7 @@ settle_results(struct scheduler *s, const struct settle_source *from, const stru
 	}
 	e.maybe_dup = (r->flags & RESULT_MAYBE_DUP) != 0 || (f.row_flags & STORE_ROW_MAYBE_DUP) != 0;
 	e.volume_bytes = volume;
-	e.provider = providers_of(s->providers, f.queue);
+	e.provider = providers_of(s->providers, f.sent_by);
 	e.dlv_source_ip = r->dlv_source_ip.n > 0 ? r->dlv_source_ip : source_text(s, from->source_ip);
 	e.dlv_destination_ip = r->dlv_destination_ip;
 	e.dlv_esmtp = r->dlv_esmtp;

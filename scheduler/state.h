@@ -22,6 +22,8 @@
 #include "scheduler/overrides.h"
 #include "scheduler/providers.h"
 #include "scheduler/quota.h"
+#include "scheduler/redirects.h"
+#include "scheduler/rollups.h"
 #include "scheduler/segments.h"
 #include "scheduler/settings.h"
 #include "shm/stat.h"
@@ -135,6 +137,9 @@ struct scheduler {
 	struct overrides *overrides; /* of operators */
 	struct timer acts_timer;     /* the first of them ends */
 	struct providers *providers;
+	struct redirects *redirects;
+	struct rollups *rollups; /* NULL: there was none yet */
+	bool may_move; /* a commit ended since entries were moved */
 	struct route_object *routes; /* read-only; NULL: could not be mapped */
 	/* recovery */
 	struct lost_reception *receptions; /* by message: rows whose event may be missing */
@@ -325,6 +330,8 @@ void reload_answered(struct scheduler *s, const struct reload_answer *a);
 /* stats */
 /* Source IPs have other numbers. */
 void stats_reconfigured(struct scheduler *s);
+/* A queue has another number. */
+void stats_renumber(struct scheduler *s, uint32_t queue, uint32_t number);
 int stats_open(struct scheduler *s);
 void stats_tick(struct scheduler *s);
 /* Recipients delivered (discarded ones too) and bounced since the start. */

@@ -62,6 +62,18 @@ shown_of(struct stat_rows *r, uint32_t queue)
 	return &r->of[queue];
 }
 
+void
+stats_renumber(struct scheduler *s, uint32_t queue, uint32_t number)
+{
+	uint32_t row;
+
+	if (s->stat_rows == NULL)
+		return;
+	row = shown_of(s->stat_rows, queue)->row;
+	shown_of(s->stat_rows, queue)->row = 0;
+	shown_of(s->stat_rows, number)->row = row;
+}
+
 static void
 fill_row(struct stat_queue *q, const struct core_queue_view *v)
 {

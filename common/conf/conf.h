@@ -155,9 +155,14 @@ uint64_t conf_ip_connection_limit(const struct conf *c, const struct sockaddr *d
 /* Where the mail of a domain is queued: the domain itself, the target of its queue-to, or the rollup queue of
  * its MX hosts. queue-to: NULL when there is none. */
 const char *conf_queue_to(const struct conf *c, struct slice domain, struct slice vmta);
-/* mx-rollup-list: the rollup queue's domain for a domain whose lowest-preference MX hosts are these (addresses for
- * entries with rollup-by-ip), NULL: none. */
+/* mx-rollup-list: the rollup queue's domain for a domain whose lowest-preference MX hosts are these, NULL: none. */
+bool conf_has_rollups(const struct conf *c);
 const char *conf_rollup(const struct conf *c, struct slice domain, struct slice vmta, const struct slice *mx, size_t n);
+
+/* The hosts that are named for this rollup queue, in the form of smtp-hosts; NULL: it is none, or they are patterns. */
+const char *conf_rollup_hosts(const struct conf *c, struct slice domain);
+/* The name of a rollup queue, now or before a reload: NAME.rollup, which is no domain. */
+bool conf_is_rollup(struct slice domain);
 
 /* What a client may do (`sources` in the file), merged for its address: the more specific CIDR
  * wins per directive. ------------------------------------------------------------------------- */

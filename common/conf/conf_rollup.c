@@ -6,6 +6,14 @@
 #include "common/conf/conf_words.h"
 
 bool
+conf_is_rollup(struct slice domain)
+{
+	struct slice end = SLICE_LIT(".rollup");
+
+	return domain.n > end.n && slice_eq_nocase(slice_sub(domain, domain.n - end.n), end);
+}
+
+bool
 conf_rollup_words(struct slice s, struct slice *mx, struct slice *queue, bool *by_ip)
 {
 	struct slice words[4] = { { NULL, 0 } };
@@ -20,7 +28,8 @@ conf_rollup_words(struct slice s, struct slice *mx, struct slice *queue, bool *b
 	*mx = words[0];
 	*queue = words[1];
 	*by_ip = n == 3 && slice_is(words[2], "rollup-by-ip");
-	return (n == 2 || *by_ip) && conf_words_mx(*mx) && conf_words_host(*queue);
+	return (n == 2 || *by_ip) && conf_words_mx(*mx) && conf_words_host(*queue) &&
+	       conf_is_rollup(*queue);
 }
 
 /* Building ------------------------------------------------------------------------------------ */
@@ -50,6 +59,24 @@ queue_of(struct conf *c, struct slice domain, size_t most)
 	return *at;
 }
 
+/* All of the same preference. */
+static const char *
+hosts_of(struct conf_arena *a, const struct conf_rollup_queue *q)
+{
+	struct buf text = { 0 };
+	const char *hosts = NULL;
+	bool patterns = false;
+
+	for (size_t i = 0; i < q->n_mx; i++) {
+		patterns |= strchr(q->mx[i], '*') != NULL;
+		buf_printf(&text, "%s%s", i > 0 ? "," : "", q->mx[i]);
+	}
+	if (!patterns)
+		hosts = conf_arena_str(a, buf_slice(&text));
+	buf_clear(&text);
+	return hosts;
+}
+
 void
 conf_rollup_build(struct conf *c)
 {
@@ -66,6 +93,8 @@ conf_rollup_build(struct conf *c)
 		q->mx[q->n_mx++] = lower_str(&c->arena, mx);
 		q->by_ip |= by_ip;
 	}
+	for (struct conf_rollup_queue *q = c->rollups; q != NULL; q = q->next)
+		q->hosts = hosts_of(&c->arena, q);
 }
 
 void
@@ -121,21 +150,47 @@ is_named(const char *pattern, const struct slice *mx, size_t n)
 	return false;
 }
 
+bool
+conf_has_rollups(const struct conf *c)
+{
+	return c->rollups != NULL;
+}
+
+const char *
+conf_rollup_hosts(const struct conf *c, struct slice domain)
+{
+	for (const struct conf_rollup_queue *q = c->rollups; q != NULL; q = q->next) {
+		if (slice_eq_nocase(slice_str(q->domain), domain))
+			return q->hosts;
+	}
+	return NULL;
+}
+
+static bool
+all_named(const struct conf_rollup_queue *q, const struct slice *mx, size_t n)
+{
+	for (size_t i = 0; i < q->n_mx; i++) {
+		if (!is_named(q->mx[i], mx, n))
+			return false;
+	}
+	return true;
+}
+
 const char *
 conf_rollup(const struct conf *c, struct slice domain, struct slice vmta, const struct slice *mx,
 	    size_t n)
 {
-	const struct conf_value *disabled;
+	const struct conf_value *v;
 
 	for (const struct conf_rollup_queue *q = c->rollups; q != NULL; q = q->next) {
-		size_t named = 0;
-
-		while (named < q->n_mx && is_named(q->mx[named], mx, n))
-			named++;
-		if (named < q->n_mx || slice_is(domain, q->domain))
+		if (q->by_ip || !all_named(q, mx, n) || slice_is(domain, q->domain))
 			continue;
-		disabled = value_of(c, domain, vmta, "disable-mx-rollup");
-		return disabled != NULL && disabled->v.flag ? NULL : q->domain;
+		/* Patterns are no hosts: somebody has to say where its mail goes. */
+		if (q->hosts == NULL &&
+		    value_of(c, slice_str(q->domain), vmta, "smtp-hosts") == NULL)
+			continue;
+		v = value_of(c, domain, vmta, "disable-mx-rollup");
+		return v != NULL && v->v.flag ? NULL : q->domain;
 	}
 	return NULL;
 }

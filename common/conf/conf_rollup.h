@@ -9,6 +9,7 @@ struct conf_rollup_queue {
 	const char *domain; /* lower case */
 	const char **mx;    /* patterns */
 	size_t n_mx;
+	const char *hosts; /* as smtp-hosts; NULL: there are patterns among them */
 	bool by_ip;
 };
 

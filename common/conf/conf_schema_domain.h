@@ -70,7 +70,7 @@
 	N("log-disabled-ips", BOOL, "", "false", "log disabled source IPs") \
 	N("smtp-pattern-list", REPLY_LIST, "", NULL, "rules for the replies of this queue") \
 	C("queue-to", QUEUE, "", NULL, "several.queue", "put new mail of this domain into another queue of its virtual MTA; that queue's settings hold for it") \
-	N("disable-mx-rollup", BOOL, "", "false", "never roll this domain up with others") \
+	C("disable-mx-rollup", BOOL, "", "false", NULL, "never roll this domain up with others") \
 	B(queue_priority, "queue-priority", COUNT, "0..100", "50", NULL, "who yields when connections run out; the lower first") \
 	B(allow_priority_interruption, "allow-priority-interruption", BOOL, "", "true", NULL, "connections may be taken away by queues of higher priority") \
 	B(allow_priority_interruption_during_transfer, "allow-priority-interruption-during-transfer", BOOL, "", "false", NULL, "even in the middle of a message") \

@@ -39,7 +39,7 @@
 	N("feedback-loop-processor", GROUP, "feedback-loop-processor", NULL, "reads complaints") \
 	N("address-lists", LIST, "address-list", NULL, "lists of addresses, also for suppression") \
 	N("pattern-lists", LIST, "pattern-list", NULL, "rules that choose a virtual MTA by headers") \
-	N("mx-rollup-list", GROUP, "mx-rollup-list", NULL, "queues made of several domains") \
+	C("mx-rollup-list", GROUP, "mx-rollup-list", NULL, NULL, "queues made of several domains, by their MX hosts") \
 	N("dns", GROUP, "dns", NULL, "domains looked up in advance") \
 	N("rewrite-lists", LIST, "rewrite-list", NULL, "rewriting of senders") \
 	N("domain-key-lists", LIST, "domain-key-list", NULL, "signing keys with a name") \

@@ -240,7 +240,7 @@
 	N("name", NAME, "", CONF_REQUIRED, "name of the list") \
 	N("rules", STRINGS, "", NULL, "\"header NAME /REGEX/ virtual-mta=V\" and so on, in order")
 #define CONF_ROLLUP_TABLE(B, C, N) \
-	N("mx", ROLLUP, "", NULL, "\"MX QUEUE.rollup [rollup-by-ip]\" each")
+	C("mx", ROLLUP, "", NULL, "mx1.example.net example.rollup", "\"MX QUEUE.rollup\" each: domains that have all MX hosts of a queue share it")
 #define CONF_DNS_TABLE(B, C, N) \
 	N("precached-domains-file", PATH, "", NULL, "domains looked up in advance") \
 	N("precached-refresh-interval", INTERVAL, "", "5m", "how often") \

@@ -33,15 +33,8 @@ int
 store_del_act(struct store_txn *t, uint32_t number)
 {
 	uint32_t k = htobe32(number);
-	MDB_val key = { sizeof k, &k };
-	int rc;
 
-	if (t->failed != 0)
-		return t->failed;
-	rc = mdb_del(t->txn, t->store->acts, &key, NULL);
-	if (rc != MDB_NOTFOUND)
-		t->failed = store_error(rc, "delete");
-	return t->failed;
+	return store_del(t, t->store->acts, (MDB_val){ sizeof k, &k });
 }
 
 struct load_acts {

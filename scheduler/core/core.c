@@ -110,7 +110,7 @@ core_new_in(const struct core_ops *ops, void *ctx, const struct core_world *w, u
 	c->next_lease = next_lease ? next_lease : 1;
 	c->total_max = w->total_max_smtp_out;
 	c->free_claim = c->free_tag = c->spare_chunk = CORE_NONE;
-	c->give_up_room = UINT32_MAX;
+	c->give_up_room = c->move_room = UINT32_MAX;
 	c->lowest_priority = UINT_MAX;
 	c->doomed = c->run = c->poked = c->free_conns = c->resting =
 		(struct list){ CORE_NONE, CORE_NONE };
@@ -151,6 +151,7 @@ core_free(struct core **core)
 	limits_clear(c);
 	map_clear(&c->marks);
 	map_clear(&c->tags_map);
+	map_clear(&c->moves);
 	texts_clear(&c->errors);
 	timers_clear(&c->timers);
 	mem_free(c->entries);

@@ -137,6 +137,8 @@ struct core_ops {
 	/* The name of a job or a sender domain by its number: what is charged to it outlives the number. May be NULL, and
 	 * may return an empty one: then the number is its name. */
 	struct slice (*scope_name)(void *ctx, enum core_scope scope, uint32_t number);
+	/* The entry has come to the queue that a redirect named: its row is to say so. NULL: nobody keeps rows. */
+	void (*moved)(void *ctx, uint32_t entry);
 	/* A connection of a lower queue-priority is to yield at once, in the middle of a message. May be NULL. */
 	void (*interrupt)(void *ctx, uint32_t connection, unsigned worker);
 };
@@ -151,9 +153,20 @@ void core_queue_add(struct core *c, uint32_t queue, struct slice name);
 void core_queue_restore(struct core *c, uint32_t queue, bool paused, unsigned retry_level,
 			uint64_t retry_at_wall_us, struct slice last_error);
 
+/* All that is queued in `from` is `to`'s from now on, and what comes until the last of it has gone there: in flight, not
+ * committed yet, new. Nothing more is granted in `from`; what waits moves in steps (ops.moved), with its due times. `fresh`:
+ * the number of `from` from now on, under which it keeps its name, its state, its limits and its connections; nothing is
+ * known by the old one any more. May be `from` itself. False, and nothing changed: it would be a loop, or `from` is being
+ * moved already. */
+bool core_redirect(struct core *c, const struct core_now *now, uint32_t from, uint32_t to, uint32_t fresh);
+/* Where mail of the queue goes while it is being moved: itself when it is not. */
+uint32_t core_redirected(const struct core *c, uint32_t queue);
+/* So many entries may move until this is called again. Without a call: any number. */
+void core_move_room(struct core *c, const struct core_now *now, uint32_t room);
+
 struct core_entry_facts {
 	struct entry_key key;
-	uint32_t queue;
+	uint32_t queue; /* by core_entry_get(): where it belongs */
 	uint32_t segment, offset16;
 	uint64_t epoch;          /* of the segment; the core keeps it per segment number, not per entry */
 	uint32_t received_s, due_s;
@@ -165,6 +178,7 @@ struct core_entry_facts {
 	uint8_t row_flags;
 	struct slice done;       /* bitmap of finished recipients, may be empty */
 	bool committed;          /* false: not to be sent before core_entry_committed() */
+	uint32_t sent_by;        /* by core_entry_get(): the queue that it is still in, and in flight of perhaps */
 };
 /* The entry's index. */
 uint32_t core_entry_add(struct core *c, const struct core_now *now, const struct core_entry_facts *f);
@@ -328,6 +342,8 @@ enum core_route_status {
 	CORE_ROUTE_UNUSABLE,
 	CORE_ROUTE_LOOP,
 };
+/* The answer came, and mail of this queue goes elsewhere (core_redirect()). */
+void core_route_elsewhere(struct core *c, const struct core_now *now, uint32_t queue);
 /* The targets of a good route: call it just before core_route() with the same n_targets. Without it each target is
  * taken to be less preferred than the one before, and connections end when the route is renewed. */
 struct core_target {

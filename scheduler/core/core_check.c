@@ -147,6 +147,11 @@ check_progress(struct core *c, uint32_t qi)
 	CHECK((q->refusal == REFUSAL_LIMIT) == (a && a->blocked_by != 0));
 	CHECK(q->line == 0 || q->wait == CORE_WAIT_CONNECTIONS || q->wait == CORE_WAIT_RATE ||
 	      q->wait == CORE_WAIT_SOURCES || q->wait == CORE_WAIT_DNS);
+	if (q->moving) {
+		CHECK(q->in_doomed || q->n[PLACE_READY] + q->n[PLACE_DEFERRED] == 0);
+		CHECK(queue_entries(q) > 0);
+		return;
+	}
 	CHECK(timer <= earliest_change(c, q));
 	CHECK(q->doom_left == 0 || q->in_doomed);
 	if (q->n[PLACE_READY] == 0 || q->paused || q->doom_left > 0)

@@ -268,6 +268,22 @@ entries_defer(struct core *c, uint32_t e, uint32_t due)
 	link_entry(c, lane, after, e);
 }
 
+void
+entries_transfer(struct core *c, uint32_t e, uint32_t qi)
+{
+	struct entry *en = &c->entries[e];
+	bool deferred = en->place == PLACE_DEFERRED;
+
+	CHECK(deferred || en->place == PLACE_READY);
+	change_place(c, e, PLACE_LEAVING);
+	en->place = PLACE_FREE; /* as if it came new */
+	en->queue = qi;
+	if (deferred)
+		entries_defer(c, e, en->due);
+	else
+		entries_ready(c, e, false);
+}
+
 static int
 compare_u64(const void *a, const void *b)
 {

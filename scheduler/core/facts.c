@@ -11,6 +11,7 @@
 #include "scheduler/core/limits.h"
 #include "scheduler/core/lines.h"
 #include "scheduler/core/pump.h"
+#include "scheduler/core/redirect.h"
 #include "scheduler/core/run.h"
 #include "scheduler/core/sources.h"
 #include "scheduler/core/targets.h"
@@ -467,7 +468,8 @@ core_entry_get(const struct core *c, uint32_t entry, struct core_entry_facts *ou
 	waits = en->due > 0 && (en->place == PLACE_DEFERRED || en->place == PLACE_HELD);
 	*out = (struct core_entry_facts){
 		.key = { .message = en->message, .ordinal = (uint16_t)en->ordinal },
-		.queue = c->queues[en->queue].number,
+		.queue = c->queues[redirect_end(c, en->queue)].number,
+		.sent_by = c->queues[en->queue].number,
 		.segment = en->segment,
 		.offset16 = en->offset16,
 		.epoch = c->epochs[en->segment],
@@ -550,6 +552,29 @@ core_route_target_limits(struct core *c, uint32_t queue, const struct core_targe
 	memcpy(a->target_limits, limits, n * sizeof(*limits));
 }
 
+/* The question is answered: another may be asked. */
+static void
+answered(struct core *c, struct active *a)
+{
+	if (!a->asked_at)
+		return;
+	a->asked_at = 0;
+	c->n_asks--;
+	lines_poke(c, c->asks_line);
+}
+
+void
+core_route_elsewhere(struct core *c, const struct core_now *now, uint32_t queue)
+{
+	uint32_t qi = index_of(c, queue);
+
+	core_clock(c, now);
+	if (qi == CORE_NONE)
+		return;
+	answered(c, pump_active(c, qi));
+	run_push(c, qi);
+}
+
 static void
 good_route(struct core *c, uint32_t qi, uint32_t slot, uint64_t generation, uint16_t n,
 	   uint64_t expires)
@@ -597,11 +622,7 @@ core_route(struct core *c, const struct core_now *now, uint32_t queue, unsigned 
 	if (qi == CORE_NONE)
 		return;
 	a = pump_active(c, qi);
-	if (a->asked_at) {
-		a->asked_at = 0;
-		c->n_asks--;
-		lines_poke(c, c->asks_line);
-	}
+	answered(c, a);
 	if (route_status == CORE_ROUTE_GOOD && generation != 0 && n_targets > 0 &&
 	    n_targets <= ROUTE_TARGETS_MAX) {
 		good_route(c, qi, slot, generation, n_targets, expires_boot_us);

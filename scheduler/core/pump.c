@@ -10,6 +10,7 @@
 #include "scheduler/core/grants.h"
 #include "scheduler/core/limits.h"
 #include "scheduler/core/lines.h"
+#include "scheduler/core/redirect.h"
 #include "scheduler/core/run.h"
 #include "scheduler/core/sources.h"
 #include "scheduler/core/targets.h"
@@ -482,7 +483,7 @@ decide(struct core *c, struct visit *v)
 
 	if (q->paused)
 		return CORE_WAIT_PAUSED;
-	if (q->doom_left > 0)
+	if (q->doom_left > 0 || q->moving)
 		return CORE_WAIT_NONE;
 	if (q->retry_at > c->now.boot_us)
 		return pump_wait_until(v, q->retry_at, REFUSAL_NONE,
@@ -636,6 +637,7 @@ pump_visit(struct core *c, uint32_t qi, unsigned *decisions, uint32_t turn)
 	run_touch(c, qi);
 	settle_clock(c, q);
 	q->until = 0;
+	v.again = q->moving && redirect_step(c, qi);
 	if (!q->active && queue_entries(q) == 0) {
 		q->wait = q->paused ? CORE_WAIT_PAUSED : CORE_WAIT_EMPTY;
 		timers_set(&c->timers, qi, NEVER);
@@ -643,11 +645,13 @@ pump_visit(struct core *c, uint32_t qi, unsigned *decisions, uint32_t turn)
 	}
 	v.s = pump_settings(c, qi);
 	v.a = q->active;
-	if (q->doom_left > 0)
-		doom(c, &v);
-	if (q->doom_left == 0)
-		release(c, &v);
-	expire(c, &v);
+	if (!q->moving) {
+		if (q->doom_left > 0)
+			doom(c, &v);
+		if (q->doom_left == 0)
+			release(c, &v);
+		expire(c, &v);
+	}
 	w = decide(c, &v);
 	finish(c, &v, w);
 	*decisions += QUANTUM - v.left;

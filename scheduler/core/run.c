@@ -72,7 +72,9 @@ void
 run_wake_doomed(struct core *c)
 {
 	/* No more than can find room: each has at least one. */
-	for (uint32_t n = c->give_up_room; n > 0 && c->doomed.head != CORE_NONE; n--) {
+	uint32_t room = c->give_up_room > c->move_room ? c->give_up_room : c->move_room;
+
+	for (uint32_t n = room; n > 0 && c->doomed.head != CORE_NONE; n--) {
 		uint32_t qi = c->doomed.head;
 
 		c->doomed.head = c->queues[qi].doomed_next;

@@ -15,6 +15,6 @@ run_touch(struct core *c, uint32_t qi)
 }
 uint32_t run_pop(struct core *c); /* CORE_NONE when the list is empty */
 
-/* It has entries to give up and there is no room: woken, in turn, when there is. */
+/* It has entries to give up, or to move, and there is no room: woken, in turn, when there is. */
 void run_join_doomed(struct core *c, uint32_t qi);
 void run_wake_doomed(struct core *c);

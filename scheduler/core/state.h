@@ -242,6 +242,7 @@ struct queue {
 	bool unsorted : 1;  /* lanes[0] is to be sorted */
 	bool backoff : 1;   /* the back-off twins of its limits hold */
 	bool touched : 1;   /* in c->touched */
+	bool moving : 1;    /* its entries are another's (core.moves), and on their way */
 };
 _Static_assert(sizeof(struct queue) <= 160, "a queue is 160 bytes");
 
@@ -445,7 +446,8 @@ struct core {
 	struct timers line_timers;
 	uint32_t asks_line;
 	struct list doomed; /* by doomed_next: queues with entries to give up, for want of room */
-	uint32_t give_up_room;
+	uint32_t give_up_room, move_room;
+	struct map moves; /* MOVING queue -> the one whose its entries are */
 	uint32_t n_asks;
 	struct timers timers;
 

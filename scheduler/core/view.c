@@ -4,6 +4,7 @@
 #include "scheduler/core/limits.h"
 #include "scheduler/core/lines.h"
 #include "scheduler/core/pump.h"
+#include "scheduler/core/redirect.h"
 #include "scheduler/core/sources.h"
 
 /* Entries looked at for one that is called for. */
@@ -164,7 +165,7 @@ core_each_entry(const struct core *c, uint32_t queue, uint32_t *cursor, unsigned
 			continue;
 		}
 		++*cursor;
-		if (!place_counts(en->place) || (qi != CORE_NONE && en->queue != qi))
+		if (!place_counts(en->place) || (qi != CORE_NONE && redirect_end(c, en->queue) != qi))
 			continue;
 		most--;
 		fn(arg, *cursor - 1);

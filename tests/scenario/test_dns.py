@@ -21,7 +21,7 @@ def taken_by(sink, wanted):
 class Site:
     """A name server, a sink that listens on several addresses at one port, and an instance that asks and delivers there."""
 
-    def __init__(self, folder, nsd, addresses, zones, conf=None, workers=2, top="", listener=None):
+    def __init__(self, folder, nsd, addresses, zones, conf=None, workers=2, top="", listener=None, **more):
         self.nsd = nsd
         self.port = harness.free_port()
         for origin, records in zones.items():
@@ -34,7 +34,7 @@ class Site:
         domains = conf.replace("PORT", str(self.port)) if conf else ('domains = ( { name = "*"; default-smtp-port = %d; retry-after = "1s,1s,1s,1s,1s,1s,1s,1s,1s"; '
                            'retry-after-dns-error = "1s"; bounce-after = "1h"; } );' % self.port)
         self.sluice = harness.Sluice(folder, domains=domains, workers=workers,
-                                     top=f'name-server = "{nsd.name_server}"; {top}')
+                                     top=f'name-server = "{nsd.name_server}"; {top}', **more)
 
     def start(self):
         self.sluice.start()

@@ -156,7 +156,7 @@ spoil_segment(void)
 	wire_put_u64(&row, info.bytes);
 	snprintf(path, sizeof path, "%s/lmdb/data.mdb", sim_root);
 	/* The highest byte of how far it is committed: never again what it was. */
-	if (disk_spoil(path, buf_slice(&row), row.len + 7) > 0) {
+	if (disk_spoil(path, buf_slice(&row), row.len + 7, STORE_SEGMENT_OPEN) > 0) {
 		sim_tell("the row of segment %u is damaged", info.number);
 		sim_spoilt = true;
 		done.spoilt++;
@@ -440,13 +440,14 @@ report(uint64_t first)
 	       (unsigned long long)disk_errors(), (unsigned long long)done.failures);
 	printf("messages=%llu acknowledged=%llu refused=%llu delivered=%llu bounced=%llu "
 	       "expired=%llu deferred=%llu "
-	       "twice=%llu leases=%llu from_moved_records=%llu events=%llu stamped=%llu\n",
+	       "twice=%llu leases=%llu from_moved_records=%llu events=%llu stamped=%llu redirects=%llu\n",
 	       (unsigned long long)c->written, (unsigned long long)c->acked,
 	       (unsigned long long)c->refused, (unsigned long long)c->delivered,
 	       (unsigned long long)c->bounced, (unsigned long long)c->expired,
 	       (unsigned long long)c->deferred, (unsigned long long)c->dups,
 	       (unsigned long long)c->leases, (unsigned long long)c->moved,
-	       (unsigned long long)c->events, (unsigned long long)c->stamped);
+	       (unsigned long long)c->events, (unsigned long long)c->stamped,
+	       (unsigned long long)c->redirects);
 	printf("steps=%llu cpu_s=%.1f steps_a_cpu_minute=%.0f digest=%016llx violations=0\n",
 	       (unsigned long long)steps, s, (double)steps / s * 60, (unsigned long long)digest);
 }

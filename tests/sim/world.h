@@ -100,6 +100,7 @@ struct world {
 	struct core_now now;
 	uint64_t next_message, total_max;
 	struct model_queue queues[QUEUES];
+	uint32_t room_to_move;
 	struct model_entry entries[ENTRIES];
 	struct model_conn conns[CONNS];
 	struct model_claim claims[CLAIMS];
@@ -393,6 +394,8 @@ op_work(void *ctx, const struct core_work *k)
 	HOLDS(w.conns[k->connection].open && w.conns[k->connection].queue == k->queue);
 	HOLDS(w.up[k->worker] && w.conns[k->connection].worker == k->worker);
 	HOLDS(!e->claimed && !e->held && !e->leaving && e->queue == k->queue && !q->paused);
+	/* What is on its way to another queue is not sent from the old one. */
+	HOLDS(core_redirected(w.core, k->queue) == k->queue);
 	HOLDS(k->n_rcpts == e->n_rcpts);
 	if (w.room[k->worker] == 0)
 		return false;
@@ -468,6 +471,19 @@ op_give_up(void *ctx, uint32_t entry, enum core_give_up why, const char *text)
 			e->fate[r] = GIVEN_UP;
 	}
 	e->leaving = true;
+}
+
+static void
+op_moved(void *ctx, uint32_t entry)
+{
+	struct model_entry *e = entry_of(entry);
+	struct core_entry_facts f;
+
+	(void)ctx;
+	core_entry_get(w.core, entry, &f);
+	HOLDS(e->used && !e->claimed && !e->leaving && f.queue < QUEUES && w.room_to_move > 0);
+	w.room_to_move--;
+	e->queue = f.queue;
 }
 
 static void
@@ -556,6 +572,7 @@ static const struct core_ops ops = { .settings = op_settings,
 				     .close = op_close,
 				     .give_up = op_give_up,
 				     .queue_changed = op_changed,
+				     .moved = op_moved,
 				     .charges = op_charges,
 				     .charges_free = op_charges_free,
 				     .source_limits = op_source_limits,

@@ -154,6 +154,7 @@ world_now(void)
 static void
 make_core(uint64_t next_lease)
 {
+	w.room_to_move = UINT32_MAX;
 	static const char *const names[] = { "{default}", "m1", "m2" };
 	struct core_world cw = world_now();
 
@@ -535,13 +536,37 @@ answer(unsigned queue)
 		   w.now.boot_us + below(60) * SECOND, "no such domain");
 }
 
+/* One queue's mail becomes another's; what comes meanwhile goes there too. */
+static void
+redirect(void)
+{
+	uint32_t from = below(QUEUES), to = below(QUEUES);
+	bool busy = core_redirected(w.core, from) != from, loop = core_redirected(w.core, to) == from;
+
+	HOLDS(core_redirect(w.core, &w.now, from, to, from) == (!busy && !loop));
+}
+
+static void
+may_move(uint32_t room)
+{
+	w.room_to_move = room;
+	core_move_room(w.core, &w.now, room);
+}
+
 static void
 step_operator(void)
 {
 	unsigned q = below(QUEUES);
 	struct model_entry *e = &w.entries[below(ENTRIES)];
 
-	switch (below(6)) {
+	switch (below(8)) {
+	case 7:
+		if (percent(30))
+			redirect();
+		break;
+	case 6:
+		may_move(percent(50) ? below(4) : 100);
+		break;
 	case 0:
 	case 1:
 		w.queues[q].paused = !w.queues[q].paused && percent(40);
@@ -978,6 +1003,7 @@ calm_down(void)
 			step_conn(i);
 		for (unsigned i = 0; i < QUEUES; i++)
 			answer(i);
+		may_move(UINT32_MAX);
 		next = core_run(w.core, &w.now, 0);
 		core_check(w.core);
 		if (next == UINT64_MAX)

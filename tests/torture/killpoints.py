@@ -43,6 +43,8 @@ POINTS = {
     "before-cursor": ("recorder", 2, None),
     "mid-restart": ("master", 1, "recorder"),
 }
+# Met only by mail that is moved: tests/scenario/test_rollup.py dies there.
+ELSEWHERE = ("entry-moved",)
 AGAIN = "five times in recovery"
 IN_RECOVERY = ("during-replay", "during-load", "mid-batch", "before-commit", "after-commit-before-ack", "claim-granted")
 PLACES = (*POINTS, AGAIN)
@@ -159,12 +161,12 @@ def strike_again(w, switch):
 
 
 def unlisted():
-    """Points of the code that the table above lacks, and the other way round."""
+    """Points of the code that the tables above lack, and the other way round."""
     named = set()
     for path in glob.glob(os.path.join(harness.ROOT, "*", "*.c")) + glob.glob(os.path.join(harness.ROOT, "*", "*", "*.c")):
         with open(path, errors="replace") as f:
             named.update(re.findall(r'KILL_POINT\("([^"]+)"\)', f.read()))
-    return sorted(named ^ set(POINTS))
+    return sorted(named ^ {*POINTS, *ELSEWHERE})
 
 
 def plan(count, rng):

@@ -97,8 +97,11 @@ test_rollup(void **state)
 		{ "d.test", "a.both.test,b.fixed.test", "both.rollup" },
 		/* the first queue of the list */
 		{ "d.test", "alt3.google.test,mx1.one.test,mx2.one.test", "one.rollup" },
-		{ "d.test", "x.byip.test", "ip.rollup" },
+		{ "d.test", "x.byip.test", NULL }, /* not done yet */
 		{ "d.test", "", NULL },
+		/* nobody says where its mail would go */
+		{ "d.test", "a.nobody.test", NULL },
+		{ "v.test", "a.nobody.test", "v:nobody.rollup" },
 		/* not everyone wants it, and a rollup queue is none of its own members */
 		{ "off.test", "mx1.one.test,mx2.one.test", NULL },
 		{ "one.rollup", "mx1.one.test,mx2.one.test", NULL },
@@ -108,20 +111,32 @@ test_rollup(void **state)
 		       "google.rollup\",\n"
 		       " \"*.both.test both.rollup\", \"b.fixed.test both.rollup\", \"mx2.one.test "
 		       "one.rollup\",\n"
-		       " \"*.byip.test  ip.rollup rollup-by-ip\" ]; };\n"
-		       "domains = ( { name = \"off.test\"; disable-mx-rollup = true; } );");
+		       " \"*.nobody.test nobody.rollup\", \"x.byip.test  ip.rollup rollup-by-ip\" ]; };\n"
+		       "domains = ( { name = \"off.test\"; disable-mx-rollup = true; },\n"
+		       " { name = \"google.rollup\"; smtp-hosts = \"a.test\"; }, { name = \"both.rollup\"; "
+		       "smtp-hosts = \"[10.0.0.1]\"; } );\n"
+		       "virtual-mtas = ( { name = \"v\"; domains = ( { name = \"nobody.rollup\"; smtp-hosts = "
+		       "\"a.test\"; } ); } );");
 
 	(void)state;
 	for (size_t i = 0; i < N_OF(rows); i++) {
 		struct slice rest = slice_str(rows[i].mx), mx[4];
+		bool v = rows[i].queue != NULL && rows[i].queue[0] == 'v';
 		size_t n = 0;
 
 		while (rest.p != NULL && rest.n > 0)
 			mx[n++] = slice_cut(&rest, ',');
 		expect(rows[i].mx,
-		       conf_rollup(c, slice_str(rows[i].domain), SLICE_LIT("{default}"), mx, n),
-		       rows[i].queue);
+		       conf_rollup(c, slice_str(rows[i].domain),
+				   v ? SLICE_LIT("v") : SLICE_LIT("{default}"), mx, n),
+		       v ? rows[i].queue + 2 : rows[i].queue);
 	}
+	assert_true(conf_has_rollups(c));
+	expect("hosts", conf_rollup_hosts(c, SLICE_LIT("ONE.rollup")), "mx1.one.test,mx2.one.test");
+	expect("patterns", conf_rollup_hosts(c, SLICE_LIT("both.rollup")), NULL);
+	expect("no such", conf_rollup_hosts(c, SLICE_LIT("d.test")), NULL);
+	assert_true(conf_is_rollup(SLICE_LIT("any.Rollup")));
+	assert_false(conf_is_rollup(SLICE_LIT(".rollup")) || conf_is_rollup(SLICE_LIT("a.rollup.test")));
 	conf_free(&c);
 }
 

@@ -18,6 +18,7 @@
 #define MINUTE (60 * SECOND)
 #define HOUR   (60 * MINUTE)
 #define QUEUES 400
+#define FRESH  10 /* numbers behind those of QUEUES */
 #define LOGGED 8192
 #define WALL_S 1800000000u
 
@@ -29,18 +30,18 @@ struct give_up {
 struct fixture {
 	struct core *core;
 	struct core_now now;
-	struct conf_queue settings[QUEUES];
+	struct conf_queue settings[QUEUES + FRESH];
 	struct core_open opens[LOGGED];
 	struct core_work works[LOGGED];
 	uint8_t bits[LOGGED][(ENTRY_RCPT_MAX + 7) / 8];
 	uint32_t closes[LOGGED];
 	uint32_t asks[LOGGED];
 	struct give_up gives[LOGGED];
-	size_t n_opens, n_works, n_closes, n_asks, n_gives, n_changed;
+	size_t n_opens, n_works, n_closes, n_asks, n_gives, n_changed, n_moved;
 	unsigned room; /* claims that workers still take */
 	uint64_t next_message;
 	struct core_decision d; /* of the last settle() */
-	struct core_queue_view shown[QUEUES]; /* as core_each_changed() named them */
+	struct core_queue_view shown[QUEUES + FRESH]; /* as core_each_changed() named them */
 	uint64_t shown_shift;
 };
 
@@ -50,7 +51,7 @@ static const struct conf_queue *
 fx_settings(void *ctx, uint32_t queue, struct slice name)
 {
 	(void)ctx;
-	assert_true(queue < QUEUES && name.n > 0);
+	assert_true(queue < QUEUES + FRESH && name.n > 0);
 	return &fx.settings[queue];
 }
 
@@ -113,6 +114,14 @@ fx_changed(void *ctx, uint32_t queue)
 	fx.n_changed++;
 }
 
+static void
+fx_moved(void *ctx, uint32_t entry)
+{
+	(void)ctx;
+	(void)entry;
+	fx.n_moved++;
+}
+
 static const struct conf_vmta_source fx_default[] = { { 0, "", 1 } };
 static const struct conf_vmta_source fx_even[] = { { 1, "a", 1 }, { 2, "b", 1 } };
 static const struct conf_vmta_source fx_uneven[] = { { 1, "a", 1 }, { 2, "b", 3 } };
@@ -135,7 +144,8 @@ fx_begin_in(unsigned workers, size_t n_source_ips, uint64_t total)
 					     .work = fx_work,
 					     .close = fx_close,
 					     .give_up = fx_give_up,
-					     .queue_changed = fx_changed };
+					     .queue_changed = fx_changed,
+					     .moved = fx_moved };
 	struct core_world world = { .workers = workers,
 				    .total_max_smtp_out = total,
 				    .n_source_ips = n_source_ips,
@@ -147,7 +157,7 @@ fx_begin_in(unsigned workers, size_t n_source_ips, uint64_t total)
 	fx.room = UINT32_MAX;
 	fx.now = (struct core_now){ 5000 * SECOND, WALL_S * SECOND };
 	fx.core = core_new_in(&ops, NULL, &world, 100);
-	for (uint32_t i = 0; i < QUEUES; i++) {
+	for (uint32_t i = 0; i < QUEUES + FRESH; i++) {
 		static const char *const vmtas[] = { "{default}", "even", "uneven", "one" };
 		char name[40];
 
@@ -163,7 +173,8 @@ fx_begin_in(unsigned workers, size_t n_source_ips, uint64_t total)
 			.bounce_upon_5xx_greeting = true,
 		};
 		snprintf(name, sizeof(name), "d%u.example/%s", i, vmtas[i % 4]);
-		core_queue_add(fx.core, i, slice_str(name));
+		if (i < QUEUES)
+			core_queue_add(fx.core, i, slice_str(name));
 	}
 	for (unsigned i = 0; i < workers; i++)
 		core_worker_up(fx.core, &fx.now, i);
@@ -179,7 +190,7 @@ static inline void
 fx_show(void *arg, uint32_t queue)
 {
 	(void)arg;
-	assert_true(queue < QUEUES);
+	assert_true(queue < QUEUES + FRESH);
 	assert_true(core_queue_view(fx.core, &fx.now, queue, &fx.shown[queue]));
 }
 
@@ -198,7 +209,7 @@ fx_check_shown(void)
 
 	while (core_each_changed(fx.core, 7, fx_show, NULL))
 		;
-	for (uint32_t i = 0; i < QUEUES; i++) {
+	for (uint32_t i = 0; i < QUEUES + FRESH; i++) {
 		const struct core_queue_view *s = &fx.shown[i];
 		struct core_queue_view v;
 

@@ -611,6 +611,64 @@ acts_come_back(void **state)
 	store_abort(&t);
 }
 
+/* Redirects ----------------------------------------------------------------------------------- */
+static void
+see_redirect(void *arg, uint32_t from, uint32_t to)
+{
+	uint32_t *seen = arg;
+
+	assert_true(from < 10);
+	assert_int_equal(seen[from], 0);
+	seen[from] = to;
+}
+
+static void
+see_nothing_of(void *arg, uint32_t number, struct slice name)
+{
+	assert_int_not_equal(number, *(uint32_t *)arg);
+	assert_true(name.n > 0);
+}
+
+static void
+see_no_state_of(void *arg, uint32_t number, const struct store_queue *q)
+{
+	assert_int_not_equal(number, *(uint32_t *)arg);
+	assert_true(q->paused);
+}
+
+/* The number loses its name and its state together with what was its own. */
+static void
+redirects_come_back(void **state)
+{
+	static const struct store_queue paused = { .paused = true };
+	struct fixture *f = *state;
+	uint32_t seen[10] = { 0 }, from = 3;
+	struct store_txn *t;
+	uint64_t bad;
+
+	assert_int_equal(store_begin(f->s, &t), 0);
+	for (uint32_t i = 3; i < 6; i++) {
+		assert_int_equal(store_put_name(t, i, SLICE_LIT("a.example/mta1")), 0);
+		assert_int_equal(store_put_queue(t, i, &paused), 0);
+	}
+	assert_int_equal(store_commit(&t), 0);
+	assert_int_equal(store_begin(f->s, &t), 0);
+	assert_int_equal(store_put_redirect(t, 3, 5), 0);
+	assert_int_equal(store_put_redirect(t, 7, 3), 0); /* has neither */
+	assert_int_equal(store_put_redirect(t, 8, 4), 0);
+	assert_int_equal(store_del_redirect(t, 8), 0);
+	assert_int_equal(store_del_redirect(t, 9), 0);
+	assert_int_equal(store_commit(&t), 0);
+	reopen(f);
+	assert_int_equal(store_load_redirects(f->s, see_redirect, seen, &bad), 0);
+	assert_int_equal(bad, 0);
+	assert_int_equal(seen[3], 5);
+	assert_int_equal(seen[7], 3);
+	assert_int_equal(seen[8], 0);
+	assert_int_equal(store_load_names(f->s, see_nothing_of, &from, &bad), 0);
+	assert_int_equal(store_load_queues(f->s, see_no_state_of, &from, &bad), 0);
+}
+
 /* A spool of before there were such: opened for looking as well as for use. */
 static void
 store_without_acts(void **state)
@@ -621,7 +679,8 @@ store_without_acts(void **state)
 	struct store_txn *t;
 	MDB_env *env;
 	MDB_txn *txn;
-	MDB_dbi acts;
+	MDB_dbi acts, redirects;
+	uint32_t none[10] = { 0 };
 	uint64_t bad;
 
 	assert_int_equal(store_begin(f->s, &t), 0);
@@ -634,12 +693,15 @@ store_without_acts(void **state)
 	assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
 	assert_int_equal(mdb_dbi_open(txn, "acts", 0, &acts), 0);
 	assert_int_equal(mdb_drop(txn, acts, 1), 0);
+	assert_int_equal(mdb_dbi_open(txn, "redirects", 0, &redirects), 0);
+	assert_int_equal(mdb_drop(txn, redirects, 1), 0);
 	assert_int_equal(mdb_txn_commit(txn), 0);
 	mdb_env_close(env);
 	assert_int_equal(store_open_reading(&looking, f->path, us), 0);
 	assert_int_equal(store_load_acts(looking, see_act, &seen, &bad), 0);
 	assert_int_equal(bad, 0);
 	assert_int_equal(seen.n, 0);
+	assert_int_equal(store_load_redirects(looking, see_redirect, none, &bad), 0);
 	store_close(&looking);
 	assert_int_equal(store_open(&f->s, f->path, us), 0);
 	assert_int_equal(store_load_acts(f->s, see_act, &seen, &bad), 0);
@@ -663,6 +725,7 @@ main(void)
 		TEST(a_full_map),
 		TEST(a_large_queue_loads_fast),
 		cmocka_unit_test_setup_teardown(acts_come_back, setup, teardown),
+		TEST(redirects_come_back),
 		cmocka_unit_test_setup_teardown(store_without_acts, setup, teardown),
 	};
 

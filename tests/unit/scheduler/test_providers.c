@@ -157,6 +157,31 @@ test_forgetting(void **state)
 	conf_free(&c);
 }
 
+static void
+test_renumber(void **state)
+{
+	struct conf *c = parsed("");
+	struct providers *p = providers_new();
+
+	(void)state;
+	providers_renumber(p, 1, 2); /* not known yet */
+	providers_route(p, c, 1, SLICE_LIT("a.example"));
+	providers_route(p, c, 5, SLICE_LIT("b.example"));
+	providers_renumber(p, 1, 900);
+	providers_renumber(p, 5, 3);
+	assert_true(slice_is(providers_hosts(p, 900), "a.example"));
+	assert_true(slice_is(providers_hosts(p, 3), "b.example"));
+	assert_int_equal(providers_hosts(p, 1).n, 0);
+	assert_int_equal(providers_hosts(p, 5000).n, 0);
+	assert_true(slice_is(providers_of(p, 900), "a.example"));
+	/* What it had is forgotten, what it has is not. */
+	providers_renumber(p, 3, 900);
+	providers_sweep(p);
+	assert_true(slice_is(providers_hosts(p, 900), "b.example"));
+	providers_free(&p);
+	conf_free(&c);
+}
+
 int
 main(void)
 {
@@ -164,6 +189,7 @@ main(void)
 		cmocka_unit_test(test_key),
 		cmocka_unit_test(test_reload),
 		cmocka_unit_test(test_forgetting),
+		cmocka_unit_test(test_renumber),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -16,6 +16,8 @@
 #define core_route_target_limits told_target_limits
 #define core_route_provider      told_provider
 #define core_routes_void         told_void
+#define rollups_route            told_rollup
+#define rollups_reconfigured     told_rollups
 #define scheduler_now            told_now
 #define proc_heritage            told_heritage
 #include "scheduler/routes.c"
@@ -26,6 +28,7 @@ struct told {
 	char name[100];
 	struct core_target_limits limits[ROUTE_TARGETS_MAX];
 	uint16_t n_limits;
+	bool rolled_up; /* so is said of each queue */
 };
 static struct told told;
 
@@ -83,6 +86,21 @@ told_void(struct core *c, const struct core_now *now)
 	note('V', 0);
 }
 
+bool
+told_rollup(struct scheduler *s, uint32_t queue, struct slice best, uint64_t until_boot_us)
+{
+	(void)s, (void)until_boot_us;
+	assert_true(queue > 0 && best.n < ROUTE_BEST_BYTES);
+	return told.rolled_up;
+}
+
+void
+told_rollups(struct scheduler *s)
+{
+	(void)s;
+	note('U', 0);
+}
+
 struct core_now
 told_now(const struct scheduler *s)
 {
@@ -105,6 +123,7 @@ struct world {
 	struct route_object *resolver;
 	int fd;
 	uint64_t generation;
+	bool rolled_up;
 };
 
 static struct conf *
@@ -182,6 +201,7 @@ route(struct world *w, uint32_t queue, const char *const *hosts, const char *bes
 	m.u.route.generation = r.generation;
 	m.u.route.n_targets = r.n_targets;
 	memset(&told, 0, sizeof told);
+	told.rolled_up = w->rolled_up;
 	on_route(&w->s, &m, SLICE_NONE);
 }
 
@@ -215,6 +235,10 @@ test_told_in_order(void **state)
 	/* no name at all */
 	route(w, 11, two, "");
 	assert_true(told.provider == CORE_NONE);
+	/* its mail is another queue's: it is told nothing of hosts */
+	w->rolled_up = true;
+	route(w, 7, two, "mx1.google.com,mx2.google.com");
+	assert_string_equal(told.order, "");
 	world_free(w);
 }
 
@@ -260,6 +284,7 @@ test_reload(void **state)
 {
 	static const char
 		none[] = "",
+		rollups[] = "mx-rollup-list = { mx = \"mx1.google.com a.rollup\"; };",
 		google[] = "providers = ( { name = \"google\"; mx = \"*.google.com\"; } );",
 		limited[] = "providers = ( { name = \"google\"; mx = \"*.google.com\"; "
 			    "max-smtp-out = 3; } );\n"
@@ -285,6 +310,13 @@ test_reload(void **state)
 	reload(w, none);
 	assert_string_equal(told.order, "PV");
 	assert_string_equal(told.name, "mx1.google.com,mx2.google.com");
+	/* a list of rollups comes, goes on and goes */
+	reload(w, rollups);
+	assert_string_equal(told.order, "VU");
+	reload(w, rollups);
+	assert_string_equal(told.order, "VU");
+	reload(w, none);
+	assert_string_equal(told.order, "VU");
 	world_free(w);
 }
 
