@@ -96,7 +96,8 @@ class Plan:
         for name, n in self.of.items():
             if DIRECTIVES[name][self.measure] is None:
                 continue
-            use = 0 if name != scope or self.size > n else check.USE_PERCENT if self.measure != "volume" else 95
+            use = check.USE_PERCENT if self.measure != "volume" else 95 if self.size <= n else 0
+            use = use if name == scope else 0
             for key in self.objects(name):
                 self.limits.append(check.Limit(name, key, self.measure, n, self.window * 1000000, use))
 
@@ -123,7 +124,7 @@ class Plan:
                    'retry-recipients-after = "1s"; %s%s} );' % (port, once, self.line("queue")))
         provider = ""
         if self.line("provider"):
-            provider = 'providers = ( { name = "%s"; mx = [ "127.0.0.1", "[127.0.0.1]" ]; %s} );' % (PROVIDER, self.line("provider"))
+            provider = 'providers = ( { name = "%s"; mx = "*"; %s} );' % (PROVIDER, self.line("provider"))
         return {"domains": domains, "vmtas": "virtual-mtas = ( %s );" % ", ".join(vmtas), "conf": provider}
 
     def vmta_of(self):
@@ -182,7 +183,8 @@ class Cell:
         self.by_log = check.judge(plan.limits, log, windows=plan.windows)
         self.by_sink = check.judge(plan.limits, heard, SINK_SHORTER_US)
         # A limit that sees nothing proves nothing; who wrote the stamps must have counted what was heard.
-        self.faults = ["%s %s: nothing was sent" % (v.limit.scope, v.limit.key) for v in self.by_log if v.sent == 0]
+        own = [v for v in self.by_log if v.limit.scope == plan.cell["scope"]]
+        self.faults = ["%s %s: nothing was sent" % (v.limit.scope, v.limit.key) for v in own if v.sent == 0]
         kinds = [sum(e.kind == "msg" for e in events) for events in (log, heard)]
         if kinds[0] != kinds[1]:
             self.faults.append("%d recipients in the log, %d at the sink" % tuple(kinds))
