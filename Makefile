@@ -108,7 +108,7 @@ $(B)/unit/%: $(B)/obj/tests/unit/%.o $(TEST_LIB_OBJ) $(LIB)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka $(PKG_LIBS)
 
 # Faults of rates are planted by the linker, between the core and its rates.
-RATE_WRAP := rate_new rate_new_wide rate_place rate_place_wide rate_set_n rate_limit rate_refund
+RATE_WRAP := rate_bytes rate_found_n rate_new rate_new_wide rate_place rate_place_wide rate_set_n rate_limit rate_refund
 $(B)/tools/rate_sim: EXTRA := $(RATE_WRAP:%=-Wl,--wrap=%)
 $(B)/tools/%: $(B)/obj/tests/tools/%.o $(TEST_LIB_OBJ) $(LIB)
 	@mkdir -p $(@D)

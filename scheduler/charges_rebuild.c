@@ -257,6 +257,8 @@ sync_done(struct offload_job *job)
 	if (j->rc != 0)
 		log_error("charges sync=failed error=\"%s\"", err_text(j->rc));
 	charges_sync_end(s->charges, j->rc);
+	/* The recorder may have read all, and say nothing more. */
+	scheduler_recycle_events(s);
 	mem_free(j);
 }
 

@@ -301,23 +301,30 @@ on_failure(void *arg, int rc)
 }
 
 /* Peers ---------------------------------------------------------------------------------------- */
+void
+scheduler_recycle_events(struct scheduler *s)
+{
+	struct event_position low = committer_covered(s->committer);
+
+	if (s->recorder_at.file == 0)
+		return; /* it has not said yet where it reads */
+	if (event_position_before(s->recorder_at, low))
+		low = s->recorder_at;
+	committer_recycle_events(s->committer, charges_events_needed(s, low));
+}
+
 static void
 recorder_channel(struct peer *p)
 {
 	struct message m;
 	struct slice payload;
-	struct event_position low;
 	int rc = 0;
 
 	while (p->channel != NULL && (rc = channel_recv(p->channel, &m, &payload)) == 1) {
 		if (m.kind != MESSAGE_CURSOR)
 			continue;
 		p->s->recorder_at = (struct event_position){ m.u.position.file, m.u.position.offset };
-		/* What the last commit covers and the recorder has read may be used again. */
-		low = committer_covered(p->s->committer);
-		if (event_position_before(p->s->recorder_at, low))
-			low = p->s->recorder_at;
-		committer_recycle_events(p->s->committer, charges_events_needed(p->s, low));
+		scheduler_recycle_events(p->s);
 	}
 	if (rc < 0)
 		peer_broken(p, rc);

@@ -280,6 +280,8 @@ void charges_start(struct scheduler *s);
 void charges_rebuild(struct scheduler *s);
 void charges_turn(struct scheduler *s); /* at each tick */
 /* Events before `low` may be recycled, but not these. */
+/* Event log that the last commit covers, the recorder has read and no charge needs may be used again. */
+void scheduler_recycle_events(struct scheduler *s);
 struct event_position charges_events_needed(const struct scheduler *s, struct event_position low);
 void charges_stop(struct scheduler *s);
 

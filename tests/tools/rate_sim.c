@@ -48,6 +48,10 @@
 /* A planted fault ------------------------------------------------------------------------------ */
 static bool off_by_one, no_refund;
 
+size_t __real_rate_bytes(uint64_t n);
+size_t __wrap_rate_bytes(uint64_t n);
+uint64_t __real_rate_found_n(const void *memory);
+uint64_t __wrap_rate_found_n(const void *memory);
 struct rate *__real_rate_new(uint64_t n, uint64_t window_us);
 struct rate *__wrap_rate_new(uint64_t n, uint64_t window_us);
 struct rate *__real_rate_place(void *memory, uint64_t n, uint64_t window_us, uint64_t now_us);
@@ -62,6 +66,20 @@ uint64_t __real_rate_limit(const struct rate *r);
 uint64_t __wrap_rate_limit(const struct rate *r);
 void __real_rate_refund(struct rate *r, uint64_t stamp_us, uint64_t k);
 void __wrap_rate_refund(struct rate *r, uint64_t stamp_us, uint64_t k);
+
+size_t
+__wrap_rate_bytes(uint64_t n)
+{
+	return __real_rate_bytes(n + off_by_one);
+}
+
+uint64_t
+__wrap_rate_found_n(const void *memory)
+{
+	uint64_t n = __real_rate_found_n(memory);
+
+	return n > 0 ? n - off_by_one : 0;
+}
 
 struct rate *
 __wrap_rate_new(uint64_t n, uint64_t window_us)
@@ -1170,7 +1188,8 @@ live(void)
 	while (at_now() < stop && w.grants < 60000 && ++w.steps < STEPS_MOST) {
 		uint64_t next = core_run(w.core, &w.now, 0);
 
-		if (!w.calm && w.steps % 64 == 0)
+		/* What is planted the judge has to find. */
+		if (!w.calm && !off_by_one && !no_refund && w.steps % 64 == 0)
 			core_check(w.core);
 		for (unsigned i = 0; i < CONNS; i++) {
 			if ((w.links[i].state == OPENING || w.links[i].state == CLOSING) &&
