@@ -26,6 +26,8 @@ CFLAGS_nosync   := $(CFLAGS_release) -DNEGATIVE_NO_SEGMENT_SYNC
 CFLAGS_earlyack := $(CFLAGS_release) -DNEGATIVE_EARLY_ACKNOWLEDGE
 # Named places in the code die on request (common/base/kill_point.h).
 CFLAGS_torture  := $(CFLAGS_release) -DKILL_POINTS
+# A store that fits where valgrind keeps what it maps, to count instructions.
+CFLAGS_counted  := $(CFLAGS_release) '-DSTORE_MAP_BYTES=(1ull<<30)'
 # A build with one planted bug for each fuzz target, which the fuzzers must find.
 CFLAGS_planted  := $(CFLAGS_fuzz) -DPLANTED_BUGS
 
@@ -61,10 +63,10 @@ TOOLS    := $(TOOL_SRC:tests/tools/%.c=$(B)/tools/%)
 
 .DEFAULT_GOAL := all
 .PHONY: all help deps check-deps check-build-deps unit replay fuzz-build layout check asan fuzz fuzz-all sim sim-core scenario lint format \
-	sizes install demo run bench million stranger witness crash clean man tools
+	sizes install demo run bench bench-rates bench-limits million stranger witness crash clean man tools
 
 all: check-build-deps
-	@$(MAKE) --no-print-directory bins
+	@$(MAKE) --no-print-directory bins $(filter unit replay tools,$(MAKECMDGOALS))
 
 .PHONY: bins
 bins: $(BINS)
@@ -105,15 +107,18 @@ $(B)/unit/%: $(B)/obj/tests/unit/%.o $(TEST_LIB_OBJ) $(LIB)
 	$(call say,LD)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka $(PKG_LIBS)
 
+# Faults of rates are planted by the linker, between the core and its rates.
+RATE_WRAP := rate_bytes rate_found_n rate_new rate_new_wide rate_place rate_place_wide rate_set_n rate_limit rate_refund
+$(B)/tools/rate_sim: EXTRA := $(RATE_WRAP:%=-Wl,--wrap=%)
 $(B)/tools/%: $(B)/obj/tests/tools/%.o $(TEST_LIB_OBJ) $(LIB)
 	@mkdir -p $(@D)
 	$(call say,LD)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(EXTRA) -o $@ $^ $(PKG_LIBS)
 
 # The simulator: the scheduler's sources, with stand-ins for what lies between it and the machine.
 SIM_DIRS := common/base common/mail common/conf common/queue common/event_log common/ipc scheduler scheduler/core
 SIM_OUT  := common/base/check.c common/base/log.c common/ipc/channel.c common/ipc/ring.c $(wildcard scheduler/control*.c) \
-	scheduler/stats.c $(wildcard common/ipc/operator*.c)
+	$(wildcard scheduler/stats*.c) scheduler/show_limits.c $(wildcard common/ipc/operator*.c)
 SIM_SRC  := $(filter-out $(SIM_OUT),$(foreach d,$(SIM_DIRS),$(wildcard $(d)/*.c))) common/proc/route.c \
 	$(wildcard common/net/addr.c) $(wildcard tests/sim/*.c)
 SIM_WRAP := open openat close closedir pwrite pwritev writev write read fsync fdatasync ftruncate posix_fallocate fallocate \
@@ -151,9 +156,17 @@ check-build-deps:
 check-deps:
 	@tests/deps ensure
 
+# Together with `all`, which asks for the binaries in a make of its own, that one builds these too: two at the same
+# library are in each other's way.
+BESIDE_ALL := $(filter unit replay tools,$(MAKECMDGOALS))
+ifneq ($(filter all,$(MAKECMDGOALS)),)
+$(BESIDE_ALL): all
+	@:
+else
 unit: $(UNIT)
 replay: $(REPLAY)
 tools: $(TOOLS)
+endif
 
 ## make check        build, then every test; last line: N passed, N failed, N skipped
 check: check-deps
@@ -245,6 +258,19 @@ bench: check-deps
 million: check-deps
 	@$(MAKE) --no-print-directory bins
 	@$(PYTHON) bench/million.py $(if $(MESSAGES),--messages $(MESSAGES)) $(if $(QUEUES),--queues $(QUEUES))
+
+## make bench-rates   limits of every scope live, judged by stamps: 30 minutes (ONLY=3,7 cells; ONLY=kills; WINDOWS=n)
+bench-rates: check-deps
+	@$(MAKE) --no-print-directory bins tools
+	@$(PYTHON) tests/rates/run.py $(if $(ONLY),--only $(ONLY)) $(if $(WINDOWS),--windows $(WINDOWS))
+
+## make bench-limits   many queues behind limits: CPU while waiting, turns, overtaking, instructions (needs valgrind)
+bench-limits: check-deps
+	@$(MAKE) --no-print-directory bins tools
+	@$(MAKE) --no-print-directory VARIANT=counted bins
+	@$(PYTHON) tests/rates/many.py idle
+	@$(PYTHON) tests/rates/many.py turns
+	@$(PYTHON) tests/rates/many.py cost
 
 ## make stranger     debootstrap of a bare Debian 12, clone, make demo, make check inside it
 stranger:

@@ -216,9 +216,13 @@ put_reason(struct buf *out, const json_t *row)
 static void
 put_origin(struct buf *out, const json_t *row)
 {
-	const char *file = text_of(row, "file");
+	const char *file = text_of(row, "file"), *origin = text_of(row, "origin");
 	const json_t *line = json_object_get(row, "line");
 
+	if (origin != NULL) {
+		put_clean(out, origin, strlen(origin));
+		return;
+	}
 	if (file == NULL) {
 		buf_puts(out, "default");
 		return;
@@ -226,6 +230,39 @@ put_origin(struct buf *out, const json_t *row)
 	put_clean(out, file, strlen(file));
 	if (json_integer_value(line) > 0)
 		buf_printf(out, ":%" JSON_INTEGER_FORMAT, json_integer_value(line));
+}
+
+/* `a.example/mta1 from 192.0.2.10`. */
+static void
+put_object(struct buf *out, const json_t *row)
+{
+	const char *source = text_of(row, "sourceIp");
+
+	put_value(out, json_object_get(row, "object"), 1);
+	if (source != NULL && source[0] != '\0') {
+		buf_puts(out, " from ");
+		put_clean(out, source, strlen(source));
+	}
+}
+
+/* `max-msg-rate 500/h`. */
+static void
+put_limit(struct buf *out, const json_t *row)
+{
+	put_value(out, json_object_get(row, "name"), 1);
+	buf_putc(out, ' ');
+	put_value(out, json_object_get(row, "value"), 1);
+}
+
+static void
+put_next_room(struct buf *out, const json_t *row)
+{
+	const char *when = text_of(row, "nextRoom");
+
+	if (when != NULL)
+		put_moment(out, when);
+	else
+		buf_putc(out, '-');
 }
 
 /* Tables
@@ -259,6 +296,13 @@ static const struct layout layouts[] = {
 		      { "sources", "SOURCES", NULL } } },
 	{ "setting", { { "name", "SETTING", NULL }, { "value", "VALUE", NULL }, { "scope", "SCOPE", NULL },
 		       { "file", "FROM", put_origin } } },
+	{ "limit", { { "scope", "SCOPE", NULL }, { "object", "OF", put_object }, { "name", "LIMIT", put_limit }, { "used", "USED", NULL },
+		     { "limit", "MOST", NULL }, { "nextRoom", "NEXT-ROOM", put_next_room }, { "refused", "REFUSED", NULL },
+		     { "waiting", "WAITING", NULL }, { "file", "FROM", put_origin } } },
+	{ "override", { { "scope", "SCOPE", NULL }, { "object", "OF", NULL }, { "name", "SET-BY-OPERATOR", put_limit },
+			{ "since", "SINCE", NULL }, { "until", "UNTIL", NULL } } },
+	{ "disabledSource", { { "ip", "SOURCE-IP", NULL }, { "queue", "QUEUE", NULL }, { "by", "BY", NULL }, { "since", "SINCE", NULL },
+			      { "until", "UNTIL", NULL } } },
 	{ "message", { { "id", "ID", NULL }, { "queue", "QUEUE", NULL }, { "orig", "FROM", put_sender }, { "rcpt", "RECIPIENT", NULL },
 		       { "timeQueued", "QUEUED", NULL }, { "attempts", "TRIED", NULL }, { "nextDue", "NEXT", NULL },
 		       { "kb", "KB", NULL }, { "jobId", "JOB", NULL }, { "envId", "ENVID", NULL }, { "lastReply", "LAST-REPLY", NULL } } },

@@ -22,6 +22,7 @@
 	X(META,         "meta",         true,  "the rows belong to this spool, their marks can be read") \
 	X(NAMES,        "names",        true,  "names pass their checksums") \
 	X(QUEUES,       "queues",       true,  "states of queues pass their checksums and have names") \
+	X(ACTS,         "acts",         true,  "limits that operators set and source IPs they disabled pass their checksums") \
 	X(REPLIES,      "replies",      true,  "last replies pass their checksums") \
 	X(SEGMENT_ROWS, "segment-rows", true,  "rows of segments pass their checksums") \
 	X(SEGMENTS,     "segments",     true,  "each segment's file is there, as long and of the epoch that its row says") \

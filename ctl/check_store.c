@@ -86,6 +86,32 @@ check_queues(struct check *c)
 		check_found(c, CHECK_QUEUES, "a state fails its checksum");
 }
 
+/* Operators' acts ---------------------------------------------------------------------------------
+ */
+static void
+see_act(void *arg, uint32_t number, const struct store_act *act)
+{
+	struct check *c = arg;
+
+	check_looked(c, CHECK_ACTS, 1);
+	if (act->kind != STORE_ACT_LIMIT && act->kind != STORE_ACT_SOURCE_DISABLED)
+		check_found(c, CHECK_ACTS, "act=%u is of no known kind", number);
+}
+
+static void
+check_acts(struct check *c)
+{
+	uint64_t bad = 0;
+	int rc;
+
+	check_looked(c, CHECK_ACTS, 0);
+	rc = store_load_acts(c->store, see_act, c, &bad);
+	if (rc != 0)
+		check_found(c, CHECK_ACTS, "the table cannot be read: %s", err_text(rc));
+	for (uint64_t i = 0; i < bad; i++)
+		check_found(c, CHECK_ACTS, "an act fails its checksum");
+}
+
 /* Replies -----------------------------------------------------------------------------------------
  */
 static void
@@ -184,6 +210,7 @@ check_tables(struct check *c)
 {
 	check_names(c);
 	check_queues(c);
+	check_acts(c);
 	check_replies(c);
 	check_segment_rows(c);
 }

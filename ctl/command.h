@@ -17,6 +17,7 @@ enum command_kind {
 };
 
 #define QUEUE_OPTIONS  "mode= paused connected errors maxitems= sort="
+#define LIMIT_OPTIONS  "source-ip= vmta= provider= job= sender= for= clear"
 #define SELECT_OPTIONS "queue= orig= rcpt= jobId= envId= older-than= maxitems= quarantined"
 
 // clang-format off
@@ -34,8 +35,8 @@ enum command_kind {
 	X(SHOW_SOURCES,    "show sources",   0, 0, "", "", ASK, "source IPs") \
 	X(SHOW_WORKERS,    "show workers",   0, 0, "", "", ASK, "delivery processes") \
 	X(SHOW_JOBS,       "show jobs",      0, 0, "", "maxitems=", LATER, "queued mail by job") \
-	X(SHOW_LIMITS,     "show limits",    0, 1, "[D/V]", "", LATER, "limits and how far they are used") \
-	X(SHOW_DISABLED,   "show disabled sources", 0, 1, "[D/V]", "", LATER, "source IPs that are disabled for a queue") \
+	X(SHOW_LIMITS,     "show limits",    0, 1, "[D/V]", "maxitems=", ASK, "limits and how far they are used") \
+	X(SHOW_DISABLED,   "show disabled sources", 0, 1, "[D/V]", "", ASK, "source IPs that are disabled for a queue") \
 	X(SHOW_SETTINGS,   "show settings",  1, 1, "D/V", "", ASK, "each value in force and where it came from") \
 	X(SET_QUEUE,       "set queue",      1, 1, "D/V", "mode=", LATER, "change the mode") \
 	X(PAUSE_QUEUE,     "pause queue",    1, 1, "D/V", "", ASK, "send nothing from these queues") \
@@ -45,9 +46,9 @@ enum command_kind {
 	X(SCHEDULE,        "schedule",       1, 1, "D/V", "retry-recipients", ASK, "try these queues now") \
 	X(LIST,            "list",           0, 0, "", SELECT_OPTIONS, ASK, "queued messages") \
 	X(DELETE,          "delete",         0, 0, "", SELECT_OPTIONS, ASK, "remove queued messages; they are accounted as deleted") \
-	X(DISABLE_SOURCE,  "disable source", 2, 2, "IP D/V", "reenable-after=", LATER, "do not use this source IP") \
-	X(ENABLE_SOURCE,   "enable source",  2, 2, "IP D/V", "", LATER, "use it again") \
-	X(SET_LIMIT,       "set limit",      0, 2, "[D/V] NAME=VALUE", "source-ip= vmta= for= clear", LATER, "override a limit") \
+	X(DISABLE_SOURCE,  "disable source", 2, 2, "IP D/V", "reenable-after=", ASK, "do not use this source IP") \
+	X(ENABLE_SOURCE,   "enable source",  2, 2, "IP D/V", "", ASK, "use it again") \
+	X(SET_LIMIT,       "set limit",      0, 2, "[D/V] NAME=VALUE", LIMIT_OPTIONS, ASK, "override a limit, at once and durably; --clear takes it back") \
 	X(RULES_TEST,      "rules test",     1, 2, "[LIST] FILE|-", "", LATER, "which rules match these replies") \
 	X(QUEUE_CHECK,     "queue-check",    0, 0, "", "live spool=", LOCAL, "check the queue's files of a stopped instance, with --live of a running one") \
 	X(EXPLAIN,         "explain",        1, 1, "D/V|MESSAGE-ID|RECIPIENT", "", LATER, "why it does not go") \

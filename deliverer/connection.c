@@ -15,16 +15,12 @@
 #include "deliverer/worker.h"
 
 #define SECOND         1000000ull
-#define QUIT_MOST_US   (5 * SECOND)
-#define IDLE_MOST_US   (11 * 60 * SECOND) /* the scheduler closes far sooner */
-#define TRANSACTION_US (3600 * SECOND)    /* besides its body at SLOWEST_BYTES a second */
+#define TRANSACTION_US (3600 * SECOND) /* besides its body at SLOWEST_BYTES a second */
 #define SLOWEST_BYTES  500u
 #define TAIL_MOST      65536u     /* a body's end that leaves together with the dot */
 #define SENDFILE_MOST  (1u << 20) /* of one call, so that one peer does not hold the loop */
 #define STUFF_MOST     32768u
 #define TURNS_MOST     64 /* steps of one drive before others get their turn */
-
-static void drive(struct connection *c);
 
 /* Lists --------------------------------------------------------------------------------------- */
 
@@ -99,7 +95,9 @@ end(struct connection *c)
 	timer_clear(&c->timer);
 	/* A peer that has stopped reading would otherwise hold what it has not read, for minutes.
 	 */
-	if (c->fd >= 0 && c->client_live && c->client.end.reason == VERDICT_BY_TIMEOUT)
+	if (c->fd >= 0 && c->client_live &&
+	    (c->client.end.reason == VERDICT_BY_TIMEOUT ||
+	     c->client.end.reason == VERDICT_BY_INTERRUPTED))
 		sock_abort(c->fd);
 	else if (c->fd >= 0)
 		close(c->fd);
@@ -172,6 +170,8 @@ tell_opened(struct connection *c)
 	m.u.opened.connection = c->number;
 	m.u.opened.limit_size = c->client.ehlo.size;
 	m.u.opened.rcpt_max = c->client.ehlo.rcpt_max;
+	if (c->client.ehlo.has & SMTP_EHLO_PIPELINING)
+		m.u.opened.flags = OPENED_PIPELINING;
 	m.u.opened.took_ms = (uint32_t)((loop_boot_us(w->loop) - c->opened_boot_us) / 1000);
 	uplink_send(&w->uplink, &m, slice_str(c->esmtp));
 	c->announced = true;
@@ -194,94 +194,12 @@ tell_closed(struct connection *c)
 		text = SLICE_LIT("closed by the peer");
 	else if (v->reason == VERDICT_BY_REPLY)
 		m.u.closed.why = OPEN_GREETING_TRANSIENT;
-	else if (v->reason != VERDICT_BY_NONE)
+	else if (v->reason != VERDICT_BY_NONE && v->reason != VERDICT_BY_INTERRUPTED)
 		m.u.closed.why = v->reason == VERDICT_BY_PROTOCOL ? OPEN_PROTOCOL : OPEN_LOST;
 	if (text.n == 0)
 		text = slice_str(verdict_reason_text(v->reason));
 	uplink_send(&c->worker->uplink, &m, text);
 	forget_number(c);
-}
-
-/* Timers -------------------------------------------------------------------------------------- */
-
-static uint64_t
-wait_us(const struct connection *c)
-{
-	if (c->connecting)
-		return c->timeouts.connect;
-	if (c->tail.n > 0)
-		return c->timeouts.body;
-	switch (smtp_client_deadline(&c->client)) {
-	case SMTP_CLIENT_DEADLINE_GREETING:
-		return c->timeouts.greeting;
-	case SMTP_CLIENT_DEADLINE_BODY:
-		return c->timeouts.body;
-	case SMTP_CLIENT_DEADLINE_DOT:
-		return c->timeouts.dot;
-	case SMTP_CLIENT_DEADLINE_QUIT:
-		return QUIT_MOST_US;
-	case SMTP_CLIENT_DEADLINE_IDLE:
-		return IDLE_MOST_US;
-	default:
-		return c->timeouts.command;
-	}
-}
-
-/* Most deadlines are met: the timer is set once and looks again when it fires early. */
-static void
-set_deadline(struct connection *c, uint64_t at_us)
-{
-	uint64_t now = loop_boot_us(c->worker->loop);
-
-	c->deadline_us = at_us;
-	if (c->timer_at_us != 0 && c->timer_at_us <= at_us)
-		return;
-	c->timer_at_us = at_us;
-	timer_set(&c->timer, at_us > now ? at_us - now : 0);
-}
-
-static void
-begin_wait(struct connection *c)
-{
-	uint64_t now = loop_boot_us(c->worker->loop);
-	uint64_t at = now + wait_us(c);
-
-	if (c->most_at_us != 0 && c->most_at_us < at)
-		at = c->most_at_us;
-	set_deadline(c, at);
-	c->multiline_seen = false;
-}
-
-/* A new wait has its own time; a reply that trickles in does not (RFC 5321 4.5.3.2). */
-static void
-update_deadline(struct connection *c)
-{
-	uint64_t now = loop_boot_us(c->worker->loop);
-
-	if (c->deadline_serial != c->client.deadline_serial) {
-		c->deadline_serial = c->client.deadline_serial;
-		begin_wait(c);
-	} else if (c->client.reply.lines > 0 && !c->multiline_seen) {
-		c->multiline_seen = true;
-		if (now + c->timeouts.multiline < c->deadline_us)
-			set_deadline(c, now + c->timeouts.multiline);
-	}
-}
-
-static void
-on_timer(void *arg)
-{
-	struct connection *c = arg;
-
-	c->timer_at_us = 0;
-	if (loop_boot_us(c->worker->loop) < c->deadline_us) {
-		set_deadline(c, c->deadline_us);
-	} else if (c->connecting) {
-		connection_fail_open(c, OPEN_CONNECT_TIMEOUT, VERDICT_BY_TIMEOUT, "");
-	} else {
-		smtp_client_fail(&c->client, VERDICT_BY_TIMEOUT);
-		drive(c);
-	}
 }
 
 /* Writing ------------------------------------------------------------------------------------- */
@@ -357,7 +275,7 @@ feed_body(void *arg)
 	if (n < 0)
 		return (int)n;
 	k->body_sent += (uint64_t)n;
-	begin_wait(c); /* data-send-timeout runs from block to block */
+	connection_wait(c); /* data-send-timeout runs from block to block */
 	return 1;
 }
 
@@ -382,12 +300,14 @@ write_out(struct connection *c)
 		return (int)n;
 	of_tail = (size_t)n < c->tail.n ? (size_t)n : c->tail.n;
 	c->tail = slice_sub(c->tail, of_tail);
-	if ((size_t)n > of_tail)
+	if ((size_t)n > of_tail) {
 		smtp_client_wrote(&c->client, (size_t)n - of_tail);
+		c->leave_by_us = 0;
+	}
 	if (c->client.state == SMTP_CLIENT_IN_DOT)
 		KILL_POINT("dot-sent");
 	if (tail)
-		begin_wait(c);
+		connection_wait(c);
 	return 1;
 }
 
@@ -409,7 +329,8 @@ begin_work(struct connection *c)
 			work_return(w, c->number, &k, RETURN_CONNECTION_GONE);
 			continue;
 		}
-		/* The very moment before MAIL: the grant's time may have run out on the way. */
+		/* The grant's time may have run out on the way; looked at again when it is written.
+		 */
 		if (clock_boot_us() > k->deadline_boot_us) {
 			work_return(w, c->number, &k, RETURN_LATE);
 		} else if (w->draining || !c->numbered) {
@@ -419,6 +340,7 @@ begin_work(struct connection *c)
 			c->most_at_us = loop_boot_us(w->loop) + TRANSACTION_US +
 					k->record.body.n / SLOWEST_BYTES * SECOND;
 			w->counters.active++;
+			c->leave_by_us = k->deadline_boot_us;
 			message = work_message(k);
 			smtp_client_begin(&c->client, &message);
 			return true;
@@ -435,9 +357,27 @@ end_work(struct connection *c)
 
 	c->worker->counters.sent_bytes += sent;
 	c->tail = SLICE_NONE;
-	c->most_at_us = 0;
+	c->most_at_us = c->leave_by_us = 0;
 	work_report(c, &c->work);
 	smtp_client_taken(&c->client);
+}
+
+/* The very moment before the first byte of a grant: is there time left? Reading the record, or a
+ * full socket, may have taken it. False: it is taken back. */
+static bool
+in_time(struct connection *c)
+{
+	if (c->leave_by_us == 0 || clock_boot_us() <= c->leave_by_us)
+		return true;
+	c->leave_by_us = 0;
+	if (smtp_client_unbegin(&c->client)) {
+		c->worker->counters.active--;
+		c->most_at_us = 0;
+		work_return(c->worker, c->number, &c->work, RETURN_LATE);
+	} else {
+		smtp_client_may(&c->client, false);
+	}
+	return false;
 }
 
 /* The machine wants nothing but bytes from the peer, or the socket is full: asks for what to watch.
@@ -446,7 +386,7 @@ static void
 watch_for(struct connection *c, bool blocked)
 {
 	watch_set(&c->watch, (short)(EV_READ | (blocked ? EV_WRITE : 0)));
-	update_deadline(c);
+	connection_wait_on(c);
 }
 
 /* Nothing can be written any more; what the peer has said before it left is still heard. */
@@ -489,8 +429,10 @@ step(struct connection *c)
 		smtp_client_quit(&c->client);
 		return 1;
 	}
+	if (want & SMTP_CLIENT_MAY)
+		return connection_ask(c);
 	if (c->tail.n > 0 || (want & SMTP_CLIENT_WRITE))
-		rc = write_out(c);
+		rc = in_time(c) ? write_out(c) : 1;
 	else if (want & SMTP_CLIENT_BODY)
 		rc = fault_guarded(feed_body, c); /* it reads the map */
 	else
@@ -500,8 +442,8 @@ step(struct connection *c)
 	return rc == 0 ? 2 : 1;
 }
 
-static void
-drive(struct connection *c)
+void
+connection_drive(struct connection *c)
 {
 	int go = 1;
 
@@ -528,8 +470,8 @@ on_connected(struct connection *c)
 	c->connecting = false;
 	if (sock_local(c->fd, &local))
 		addr_text(c->source_text, &local);
-	begin_wait(c);
-	drive(c);
+	connection_wait(c);
+	connection_drive(c);
 }
 
 static void
@@ -552,7 +494,7 @@ on_event(void *arg, short what)
 		else if (n != -E_AGAIN)
 			smtp_client_fail(&c->client, VERDICT_BY_LOST);
 	}
-	drive(c);
+	connection_drive(c);
 }
 
 /* The scheduler's words ----------------------------------------------------------------------- */
@@ -567,9 +509,9 @@ connection_start(struct connection *c, int fd, const struct smtp_policy *policy,
 	c->client_live = true;
 	watch_init(&c->watch, c->worker->loop, fd, on_event, c);
 	watch_set(&c->watch, EV_WRITE);
-	timer_init(&c->timer, c->worker->loop, on_timer, c);
+	connection_timer_init(c);
 	c->deadline_serial = c->client.deadline_serial;
-	begin_wait(c);
+	connection_wait(c);
 }
 
 void
@@ -581,7 +523,9 @@ connection_work(struct connection *c, struct work *work)
 		at = &(*at)->next;
 	*at = work;
 	if (!c->connecting)
-		drive(c);
+		connection_drive(c);
+	if (c->waiting != NULL)
+		connection_wake_at(c, c->waiting->deadline_boot_us + 1);
 }
 
 void
@@ -591,12 +535,29 @@ connection_close_when_idle(struct connection *c)
 	if (c->connecting || !c->announced) {
 		/* Nobody waits for it any more. */
 		if (c->numbered)
-			connection_fail_open(c, OPEN_LATE, VERDICT_BY_STALE, "");
+			connection_fail_open(c, c->fd >= 0 ? OPEN_GIVEN_UP : OPEN_LATE,
+					     VERDICT_BY_STALE, "");
 		else if (c->connecting)
 			end(c);
 		return;
 	}
-	drive(c);
+	connection_drive(c);
+}
+
+void
+connection_interrupt(struct connection *c)
+{
+	enum verdict_phase phase =
+		c->work != NULL ? smtp_client_phase(&c->client) : VERDICT_AT_NONE;
+
+	if (phase == VERDICT_AT_MAIL || phase == VERDICT_AT_RCPT || phase == VERDICT_AT_DATA ||
+	    phase == VERDICT_AT_BODY) {
+		c->closing = true;
+		smtp_client_fail(&c->client, VERDICT_BY_INTERRUPTED);
+		connection_drive(c);
+		return;
+	}
+	connection_close_when_idle(c);
 }
 
 void
@@ -611,8 +572,10 @@ connection_orphan(struct connection *c)
 	}
 	/* The next scheduler gives numbers of its own; a lease that runs is known by itself. */
 	forget_number(c);
-	if (c->work != NULL)
+	if (c->work != NULL) {
+		connection_drive(c); /* it may wait for an answer that does not come any more */
 		return;
+	}
 	/* It also counts connections anew: this one may not outlive the count. */
 	if (c->client_live && c->client.state == SMTP_CLIENT_READY) {
 		smtp_client_quit(&c->client);

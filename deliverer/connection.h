@@ -36,6 +36,7 @@ struct connection {
 	uint64_t timer_at_us; /* when the timer fires; it may fire early and be set again */
 	uint64_t deadline_us; /* when the present wait is over */
 	uint64_t most_at_us;  /* when the present transaction is over at the latest */
+	uint64_t leave_by_us; /* what was granted leaves until then or not at all; 0: it has left */
 	uint32_t deadline_serial;
 	bool multiline_seen;
 
@@ -72,10 +73,25 @@ void connection_fail_open(struct connection *c, unsigned why, enum verdict_reaso
 
 /* WORK, for a connection that lives; takes the work. */
 void connection_work(struct connection *c, struct work *work);
+/* RCPT_MAY. */
+void connection_may(struct connection *c, const struct message *m);
+/* Asks once for the recipient that is next. 1: look again, 0: the answer is due. */
+int connection_ask(struct connection *c);
 /* CLOSE, and drain: what runs ends, then QUIT. */
 void connection_close_when_idle(struct connection *c);
+/* CLOSE_NOW: what runs ends here, unless its dot is out: then it runs to its end. */
+void connection_interrupt(struct connection *c);
 /* The scheduler is dead: what has not begun goes; what runs goes on. */
 void connection_orphan(struct connection *c);
+
+/* Does what can be done now. */
+void connection_drive(struct connection *c);
+void connection_timer_init(struct connection *c);
+/* A new wait begins; the present one may go on. */
+void connection_wait(struct connection *c);
+void connection_wait_on(struct connection *c);
+/* Looks at what waits at that time at the latest. */
+void connection_wake_at(struct connection *c, uint64_t at_us);
 
 /* At the end of a turn: frees what ended in it. */
 void connection_reap(struct worker *w);

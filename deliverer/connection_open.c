@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/net/sock.h"
@@ -122,7 +123,7 @@ connection_fail_connect(struct connection *c, int rc, const char *text)
 
 static void
 connect_to(struct connection *c, const struct conf *conf, const struct addr *target,
-	   const struct conf_queue *q)
+	   const struct conf_queue *q, uint64_t deadline_boot_us)
 {
 	const struct conf_source_ip *ips;
 	struct cidr allowed[ALLOW_MAX];
@@ -146,6 +147,11 @@ connect_to(struct connection *c, const struct conf *conf, const struct addr *tar
 	str_copy(c->source_text, sizeof c->source_text, slice_str(ips[c->source_ip].text));
 	take_settings(c, q, &policy);
 	answer = deny_check(&lists, target, &why);
+	/* The very moment before: the attempt is counted at its stamp. */
+	if (deadline_boot_us != 0 && clock_boot_us() > deadline_boot_us) {
+		connection_fail_open(c, OPEN_LATE, VERDICT_BY_STALE, "");
+		return;
+	}
 	fd = sock_connect(&source, target, &lists);
 	if (fd < 0) {
 		connection_fail_connect(c, fd, why);
@@ -176,11 +182,8 @@ connection_open(struct worker *w, const struct message *m, struct slice queue_na
 	take_helo(c, conf, m->u.open.vmta);
 	if (w->draining || w->n_connections > w->connections_max)
 		connection_fail_open(c, OPEN_NO_RESOURCES, VERDICT_BY_RESOURCES, "");
-	else if (m->u.open.deadline_boot_us != 0 &&
-		 loop_boot_us(w->loop) > m->u.open.deadline_boot_us)
-		connection_fail_open(c, OPEN_LATE, VERDICT_BY_STALE, "");
 	else if (!take_target(c, m, &target))
 		connection_fail_open(c, OPEN_STALE, VERDICT_BY_STALE, "the route has changed");
 	else
-		connect_to(c, conf, &target, &q);
+		connect_to(c, conf, &target, &q, m->u.open.deadline_boot_us);
 }

@@ -53,9 +53,16 @@ on_message(void *arg, const struct message *m, struct slice payload)
 	case MESSAGE_WORK:
 		on_work(w, m, payload);
 		break;
+	case MESSAGE_RCPT_MAY:
+		c = connection_find(w, m->u.rcpt_may.connection);
+		if (c != NULL)
+			connection_may(c, m);
+		break;
 	case MESSAGE_CLOSE:
 		c = connection_find(w, m->u.conn.connection);
-		if (c != NULL)
+		if (c != NULL && (m->u.conn.flags & CLOSE_NOW))
+			connection_interrupt(c);
+		else if (c != NULL)
 			connection_close_when_idle(c);
 		break;
 	default:

@@ -45,6 +45,8 @@ work_new(const struct message *m, struct slice bitmap)
 		if (((unsigned char)bitmap.p[i / 8] >> (i % 8)) & 1)
 			work->indexes[work->n_rcpts++] = i;
 	}
+	if (m->u.work.flags & WORK_ASK)
+		work->stamps = mem_calloc(entry_rcpts, sizeof *work->stamps);
 	return work;
 }
 
@@ -60,6 +62,7 @@ work_free(struct worker *w, struct work **work)
 	if (k->pinned)
 		segment_put(w->segments, k->segment, k->epoch);
 	mem_free(k->indexes);
+	mem_free(k->stamps);
 	mem_free(k);
 	*work = NULL;
 }
@@ -171,6 +174,7 @@ work_message(const struct work *k)
 		.body_bytes = k->record.body.n + (k->open_end ? 2u : 0u),
 		.body_8bit = (k->record.header.flags & RECORD_8BIT) != 0,
 		.n_rcpts = k->n_rcpts,
+		.ask = k->stamps != NULL,
 		.rcpt = rcpt_of,
 		.arg = k,
 	};
@@ -312,6 +316,7 @@ report_damaged(struct connection *c, struct work **work, int rc)
 	for (size_t i = 0; i < k->n_rcpts; i++) {
 		set_row(&rows[i], k->indexes[i], v);
 		rows[i].diag = diagnose(diag, v, slice_str(err_text(rc)));
+		rows[i].stamp_boot_us = EVENT_STAMP_NONE;
 	}
 	r.flags = again ? 0 : RESULT_DAMAGED; /* a disk may come back */
 	r.rcpts = rows;
@@ -334,6 +339,8 @@ flags_of(const struct smtp_client *client, bool unknown, bool attempted)
 	if (!smtp_client_spent(client))
 		return flags;
 	flags |= RESULT_CONNECTION_GONE;
+	if (client->end.reason == VERDICT_BY_INTERRUPTED)
+		return flags | RESULT_INTERRUPTED;
 	/* An outcome that may be a delivery waits for the message's own retry, not for another
 	 * host. */
 	if (attempted && !unknown && client->end.reason != VERDICT_BY_NONE &&
@@ -383,6 +390,10 @@ work_report(struct connection *c, struct work **work)
 		CHECK(o->rows[i].state == SMTP_CLIENT_OUTCOME_SETTLED);
 		set_row(&rows[i], k->indexes[i], v);
 		rows[i].diag = diagnose(diags[i], v, smtp_client_outcomes_text(o, i));
+		if (k->stamps != NULL)
+			rows[i].stamp_boot_us = k->stamps[i] != 0 && v.action != VERDICT_UNATTEMPTED
+							? k->stamps[i]
+							: EVENT_STAMP_NONE;
 		unknown |= v.action == VERDICT_UNKNOWN;
 		attempted |= v.action != VERDICT_UNATTEMPTED;
 		delivered |= v.action == VERDICT_DELIVERED;

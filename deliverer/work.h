@@ -20,10 +20,13 @@ struct work {
 	uint16_t entry_rcpts, attempt;
 	uint16_t n_rcpts;  /* to attempt now */
 	uint16_t *indexes; /* which of the entry's */
+	uint64_t *stamps;  /* when it asks: of those that got their leave, 0 the others; else NULL */
 	/* While it runs: */
 	struct segment_ref segment_ref;
 	struct record record;
 	bool pinned, decoded;
+	bool asked; /* the scheduler's answer is due */
+	uint16_t n_stamped;
 	bool stuff;         /* some line of the body begins with a dot */
 	bool open_end;      /* the body does not end in CRLF */
 	uint64_t body_sent; /* bytes of the body handed to the socket or to the stuffing */

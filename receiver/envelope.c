@@ -77,19 +77,49 @@ domain_of(const struct envelope_rcpt *r)
 	return slice_of(sort_text + r->at + r->domain, (size_t)r->n - r->domain);
 }
 
+/* The domain of its queue. */
+static struct slice
+queue_of(const struct envelope_rcpt *r)
+{
+	return r->queue_to != NULL ? slice_str(r->queue_to) : domain_of(r);
+}
+
 static int
 compare(const void *a, const void *b)
 {
 	const struct envelope_rcpt *x = a;
 	const struct envelope_rcpt *y = b;
-	int c = slice_cmp(domain_of(x), domain_of(y));
+	int c = slice_cmp(queue_of(x), queue_of(y));
 
-	/* As given within a domain: `at` only grows. */
+	/* As given within a queue: `at` only grows. */
 	return c != 0 ? c : (x->at > y->at) - (x->at < y->at);
 }
 
+/* In the order of their queues. */
+static void
+sort(struct envelope *e, const struct conf *conf, struct slice vmta)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < e->n; i++)
+		e->rcpts[i].queue_to = NULL;
+	if (e->n > 1)
+		qsort(e->rcpts, e->n, sizeof *e->rcpts, compare);
+	for (size_t i = 0; i < e->n; i++) {
+		struct envelope_rcpt *r = &e->rcpts[i];
+
+		if (i > 0 && slice_eq(domain_of(r), domain_of(r - 1)))
+			r->queue_to = r[-1].queue_to;
+		else
+			r->queue_to = conf_queue_to(conf, domain_of(r), vmta);
+		any |= r->queue_to != NULL;
+	}
+	if (any && e->n > 1)
+		qsort(e->rcpts, e->n, sizeof *e->rcpts, compare);
+}
+
 void
-envelope_group(struct envelope *e, struct envelope_grouped *out)
+envelope_group(struct envelope *e, const struct conf *conf, struct slice vmta, struct envelope_grouped *out)
 {
 	static struct slice *rcpts;
 	static struct record_entry *entries;
@@ -105,11 +135,10 @@ envelope_group(struct envelope *e, struct envelope_grouped *out)
 	entries = p;
 
 	sort_text = buf_slice(&e->text).p;
-	if (e->n > 1)
-		qsort(e->rcpts, e->n, sizeof *e->rcpts, compare);
+	sort(e, conf, vmta);
 	memset(out, 0, sizeof *out);
 	for (size_t i = 0; i < e->n; i++) {
-		struct slice domain = domain_of(&e->rcpts[i]);
+		struct slice domain = queue_of(&e->rcpts[i]);
 		struct record_entry *last = &entries[out->n_entries > 0 ? out->n_entries - 1 : 0];
 
 		rcpts[i] = slice_of(sort_text + e->rcpts[i].at, e->rcpts[i].n);

@@ -1,10 +1,11 @@
 /* envelope: the sender and the accepted recipients of a running transaction, and their grouping by
- * recipient domain into entries. */
+ * queue (recipient domain, or where its queue-to leads) into entries. */
 #pragma once
 
 #include <stdbool.h>
 
 #include "common/base/limits.h"
+#include "common/conf/conf.h"
 #include "common/mail/address.h"
 #include "common/queue/record.h"
 
@@ -12,6 +13,7 @@ struct envelope_rcpt {
 	uint32_t at; /* in text */
 	uint16_t n;
 	uint16_t domain; /* offset of the domain within the address */
+	const char *queue_to; /* of its domain, while grouping; NULL: none */
 };
 
 /* Embedded; zero-initialised is empty. */
@@ -41,4 +43,4 @@ struct envelope_grouped {
 	const struct record_entry *entries;
 	uint16_t n_entries;
 };
-void envelope_group(struct envelope *e, struct envelope_grouped *out);
+void envelope_group(struct envelope *e, const struct conf *conf, struct slice vmta, struct envelope_grouped *out);

@@ -172,7 +172,7 @@ assemble(struct parcel_maker *m, const struct parcel_source *src, const struct h
 	};
 
 	CHECK(n > 0 && (size_t)n < sizeof src_mta);
-	envelope_group(src->envelope, &grouped);
+	envelope_group(src->envelope, m->conf, slice_str(choice->vmta), &grouped);
 	env.rcpts = grouped.rcpts;
 	env.n_rcpts = grouped.n_rcpts;
 	env.entries = grouped.entries;

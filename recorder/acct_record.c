@@ -299,6 +299,15 @@ of_rcpt(const struct row *r, struct slice of)
 	return r->rcpt != NULL ? of : SLICE_NONE;
 }
 
+/* When it was granted; 0: it was not, no RCPT was sent for it. */
+static uint64_t
+stamp_of(const struct row *r)
+{
+	if (r->rcpt == NULL || r->rcpt->stamp_boot_us == 0)
+		return r->event->stamp_boot_us;
+	return r->rcpt->stamp_boot_us == EVENT_STAMP_NONE ? 0 : r->rcpt->stamp_boot_us;
+}
+
 /* The value of a column, as it is: not quoted yet. */
 static void
 put_value(struct buf *out, const struct row *r, enum column c)
@@ -397,8 +406,8 @@ put_value(struct buf *out, const struct row *r, enum column c)
 			   r->number);
 		break;
 	case COL_grantStamp:
-		if (e->stamp_boot_us > 0)
-			buf_printf(out, "%llu", (unsigned long long)e->stamp_boot_us);
+		if (stamp_of(r) > 0)
+			buf_printf(out, "%llu", (unsigned long long)stamp_of(r));
 		break;
 	case COL_maybeDup:
 		buf_puts(out, e->maybe_dup ? "1" : "0");

@@ -1,7 +1,11 @@
 #include "resolver/candidates.h"
 
 #include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 #include "common/base/check.h"
 #include "common/base/mem.h"
@@ -52,6 +56,74 @@ by_rank(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+/* The names of the lowest rank ------------------------------------------------------------------
+ */
+static int
+by_name(const void *a, const void *b)
+{
+	const char *const *x = a, *const *y = b;
+
+	return strcasecmp(*x, *y);
+}
+
+/* Sorted, each once; the caller frees. */
+static const char **
+best_names(const struct candidates *c, size_t *n)
+{
+	const char **names = mem_calloc(c->n, sizeof *names);
+	uint32_t lowest = UINT32_MAX;
+	size_t all = 0;
+
+	for (size_t i = 0; i < c->n; i++) {
+		if (rank(&c->hosts[i]) < lowest)
+			lowest = rank(&c->hosts[i]);
+	}
+	for (size_t i = 0; i < c->n; i++) {
+		if (rank(&c->hosts[i]) == lowest)
+			names[all++] = c->hosts[i].name;
+	}
+	qsort(names, all, sizeof *names, by_name);
+	*n = 0;
+	for (size_t i = 0; i < all; i++) {
+		if (i == 0 || strcasecmp(names[i], names[i - 1]) != 0)
+			names[(*n)++] = names[i];
+	}
+	return names;
+}
+
+static void
+join_best(struct candidates *c)
+{
+	char hash[24];
+	uint64_t h = 0;
+	size_t n, used = 0, fits = 0, room = sizeof c->best - sizeof hash - 1;
+	const char **names = best_names(c, &n);
+	bool whole = true;
+
+	memset(c->best, 0, sizeof c->best);
+	for (size_t i = 0; i < n; i++) {
+		char lower[ROUTE_HOST_BYTES];
+		size_t bytes = strlen(names[i]);
+
+		str_copy(lower, sizeof lower, slice_str(names[i]));
+		str_lower(lower, bytes);
+		for (char *comma = lower; (comma = strchr(comma, ',')) != NULL;)
+			*comma = '_';                          /* no name that is in use */
+		h = XXH3_64bits_withSeed(lower, bytes + 1, h); /* with the NUL */
+		whole = whole && used + bytes + 1 <= room;
+		if (!whole)
+			continue;
+		if (fits++ > 0)
+			c->best[used++] = ',';
+		memcpy(c->best + used, lower, bytes);
+		used += bytes;
+	}
+	if (!whole)
+		snprintf(c->best + used, sizeof c->best - used, "%s#%016llx", fits > 0 ? "," : "",
+			 (unsigned long long)h);
+	mem_free(names);
+}
+
 void
 candidates_sort(struct candidates *c, uint64_t *seed)
 {
@@ -60,6 +132,7 @@ candidates_sort(struct candidates *c, uint64_t *seed)
 
 	if (c->n == 0)
 		return;
+	join_best(c);
 	/* Shuffled whole, then sorted by rank alone and stably (insertion: at most a few hundred).
 	 */
 	order = mem_calloc(c->n, sizeof *order);
@@ -197,6 +270,7 @@ candidates_route(const struct candidates *c, const struct own_addrs *own, uint64
 
 	CHECK(c->n <= ROUTE_MX_MAX);
 	memset(out, 0, sizeof *out);
+	memcpy(out->best, c->best, sizeof out->best);
 	for (size_t i = 0; i < last; i++) {
 		const struct candidate *host = &c->hosts[i];
 

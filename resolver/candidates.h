@@ -27,12 +27,14 @@ struct candidate {
 struct candidates {
 	struct candidate *hosts;
 	size_t n, cap;
+	char best[ROUTE_BEST_BYTES]; /* as in struct route; of candidates_sort() */
 };
 
 /* Appends; the caller fills it before the next call. */
 struct candidate *candidates_add(struct candidates *c);
 void candidates_clear(struct candidates *c);
-/* By group and preference, equal ones shuffled by `seed`; at most ROUTE_MX_MAX stay. */
+/* By group and preference, equal ones shuffled by `seed`; at most ROUTE_MX_MAX stay. Those of the
+ * lowest rank are named in c->best before that. */
 void candidates_sort(struct candidates *c, uint64_t *seed);
 /* An address for the host; ignored when it has enough of its family. */
 void candidate_add_addr(struct candidate *host, int family, const void *addr);

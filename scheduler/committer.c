@@ -22,7 +22,8 @@
 /* Buffers that a batch leaves larger than this are given back. */
 #define BATCH_KEPT_BYTES (256u << 10)
 
-enum op_kind { OP_PUT_ROW, OP_DEL_ROW, OP_PUT_REPLY, OP_PUT_NAME, OP_DEL_NAME, OP_PUT_QUEUE, OP_PUT_SEGMENT };
+enum op_kind { OP_PUT_ROW, OP_DEL_ROW, OP_PUT_REPLY, OP_PUT_NAME, OP_DEL_NAME, OP_PUT_QUEUE, OP_PUT_SEGMENT, OP_PUT_ACT, OP_DEL_ACT,
+	       OP_PUT_REDIRECT, OP_DEL_REDIRECT };
 
 /* Slices of an op are offsets into the batch's bytes while it fills. */
 struct op {
@@ -35,6 +36,8 @@ struct op {
 		struct store_row row;
 		struct store_queue queue;
 		struct store_segment segment;
+		struct store_act act; /* texts: one behind the other in the bytes */
+		uint32_t to; /* of a redirect */
 	} u;
 };
 
@@ -223,6 +226,41 @@ committer_put_segment(struct committer *c, uint32_t number, const struct store_s
 	op->u.segment = *s;
 }
 
+void
+committer_put_act(struct committer *c, uint32_t number, const struct store_act *act)
+{
+	struct op *op = add_op(c, COMMIT_NOW, OP_PUT_ACT);
+	struct buf *bytes = &c->filling->lanes[COMMIT_NOW].bytes;
+
+	CHECK(act->object.n + act->name.n + act->value.n <= STORE_ACT_TEXT_MAX);
+	op->number = number;
+	op->u.act = *act;
+	op_bytes(c, COMMIT_NOW, op, act->object);
+	buf_put_slice(bytes, act->name);
+	buf_put_slice(bytes, act->value);
+}
+
+void
+committer_del_act(struct committer *c, uint32_t number)
+{
+	add_op(c, COMMIT_NOW, OP_DEL_ACT)->number = number;
+}
+
+void
+committer_put_redirect(struct committer *c, uint32_t from, uint32_t to)
+{
+	struct op *op = add_op(c, COMMIT_NOW, OP_PUT_REDIRECT);
+
+	op->number = from;
+	op->u.to = to;
+}
+
+void
+committer_del_redirect(struct committer *c, uint32_t from)
+{
+	add_op(c, COMMIT_NOW, OP_DEL_REDIRECT)->number = from;
+}
+
 struct store_meta *
 committer_meta(struct committer *c)
 {
@@ -381,6 +419,17 @@ write_op(struct store_txn *t, struct lane *l, struct op *op)
 		return store_put_queue(t, op->number, &op->u.queue);
 	case OP_PUT_SEGMENT:
 		return store_put_segment(t, op->number, &op->u.segment);
+	case OP_PUT_ACT:
+		op->u.act.object = bytes;
+		op->u.act.name.p = bytes.p + bytes.n;
+		op->u.act.value.p = op->u.act.name.p + op->u.act.name.n;
+		return store_put_act(t, op->number, &op->u.act);
+	case OP_DEL_ACT:
+		return store_del_act(t, op->number);
+	case OP_PUT_REDIRECT:
+		return store_put_redirect(t, op->number, op->u.to);
+	case OP_DEL_REDIRECT:
+		return store_del_redirect(t, op->number);
 	}
 	return -E_BAD;
 }

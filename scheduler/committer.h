@@ -61,6 +61,11 @@ void committer_put_name(struct committer *c, uint32_t number, struct slice name)
 void committer_del_name(struct committer *c, uint32_t number);
 void committer_put_queue(struct committer *c, uint32_t queue, const struct store_queue *q);
 void committer_put_segment(struct committer *c, uint32_t number, const struct store_segment *s);
+void committer_put_act(struct committer *c, uint32_t number, const struct store_act *act);
+void committer_del_act(struct committer *c, uint32_t number);
+/* What store_put_redirect() says. */
+void committer_put_redirect(struct committer *c, uint32_t from, uint32_t to);
+void committer_del_redirect(struct committer *c, uint32_t from);
 /* High-water marks: to change (then written with the next batch), and to look at. */
 struct store_meta *committer_meta(struct committer *c);
 const struct store_meta *committer_meta_view(const struct committer *c);

@@ -51,6 +51,11 @@ static const struct command {
 	{ "show", "sources", control_show_sources, false },
 	{ "show", "workers", control_show_workers, false },
 	{ "show", "settings", control_show_settings, false },
+	{ "show", "limits", control_show_limits, false },
+	{ "show", "disabled", control_show_disabled, false },
+	{ "set", "limit", control_set_limit, true },
+	{ "disable", "source", control_disable_source, true },
+	{ "enable", "source", control_enable_source, true },
 	{ "pause", "queue", control_pause, true },
 	{ "resume", "queue", control_resume, true },
 	{ "schedule", NULL, control_schedule, true },
@@ -296,6 +301,12 @@ find_command(struct request *r)
 		return cmd;
 	}
 	return NULL;
+}
+
+unsigned
+control_uid(const struct request *r)
+{
+	return r->client != NULL ? (unsigned)r->client->uid : 0;
 }
 
 static void

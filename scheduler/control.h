@@ -40,6 +40,9 @@ bool control_go_on(struct request *r, control_step *step);
 /* One slice of each request that goes on; true when there are more. Once per turn. */
 bool control_turn(struct scheduler *s);
 
+/* Who asked. */
+unsigned control_uid(const struct request *r);
+
 /* "--name=value" among the arguments; empty when it is not there. */
 struct slice control_option(const struct request *r, const char *name);
 bool control_flag(const struct request *r, const char *name);
@@ -55,6 +58,10 @@ control_fn control_show_status, control_show_queues, control_show_topqueues, con
 	control_show_vmtas, control_show_sources, control_show_workers, control_show_settings;
 /* control_act.c */
 control_fn control_pause, control_resume, control_schedule, control_stop;
+/* control_limits.c */
+control_fn control_set_limit, control_disable_source, control_enable_source, control_show_disabled;
+/* show_limits.c */
+control_fn control_show_limits;
 /* reload.c */
 control_fn control_reload;
 /* control_select.c */

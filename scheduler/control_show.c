@@ -4,6 +4,7 @@
 
 #include "common/base/mem.h"
 #include "scheduler/control.h"
+#include "scheduler/limit_words.h"
 #include "scheduler/quarantine.h"
 
 #define XXH_INLINE_ALL
@@ -19,45 +20,44 @@ static const char *const wait_names[] = {
 };
 
 /* Queues --------------------------------------------------------------------------------------- */
-/* "max-msg-rate 500/h" and the FILE:LINE that says so; what is no directive stands alone. */
 static void
-write_limit(struct json *j, const struct conf *conf, const struct core_queue_view *v)
+write_text(struct json *j, const char *key, const struct buf *text)
 {
-	struct slice vmta = v->name;
-	struct slice domain = slice_cut(&vmta, '/');
-	struct conf_setting set = { 0 };
-	struct buf limit = { 0 }, config = { 0 };
-
-	if (v->limit != NULL) {
-		buf_puts(&limit, v->limit);
-		if (conf_setting_find(conf, domain, vmta, v->limit, &set) && set.value != NULL)
-			buf_printf(&limit, " %s", set.value);
-		if (set.file != NULL)
-			buf_printf(&config, "%s:%u", set.file, set.line);
-	}
-	json_key(j, "limit");
-	if (limit.len > 0)
-		json_string(j, buf_slice(&limit));
+	json_key(j, key);
+	if (text->len > 0)
+		json_string(j, buf_slice(text));
 	else
 		json_null(j);
-	json_key(j, "config");
-	if (config.len > 0)
-		json_string(j, buf_slice(&config));
-	else
-		json_null(j);
-	buf_clear(&limit);
-	buf_clear(&config);
 }
 
+/* By which limit, where it stands, until when: that of the core's table it waits for, else what its refusal names. */
 static void
-write_blocked(struct json *j, const struct conf *conf, const struct core_queue_view *v)
+write_blocked(struct json *j, struct scheduler *s, const struct core_queue_view *v)
 {
+	struct core_now now = scheduler_now(s);
+	struct buf limit = { 0 }, config = { 0 };
+	uint64_t until = v->until_wall_us;
+	struct core_limit_view of;
+	struct limit_words w;
+
+	if (!v->paused && core_blocking_limit(s->core, &now, v->number, &of)) {
+		limit_words(s, &of, &w);
+		limit_words_line(&w, &limit);
+		limit_words_place(&w, &config);
+		if (of.next_room_wall_us != 0)
+			until = of.next_room_wall_us;
+	} else if (v->limit != NULL) {
+		limit_words_of_queue(s, v->name, v->limit, &limit, &config);
+	}
 	json_key(j, "blocked");
 	json_object_begin(j);
 	json_key_str(j, "by", wait_names[v->wait]);
-	write_limit(j, conf, v);
-	json_key_time(j, "until", v->until_wall_us);
+	write_text(j, "limit", &limit);
+	write_text(j, "config", &config);
+	json_key_time(j, "until", until);
 	json_object_end(j);
+	buf_clear(&limit);
+	buf_clear(&config);
 }
 
 struct slice
@@ -75,7 +75,7 @@ control_reply(struct slice diagnostic)
 }
 
 static void
-write_queue(struct json *j, const struct conf *conf, const struct core_queue_view *v)
+write_queue(struct json *j, struct scheduler *s, const struct core_queue_view *v)
 {
 	json_object_begin(j);
 	json_key_string(j, "name", v->name);
@@ -97,7 +97,7 @@ write_queue(struct json *j, const struct conf *conf, const struct core_queue_vie
 	json_array_end(j);
 	json_key(j, "backoff");
 	json_null(j);
-	write_blocked(j, conf, v);
+	write_blocked(j, s, v);
 	json_key_u64(j, "delivered", v->delivered);
 	json_key_u64(j, "bounced", v->bounced);
 	json_key_u64(j, "transient", v->transient);
@@ -204,7 +204,7 @@ show_some(struct request *r)
 	}
 	for (unsigned i = 0; i < WRITE_A_TURN && c->written < c->most; i++) {
 		if (core_queue_view(r->s->core, &now, c->found[c->written++].number, &v))
-			write_queue(&r->json, r->s->conf, &v);
+			write_queue(&r->json, r->s, &v);
 	}
 	if (c->written < c->most && r->client != NULL)
 		return false;
@@ -283,7 +283,7 @@ control_show_queue(struct request *r)
 	core_totals(r->s->core, &t);
 	json_key(&r->json, "queue");
 	json_array_begin(&r->json);
-	write_queue(&r->json, r->s->conf, &v);
+	write_queue(&r->json, r->s, &v);
 	json_array_end(&r->json);
 	json_key_u64(&r->json, "totalRcp", t.queued_rcpts);
 	json_key_u64(&r->json, "totalQueuesWithRcp", t.queues_with_mail);
@@ -529,6 +529,7 @@ control_show_settings(struct request *r)
 {
 	struct slice vmta = control_word(r, 0);
 	struct slice domain = slice_cut(&vmta, '/');
+	struct buf name = { 0 };
 
 	if (domain.n == 0) {
 		control_fail(r, 2, "a queue is missing: D/V");
@@ -540,7 +541,12 @@ control_show_settings(struct request *r)
 		control_fail(r, 1, "no such virtual MTA");
 		return true;
 	}
+	buf_put_slice(&name, domain);
+	buf_putc(&name, '/');
+	buf_put_slice(&name, vmta);
 	json_key(&r->json, "setting");
-	conf_show_settings(r->s->conf, domain, vmta, &r->json);
+	conf_show_settings_over(r->s->conf, domain, vmta, overrides_of_queue(r->s->overrides, buf_slice(&name)),
+				&r->json);
+	buf_clear(&name);
 	return true;
 }

@@ -8,6 +8,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/base/wire.h"
+#include "scheduler/charges.h"
 #include "scheduler/state.h"
 
 static bool
@@ -76,6 +77,17 @@ op_ask_route(void *ctx, uint32_t queue, struct slice name)
 	routes_ask(ctx, queue, name);
 }
 
+static bool op_scope_limits(void *ctx, enum core_scope scope, uint32_t number, struct conf_limits *out);
+
+/* The number of a job or sender domain stays its own as long as it has limits; without them it does not matter: 0. */
+static uint32_t
+limited(struct scheduler *s, enum core_scope scope, uint32_t number)
+{
+	struct conf_limits l = { 0 };
+
+	return number != 0 && op_scope_limits(s, scope, number, &l) ? number : 0;
+}
+
 static void
 op_open(void *ctx, const struct core_open *o)
 {
@@ -91,6 +103,10 @@ op_open(void *ctx, const struct core_open *o)
 	s->conns[o->connection] = (struct conn){ .entry = CORE_NONE,
 						 .queue = o->queue,
 						 .source_ip = o->source_ip,
+						 .open_stamp_boot_us = o->granted_boot_us,
+						 .job = limited(s, CORE_SCOPE_JOB, o->job),
+						 .sender_domain = limited(s, CORE_SCOPE_SENDER,
+									  o->sender_domain),
 						 .worker = (uint8_t)o->worker,
 						 .used = true };
 	m.u.open.route_generation = o->route_generation;
@@ -122,6 +138,7 @@ op_work(void *ctx, const struct core_work *w)
 		.source_ip = w->source_ip,
 		.generation = p->generation,
 		.n_rcpts = w->n_attempt,
+		.ask = w->ask,
 		.granted_boot_us = w->granted_boot_us,
 	};
 	int slot;
@@ -149,7 +166,8 @@ op_work(void *ctx, const struct core_work *w)
 	m.u.work.claim_slot = (uint32_t)slot;
 	m.u.work.segment = w->segment;
 	m.u.work.offset16 = w->offset16;
-	m.u.work.first_rcpt = w->first_rcpt;
+	m.u.work.first_rcpt = (uint16_t)w->first_rcpt;
+	m.u.work.flags = w->ask ? WORK_ASK : 0;
 	m.u.work.n_rcpts = w->n_rcpts;
 	m.u.work.attempt = (uint16_t)w->attempt;
 	CHECK(send_to(p, &m, slice_of(w->attempt_bits, ((size_t)w->n_rcpts + 7) / 8)));
@@ -163,6 +181,17 @@ op_close(void *ctx, uint32_t connection, unsigned worker)
 	struct message m = { .kind = MESSAGE_CLOSE };
 
 	m.u.conn.connection = connection;
+	peer_send(&s->workers[worker], &m);
+}
+
+static void
+op_interrupt(void *ctx, uint32_t connection, unsigned worker)
+{
+	struct scheduler *s = ctx;
+	struct message m = { .kind = MESSAGE_CLOSE };
+
+	m.u.conn.connection = connection;
+	m.u.conn.flags = CLOSE_NOW;
 	peer_send(&s->workers[worker], &m);
 }
 
@@ -219,9 +248,97 @@ op_tag(void *ctx, uint32_t job, uint32_t sender_domain, bool used)
 }
 
 static void
+op_source_limits(void *ctx, uint32_t queue, struct slice name, uint32_t source_ip, bool backoff,
+		 struct conf_limits *out)
+{
+	struct scheduler *s = ctx;
+	struct slice vmta = name, domain = slice_cut(&vmta, '/');
+	const struct conf_source_ip *ips;
+
+	memset(out, 0, sizeof *out);
+	if (settings_get(s->settings, queue, name)->source_limits && source_ip < conf_source_ips(s->conf, &ips))
+		conf_queue_source_over(s->conf, domain, vmta, source_ip, backoff, overrides_of_queue(s->overrides, name),
+				       out);
+}
+
+/* Of source IPs and virtual MTAs *out has what the configuration says. */
+static bool
+op_scope_limits(void *ctx, enum core_scope scope, uint32_t number, struct conf_limits *out)
+{
+	struct scheduler *s = ctx;
+	const struct conf_limits *l = NULL;
+	enum conf_override_scope over;
+	bool some = false;
+	struct slice name = acts_object(s, scope, number, &over);
+
+	switch (scope) {
+	case CORE_SCOPE_PROVIDER:
+		some = providers_limits(s->providers, s->conf, number, out);
+		break;
+	case CORE_SCOPE_JOB:
+		l = conf_job_limits(s->conf, name);
+		break;
+	case CORE_SCOPE_SENDER:
+		l = conf_sender_limits(s->conf, name);
+		break;
+	default:
+		break;
+	}
+	if (l != NULL)
+		*out = *l;
+	return (name.n > 0 && overrides_apply(s->overrides, over, name, out)) || some || l != NULL;
+}
+
+static struct slice
+op_scope_name(void *ctx, enum core_scope scope, uint32_t number)
+{
+	enum conf_override_scope over;
+
+	return acts_object(ctx, scope, number, &over);
+}
+
+static void
+op_moved(void *ctx, uint32_t entry)
+{
+	struct scheduler *s = ctx;
+	struct core_entry_facts f;
+	struct store_row row;
+
+	core_entry_get(s->core, entry, &f);
+	row = settle_row(&f);
+	committer_put_row(s->committer, COMMIT_SETTLE, f.key, &row);
+	KILL_POINT("entry-moved");
+}
+
+static void
 op_queue_changed(void *ctx, uint32_t queue)
 {
 	settle_queue_row(ctx, queue);
+}
+
+static void *
+op_charges(void *ctx, const struct core_charge_key *key, size_t bytes, bool *found)
+{
+	struct scheduler *s = ctx;
+
+	*found = false;
+	return s->charges != NULL ? charges_take(s->charges, key, bytes, found) : NULL;
+}
+
+static void
+op_charges_free(void *ctx, void *memory)
+{
+	struct scheduler *s = ctx;
+
+	charges_give(s->charges, memory);
+}
+
+static void
+op_charges_keep(void *ctx, void *memory)
+{
+	struct scheduler *s = ctx;
+
+	charges_leave(s->charges, memory);
 }
 
 const struct core_ops dispatch_ops = {
@@ -233,6 +350,14 @@ const struct core_ops dispatch_ops = {
 	.give_up = op_give_up,
 	.tag = op_tag,
 	.queue_changed = op_queue_changed,
+	.moved = op_moved,
+	.source_limits = op_source_limits,
+	.scope_limits = op_scope_limits,
+	.scope_name = op_scope_name,
+	.interrupt = op_interrupt,
+	.charges = op_charges,
+	.charges_free = op_charges_free,
+	.charges_keep = op_charges_keep,
 };
 
 /* What workers say ----------------------------------------------------------------------------- */
@@ -248,12 +373,18 @@ own_conn(struct peer *p, uint32_t number)
 	return c->used && c->worker == p->slot ? c : NULL;
 }
 
+static struct settle_source
+source_of(const struct peer *p, const struct conn *c)
+{
+	return (struct settle_source){ c->entry,   c->lease,	     p->slot,	  c->claim_slot,
+				       c->attempt, c->stamp_boot_us, c->source_ip };
+}
+
 /* The connection has ended with a lease out: its result should have come before, the claim table decides. */
 static void
 lose_lease(struct peer *p, struct conn *c)
 {
-	struct settle_source from = { c->entry,	     c->lease,	 p->slot,
-				      c->claim_slot, c->attempt, c->stamp_boot_us };
+	struct settle_source from = source_of(p, c);
 	struct claim_view v;
 
 	if (c->entry == CORE_NONE)
@@ -264,13 +395,57 @@ lose_lease(struct peer *p, struct conn *c)
 	settle_lost(p->s, &from, &v);
 }
 
+/* An attempt that did not fail, or of which nobody can say how it ended; once for each connection. */
+static void
+log_attempt(struct scheduler *s, struct conn *c, struct slice reason)
+{
+	struct settle_attempt a = { .kind = EVENT_ATTEMPT,
+				    .queue = c->queue,
+				    .source_ip = c->source_ip,
+				    .job = c->job,
+				    .sender_domain = c->sender_domain,
+				    .stamp_boot_us = c->open_stamp_boot_us,
+				    .reason = reason };
+
+	if (c->ready || c->unsent)
+		return;
+	c->ready = true;
+	settle_connect(s, &a);
+}
+
 static void
 on_opened(struct peer *p, const struct message *m)
 {
 	struct core_now now = scheduler_now(p->s);
+	struct conn *c = own_conn(p, m->u.opened.connection);
 
-	if (own_conn(p, m->u.opened.connection) != NULL)
-		core_opened(p->s->core, &now, m->u.opened.connection, m->u.opened.rcpt_max);
+	if (c == NULL)
+		return;
+	log_attempt(p->s, c, SLICE_NONE);
+	core_opened_as(p->s->core, &now, m->u.opened.connection, m->u.opened.rcpt_max,
+		       (m->u.opened.flags & OPENED_PIPELINING) != 0);
+}
+
+/* A worker is about to send one RCPT. The answer goes at once: the peer waits. */
+static void
+on_rcpt_ask(struct peer *p, const struct message *m)
+{
+	struct core_now now = scheduler_now(p->s);
+	struct conn *c = own_conn(p, m->u.rcpt_ask.connection);
+	struct message answer = { .kind = MESSAGE_RCPT_MAY };
+	uint64_t stamp = 0, deadline = 0;
+
+	if (c != NULL && c->entry != CORE_NONE && c->lease == m->u.rcpt_ask.lease &&
+	    core_rcpt_ask(p->s->core, &now, c->entry, c->lease, m->u.rcpt_ask.index, &stamp, &deadline)) {
+		answer.u.rcpt_may.may = 1;
+		answer.u.rcpt_may.stamp_boot_us = stamp;
+		answer.u.rcpt_may.deadline_boot_us = deadline;
+	}
+	answer.u.rcpt_may.lease = m->u.rcpt_ask.lease;
+	answer.u.rcpt_may.connection = m->u.rcpt_ask.connection;
+	answer.u.rcpt_may.index = m->u.rcpt_ask.index;
+	peer_send(p, &answer);
+	KILL_POINT("rcpt-granted");
 }
 
 static enum core_failure
@@ -288,9 +463,31 @@ failure_of(uint32_t why)
 		return CORE_FAIL_SOURCE;
 	case OPEN_DENIED:
 		return CORE_FAIL_DENIED;
+	case OPEN_GIVEN_UP:
+		return CORE_FAIL_GIVEN_UP;
 	default:
 		return CORE_FAIL_HOST;
 	}
+}
+
+static void
+log_failure(struct scheduler *s, struct conn *c, enum core_failure why, const struct results *r, struct slice text)
+{
+	bool called = why != CORE_FAIL_SOURCE && why != CORE_FAIL_DENIED; /* connect() */
+	struct settle_attempt a = { .kind = EVENT_CONNECT,
+				    .queue = c->queue,
+				    .source_ip = c->source_ip,
+				    .job = c->job,
+				    .sender_domain = c->sender_domain,
+				    .stamp_boot_us = called && !c->ready ? c->open_stamp_boot_us : 0,
+				    .destination = r->dlv_destination_ip,
+				    .mta = r->dsn_mta,
+				    .reason = text };
+
+	if (why == CORE_FAIL_GIVEN_UP)
+		log_attempt(s, c, SLICE_LIT("given up"));
+	else if (why != CORE_FAIL_NOT_ATTEMPTED && why != CORE_FAIL_NO_RESOURCES)
+		settle_connect(s, &a);
 }
 
 static void
@@ -316,8 +513,7 @@ on_open_failed(struct peer *p, const struct message *m, struct slice payload)
 	log_info("queue=%.*s worker=%u connect=failed why=%u text=\"%s\"",
 		 (int)names_get(s->names, c->queue).n, names_get(s->names, c->queue).p, p->slot,
 		 m->u.open_failed.why, str_escape(esc, sizeof esc, text));
-	if (why != CORE_FAIL_NOT_ATTEMPTED && why != CORE_FAIL_NO_RESOURCES)
-		settle_connect(s, c->queue, c->source_ip, r.dlv_destination_ip, r.dsn_mta, text);
+	log_failure(s, c, why, &r, text);
 	c->used = false;
 	core_open_failed(s->core, &now, m->u.open_failed.connection, why, text);
 }
@@ -334,8 +530,7 @@ on_result(struct peer *p, const struct message *m, struct slice payload)
 	struct settle_source from;
 
 	if (c != NULL && c->entry != CORE_NONE && c->lease == m->u.result.lease) {
-		from = (struct settle_source){ c->entry,      c->lease,   p->slot,
-					       c->claim_slot, c->attempt, c->stamp_boot_us };
+		from = source_of(p, c);
 		c->entry = CORE_NONE;
 	} else if (recovery_lease(s, p->slot, m->u.result.lease, &from) == NULL) {
 		log_warn("worker=%u lease=%llu result=late", p->slot, (unsigned long long)m->u.result.lease);
@@ -369,8 +564,7 @@ on_returned(struct peer *p, const struct message *m)
 	struct settle_source from;
 
 	if (c != NULL && c->entry != CORE_NONE && c->lease == m->u.returned.lease) {
-		from = (struct settle_source){ c->entry,      c->lease,   p->slot,
-					       c->claim_slot, c->attempt, c->stamp_boot_us };
+		from = source_of(p, c);
 		c->entry = CORE_NONE;
 	} else if (recovery_lease(s, p->slot, m->u.returned.lease, &from) == NULL) {
 		return;
@@ -390,6 +584,7 @@ on_closed(struct peer *p, const struct message *m, struct slice payload)
 	if (c == NULL)
 		return;
 	lose_lease(p, c);
+	log_attempt(s, c, SLICE_NONE);
 	c->used = false;
 	core_closed(s->core, &now, m->u.closed.connection, payload);
 }
@@ -425,6 +620,9 @@ on_message(struct peer *p, const struct message *m, struct slice payload)
 		break;
 	case MESSAGE_OPENED:
 		on_opened(p, m);
+		break;
+	case MESSAGE_RCPT_ASK:
+		on_rcpt_ask(p, m);
 		break;
 	case MESSAGE_OPEN_FAILED:
 		on_open_failed(p, m, payload);
@@ -485,6 +683,7 @@ dispatch_gone(struct peer *p)
 
 		if (!c->used || c->worker != p->slot)
 			continue;
+		log_attempt(s, c, SLICE_LIT("worker died"));
 		c->used = false;
 		lose_lease(p, c);
 	}

@@ -132,7 +132,7 @@ queue_entry(struct peer *p, const struct message *m, const struct new_message *n
 	struct core_now now = scheduler_now(s);
 	struct core_entry_facts f = {
 		.key = { m->u.new_message.id, ordinal },
-		.queue = scheduler_queue(s, re->domain, n->vmta),
+		.queue = rollups_queue(s, scheduler_queue(s, re->domain, n->vmta)),
 		.segment = m->u.new_message.segment,
 		.offset16 = (uint32_t)(m->u.new_message.offset / RECORD_ALIGN),
 		.epoch = m->u.new_message.epoch,

@@ -268,6 +268,25 @@ names_keep(struct names *n, uint32_t number)
 	n->slots[number].kept = 1;
 }
 
+bool
+names_is_held(const struct names *n, uint32_t number)
+{
+	return number <= n->highest && n->slots[number].refs > 0;
+}
+
+void
+names_unname(struct names *n, uint32_t number)
+{
+	struct slot *s = &n->slots[number];
+
+	CHECK(number > 0 && number <= n->highest && s->name != NULL);
+	take_out(n, number);
+	n->n_named--;
+	mem_free(s->name);
+	s->name = NULL;
+	s->kept = 1;
+}
+
 /* When most numbers are free, the memory of those at the end goes back. */
 static void
 shrink(struct names *n)

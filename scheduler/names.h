@@ -30,6 +30,10 @@ struct slice names_get(const struct names *n, uint32_t number);
 /* One more, one less refers to it (0: nothing). What nobody refers to is forgotten by the next sweep, not before:
  * a name that is new, or changes hands, is safe until then. */
 void names_hold(struct names *n, uint32_t number, int delta);
+/* Somebody refers to it. */
+bool names_is_held(const struct names *n, uint32_t number);
+/* Nobody is called so any more; the number stays in use. */
+void names_unname(struct names *n, uint32_t number);
 /* For good: a queue's. */
 void names_keep(struct names *n, uint32_t number);
 /* Forgets names that nobody refers to, at most `most`, and calls fn for each number; true when more are left. */

@@ -96,7 +96,7 @@ hold_names(struct scheduler *s, const struct item *it, int delta)
 {
 	if (it->why == QUARANTINE_ROW)
 		return;
-	names_keep(s->names, it->row.queue);
+	names_keep(s->names, redirects_end(s, it->row.queue));
 	names_hold(s->names, it->row.job, delta);
 	names_hold(s->names, it->row.sender_domain, delta);
 }
@@ -470,7 +470,7 @@ show(struct request *r, const struct item *it)
 
 	json_object_begin(j);
 	json_key_str(j, "id", id_entry_text(id, it->key));
-	json_key_string(j, "queue", sound ? names_get(s->names, it->row.queue) : SLICE_NONE);
+	json_key_string(j, "queue", sound ? names_get(s->names, redirects_end(s, it->row.queue)) : SLICE_NONE);
 	json_key_str(j, "why", why_texts[it->why]);
 	json_key_u64(j, "rcp", unfinished(it));
 	json_key_time(j, "timeQueued", sound ? (uint64_t)it->row.received_s * 1000000u : 0);
@@ -518,7 +518,7 @@ delete_item(struct scheduler *s, struct item *it)
 	e.ordinal = it->key.ordinal;
 	e.rcpts = rcpts;
 	if (sound) {
-		struct slice rest = names_get(s->names, it->row.queue);
+		struct slice rest = names_get(s->names, redirects_end(s, it->row.queue));
 
 		e.queue_number = it->row.queue;
 		e.queue = rest;
@@ -579,7 +579,8 @@ quarantine_select(struct request *r, bool deleting)
 		struct item *it = &q->items[i];
 		struct slice name = it->why == QUARANTINE_ROW
 					    ? SLICE_NONE
-					    : names_get(r->s->names, it->row.queue);
+					    : names_get(r->s->names,
+							redirects_end(r->s, it->row.queue));
 
 		if (it->gone || (pattern.n > 0 && !control_matches(name, pattern)))
 			continue;

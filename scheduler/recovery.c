@@ -250,15 +250,18 @@ load_segment(void *arg, uint32_t number, const struct store_segment *seg)
 }
 
 static void
-load_row(void *arg, struct entry_key key, const struct store_row *row)
+load_row(void *arg, struct entry_key key, const struct store_row *stored)
 {
 	struct scheduler *s = arg;
+	struct store_row now_of = *stored;
+	const struct store_row *row = &now_of;
 	struct core_now now = scheduler_now(s);
 	struct core_entry_facts f;
 	uint32_t entry;
 	unsigned claims;
 	uint16_t attempts;
 
+	now_of.queue = redirects_row(s, stored->queue);
 	names_reserve(s->names, row->job);
 	names_reserve(s->names, row->sender_domain);
 	if (!queue_is_known(s, row->queue) || (row->flags & STORE_ROW_QUARANTINED) != 0) {
@@ -348,6 +351,8 @@ recovery_load(struct scheduler *s, const struct store_meta *meta)
 	rc = store_load_names(s->store, load_name, s, &bad);
 	told = tell_bad("names", rc, told, bad);
 	if (rc == 0)
+		rc = redirects_load(s);
+	if (rc == 0)
 		rc = store_load_queues(s->store, load_queue, s, &bad);
 	told = tell_bad("queues", rc, told, bad);
 	if (rc == 0)
@@ -359,6 +364,8 @@ recovery_load(struct scheduler *s, const struct store_meta *meta)
 	names_loaded(s->names);
 	if (rc == 0)
 		rc = quarantine_loaded(s, bad > 0, load_row);
+	if (rc == 0)
+		redirects_loaded(s, bad > 0);
 	return rc;
 }
 
@@ -367,7 +374,21 @@ static void
 source_of(const struct old_claim *o, struct settle_source *from)
 {
 	*from = (struct settle_source){ o->entry,	  o->grant.lease,	   o->worker, o->slot,
-					o->grant.attempt, o->grant.granted_boot_us };
+					o->grant.attempt, o->grant.granted_boot_us,
+					o->grant.source_ip };
+}
+
+/* Its recipients are charged as far as they got their leave. */
+static void
+adopt_asked(struct scheduler *s, const struct core_now *now, const struct old_claim *o)
+{
+	struct claim_stamped stamped[CLAIM_RCPT_MAX];
+	struct core_rcpt_stamp granted[CLAIM_RCPT_MAX];
+	unsigned n = claim_stamps(s->claims[o->worker], o->slot, o->grant.lease, stamped, CLAIM_RCPT_MAX);
+
+	for (unsigned i = 0; i < n; i++)
+		granted[i] = (struct core_rcpt_stamp){ stamped[i].stamp_boot_us, stamped[i].index };
+	core_adopt_asked(s->core, now, o->entry, o->grant.lease, granted, n);
 }
 
 /* The held entry becomes a claim again, under its old lease; connections of that life are the worker's.
@@ -388,6 +409,8 @@ adopt(struct scheduler *s, struct old_claim *o)
 	}
 	core_entry_committed(s->core, &now, o->entry);
 	core_adopt(s->core, &now, o->entry, o->grant.lease, CORE_NONE, worker, source);
+	if (o->believable && o->grant.ask)
+		adopt_asked(s, &now, o);
 	return core_entry_is_claimed(s->core, o->entry);
 }
 

@@ -55,20 +55,22 @@ reload_commit(struct scheduler *s, const struct conf *conf, const struct conf *o
 {
 	struct core_now now = scheduler_now(s);
 	const struct conf_source_ip *ips;
-	size_t n_old = conf_source_ips(old, &ips), n = conf_source_ips(conf, &ips);
+	size_t n_old = conf_source_ips(old, &ips);
 	uint32_t *map = core_source_map(old, conf);
 
 	s->conf = conf;
 	settings_free(&s->settings);
-	s->settings = settings_new(conf);
+	s->settings = settings_new(conf, s->overrides);
 	s->wants_reception = reload_reception_is_wanted(conf);
 	core_reconfigure(s->core, &now, old, conf);
 	core_resolver_up(s->core, &now); /* what it was asked before is asked again */
+	routes_reconfigured(s, old);
 	if (!same_text(conf_global(old)->name_server, conf_global(conf)->name_server))
 		core_routes_void(s->core, &now);
 	renumber(s, map, n_old);
+	acts_reconfigured(s);
 	mem_free(map);
-	stats_reconfigured(s, n_old, n);
+	stats_reconfigured(s);
 	scheduler_kick(s);
 }
 

@@ -12,20 +12,25 @@
 #include "common/proc/route.h"
 #include "scheduler/state.h"
 
-/* The key: a domain, or "=" and the queue's smtp-hosts; the port behind a newline. */
-static void
+/* The key: a domain, or "=" and the queue's smtp-hosts, or the hosts that are rolled up in it; the port behind a newline.
+ * What cannot be asked: why, with its enhanced status; else NULL. */
+static const char *
 make_key(struct scheduler *s, uint32_t queue, struct slice name, struct buf *key)
 {
 	const struct conf_queue *q = dispatch_ops.settings(s, queue, name);
 	struct slice rest = name;
 	struct slice domain = slice_cut(&rest, '/');
+	const char *hosts = q->smtp_hosts != NULL ? q->smtp_hosts : conf_rollup_hosts(s->conf, domain);
 
 	buf_reset(key);
-	if (q->smtp_hosts != NULL)
-		buf_printf(key, "=%s", q->smtp_hosts);
+	if (hosts != NULL)
+		buf_printf(key, "=%s", hosts);
+	else if (conf_is_rollup(domain)) /* no such domain: its mail would be returned */
+		return "4.3.5 mx-rollup-list and smtp-hosts name no host for this queue";
 	else
 		buf_put_slice(key, domain);
 	buf_printf(key, "\n%u", q->default_smtp_port);
+	return key->len > ASK_BYTES_MAX ? "4.3.5 smtp-hosts is too long" : NULL;
 }
 
 static void
@@ -52,9 +57,9 @@ routes_ask(struct scheduler *s, uint32_t queue, struct slice name)
 
 	if (s->resolver.channel == NULL)
 		return; /* asked again when it is back */
-	make_key(s, queue, name, &s->payload);
 	m.u.ask.token = token_of(s, queue);
-	if (s->payload.len > ASK_BYTES_MAX || channel_send(s->resolver.channel, &m, buf_slice(&s->payload)) != 0)
+	if (make_key(s, queue, name, &s->payload) != NULL ||
+	    channel_send(s->resolver.channel, &m, buf_slice(&s->payload)) != 0)
 		unasked_add(s, queue);
 }
 
@@ -65,16 +70,18 @@ routes_tick(struct scheduler *s)
 	struct core_now now = scheduler_now(s);
 	size_t n = s->n_unasked;
 
+	providers_sweep(s->providers);
 	s->n_unasked = 0;
 	for (size_t i = 0; i < n; i++) {
 		uint32_t queue = s->unasked[i];
 		struct core_queue_view v;
+		const char *why;
 
 		if (!core_queue_view(s->core, &now, queue, &v))
 			continue;
-		make_key(s, queue, v.name, &s->payload);
-		if (s->payload.len > ASK_BYTES_MAX)
-			core_route(s->core, &now, queue, ROUTE_UNUSABLE, 0, 0, 0, 0, "4.3.5 smtp-hosts is too long");
+		why = make_key(s, queue, v.name, &s->payload);
+		if (why != NULL)
+			core_route(s->core, &now, queue, ROUTE_UNUSABLE, 0, 0, 0, 0, why);
 		else
 			routes_ask(s, queue, v.name);
 	}
@@ -82,38 +89,134 @@ routes_tick(struct scheduler *s)
 		scheduler_kick(s);
 }
 
+static uint64_t
+host_id(const char *host)
+{
+	char lower[ROUTE_HOST_BYTES];
+	size_t n = strnlen(host, sizeof lower - 1);
+
+	str_copy(lower, sizeof lower, slice_of(host, n));
+	str_lower(lower, n);
+	return XXH3_64bits(lower, n);
+}
+
+/* The address, without its port for seed 0; never 0. */
+static uint64_t
+address_id(const struct sockaddr_storage *addr, uint64_t host)
+{
+	uint64_t id;
+
+	if (addr->ss_family == AF_INET6) {
+		const struct sockaddr_in6 *v6 = (const void *)addr;
+
+		id = XXH3_64bits_withSeed(&v6->sin6_addr, sizeof v6->sin6_addr, host ? host ^ v6->sin6_port : 0);
+	} else {
+		const struct sockaddr_in *v4 = (const void *)addr;
+
+		id = XXH3_64bits_withSeed(&v4->sin_addr, sizeof v4->sin_addr, host ? host ^ v4->sin_port : 0);
+	}
+	return id != 0 ? id : 1;
+}
+
+/* 0: none. */
+static uint32_t
+limit_of(uint64_t n)
+{
+	return n == CONF_UNLIMITED || n > UINT32_MAX ? 0 : (uint32_t)n;
+}
+
+/* What counts per MX host and per address, whoever's route it is in. */
+static void
+tell_target_limits(struct scheduler *s, uint32_t queue, const struct route *r)
+{
+	struct core_target_limits limits[ROUTE_TARGETS_MAX], hosts[ROUTE_MX_MAX];
+
+	for (uint16_t i = 0; i < r->n_hosts; i++) {
+		hosts[i].mx_id = host_id(r->hosts[i]);
+		hosts[i].mx_limit = limit_of(conf_mx_connection_limit(s->conf, slice_str(r->hosts[i])));
+	}
+	for (uint16_t i = 0; i < r->n_targets; i++) {
+		const struct route_target *t = &r->targets[i];
+
+		limits[i] = hosts[t->mx]; /* < n_hosts: route_get() saw to it */
+		limits[i].ip_id = address_id(&t->addr, 0);
+		limits[i].ip_limit = limit_of(conf_ip_connection_limit(s->conf, (const void *)&t->addr));
+	}
+	core_route_target_limits(s->core, queue, limits, r->n_targets);
+}
+
+static void
+tell_provider(struct scheduler *s, uint32_t queue, uint32_t provider)
+{
+	struct core_now now = scheduler_now(s);
+
+	core_route_provider(s->core, &now, queue, provider != 0 ? provider : CORE_NONE,
+			    providers_name(s->providers, provider));
+}
+
+static void
+has_other_provider(void *arg, uint32_t queue, uint32_t provider)
+{
+	tell_provider(arg, queue, provider);
+}
+
+static bool
+same_global(const struct conf *a, const struct conf *b, const char *directive)
+{
+	struct conf_setting x, y;
+	bool in_a = conf_setting_find(a, SLICE_NONE, SLICE_NONE, directive, &x);
+	bool in_b = conf_setting_find(b, SLICE_NONE, SLICE_NONE, directive, &y);
+
+	return in_a && in_b && slice_eq(slice_str(x.value), slice_str(y.value));
+}
+
+void
+routes_reconfigured(struct scheduler *s, const struct conf *old)
+{
+	struct core_now now = scheduler_now(s);
+
+	providers_reload(s->providers, s->conf, has_other_provider, s);
+	/* They come with the targets, and with them the answer that decides on a rollup. */
+	if (!same_global(old, s->conf, "mx-connection-limit") || !same_global(old, s->conf, "ip-connection-limit") ||
+	    conf_has_rollups(old) || conf_has_rollups(s->conf))
+		core_routes_void(s->core, &now);
+	if (conf_has_rollups(old) || conf_has_rollups(s->conf))
+		rollups_reconfigured(s);
+}
+
 /* Names MX host and address across renewals of a route: live connections stay with the same target. */
 static uint64_t
 target_id(const struct route *r, const struct route_target *t)
 {
-	const char *host = t->mx < ROUTE_MX_MAX ? r->hosts[t->mx] : "";
-	uint64_t h = XXH3_64bits(host, strnlen(host, ROUTE_HOST_BYTES));
+	return address_id(&t->addr, host_id(t->mx < ROUTE_MX_MAX ? r->hosts[t->mx] : "") | 1);
+}
 
-	if (t->addr.ss_family == AF_INET6) {
-		const struct sockaddr_in6 *v6 = (const void *)&t->addr;
-
-		return XXH3_64bits_withSeed(&v6->sin6_addr, sizeof v6->sin6_addr, h ^ v6->sin6_port);
-	}
-	const struct sockaddr_in *v4 = (const void *)&t->addr;
-
-	return XXH3_64bits_withSeed(&v4->sin_addr, sizeof v4->sin_addr, h ^ v4->sin_port);
+static struct slice
+best_of(const struct route *r)
+{
+	return slice_of(r->best, strnlen(r->best, sizeof r->best));
 }
 
 /* Which targets are of equal preference, and of the same host, stands in the resolver's object. */
 static void
-tell_targets(struct scheduler *s, uint32_t queue, const struct message *m)
+tell_targets(struct scheduler *s, uint32_t queue, const struct route *r)
 {
-	static struct route r;
 	struct core_target targets[ROUTE_TARGETS_MAX];
 
-	if (m->u.route.n_targets == 0 || s->routes == NULL ||
-	    route_get(s->routes, m->u.route.slot, m->u.route.generation, &r) != 0 ||
-	    r.n_targets != m->u.route.n_targets)
-		return;
-	for (uint16_t i = 0; i < r.n_targets; i++)
-		targets[i] = (struct core_target){ target_id(&r, &r.targets[i]), r.targets[i].preference,
-						   r.targets[i].mx };
-	core_route_targets(s->core, queue, targets, r.n_targets);
+	for (uint16_t i = 0; i < r->n_targets; i++)
+		targets[i] = (struct core_target){ target_id(r, &r->targets[i]), r->targets[i].preference,
+						   r->targets[i].mx };
+	core_route_targets(s->core, queue, targets, r->n_targets);
+	tell_target_limits(s, queue, r);
+	tell_provider(s, queue, providers_route(s->providers, s->conf, queue, best_of(r)));
+}
+
+static bool
+read_route(const struct scheduler *s, const struct message *m, struct route *r)
+{
+	return m->u.route.n_targets > 0 && s->routes != NULL &&
+	       route_get(s->routes, m->u.route.slot, m->u.route.generation, r) == 0 &&
+	       r->n_targets == m->u.route.n_targets;
 }
 
 static void
@@ -123,6 +226,7 @@ on_route(struct scheduler *s, const struct message *m, struct slice payload)
 	uint32_t queue = (uint32_t)m->u.route.token;
 	const char *enhanced, *usual = route_status_text(m->u.route.status, &enhanced);
 	char text[600], whole[640];
+	static struct route r;
 
 	if (m->u.route.token != token_of(s, queue) || m->u.route.slot >= ROUTE_SLOTS ||
 	    m->u.route.n_targets > ROUTE_TARGETS_MAX || m->u.route.status > ROUTE_LOOP)
@@ -130,7 +234,11 @@ on_route(struct scheduler *s, const struct message *m, struct slice payload)
 	str_copy(text, sizeof text, payload);
 	/* The enhanced status leads the text: it comes back with a recipient that is given up. */
 	snprintf(whole, sizeof whole, "%s %s", enhanced, text[0] != '\0' ? text : usual);
-	tell_targets(s, queue, m);
+	if (read_route(s, m, &r)) {
+		if (rollups_route(s, queue, best_of(&r), m->u.route.expires_boot_us))
+			return;
+		tell_targets(s, queue, &r);
+	}
 	core_route(s->core, &now, queue, m->u.route.status, m->u.route.slot, m->u.route.generation,
 		   m->u.route.n_targets, m->u.route.expires_boot_us, whole);
 }

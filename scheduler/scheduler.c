@@ -31,6 +31,7 @@
 #define TRIES_A_LINE     20
 #define LIFE_LEAST_US    2300000u /* longer than what the master takes for a quick death and makes wait */
 #define ENTRIES_TO_TRIM  10000
+#define MOVES_A_COMMIT   400
 
 struct core_now
 scheduler_now(const struct scheduler *s)
@@ -65,7 +66,10 @@ scheduler_queue(struct scheduler *s, struct slice domain, struct slice vmta)
 	number = scheduler_name(s, name);
 	/* Also for a known name: a job may have been called so before there was such a queue. */
 	names_keep(s->names, number);
-	core_queue_add(s->core, number, names_get(s->names, number));
+	if (overrides_disable_for_some(s->overrides))
+		acts_queue(s, number);
+	else
+		core_queue_add(s->core, number, names_get(s->names, number));
 	return number;
 }
 
@@ -133,6 +137,16 @@ forget_names(struct scheduler *s)
 		timer_set(&s->run_timer, 0);
 }
 
+/* Redirected entries, each of which costs a row: so many with each commit, what is new has room beside them. */
+static void
+may_move(struct scheduler *s, const struct core_now *now)
+{
+	bool some = s->may_move || committer_is_idle(s->committer);
+
+	s->may_move = false;
+	core_move_room(s->core, now, some ? MOVES_A_COMMIT : 0);
+}
+
 static void
 turn_end(void *arg)
 {
@@ -148,6 +162,7 @@ turn_end(void *arg)
 		uint64_t next;
 
 		s->run_again = false;
+		may_move(s, &now);
 		core_give_up_room(s->core, &now, outcomes < OUTCOMES_MAX ? (uint32_t)(OUTCOMES_MAX - outcomes) : 0);
 		next = core_run(s->core, &now, DECISIONS_A_TURN);
 		if (next <= now.boot_us) {
@@ -158,6 +173,8 @@ turn_end(void *arg)
 		}
 	}
 	if (control_turn(s))
+		timer_set(&s->run_timer, 0);
+	if (rollups_turn(s))
 		timer_set(&s->run_timer, 0);
 	records_turn(s);
 	forget_names(s);
@@ -234,6 +251,7 @@ on_tick(void *arg)
 	dispatch_tick(s);
 	records_tick(s);
 	routes_tick(s);
+	charges_turn(s);
 	stats_tick(s);
 	tell_recorder(s);
 	core_totals(s->core, &t);
@@ -251,6 +269,7 @@ on_committed(void *arg)
 {
 	struct scheduler *s = arg;
 
+	s->may_move = true;
 	tell_recorder(s);
 	if (loop_boot_us(s->loop) - s->quota_at_us >= QUOTA_EVERY_US)
 		check_quota(s);
@@ -282,6 +301,18 @@ on_failure(void *arg, int rc)
 }
 
 /* Peers ---------------------------------------------------------------------------------------- */
+void
+scheduler_recycle_events(struct scheduler *s)
+{
+	struct event_position low = committer_covered(s->committer);
+
+	if (s->recorder_at.file == 0)
+		return; /* it has not said yet where it reads */
+	if (event_position_before(s->recorder_at, low))
+		low = s->recorder_at;
+	committer_recycle_events(s->committer, charges_events_needed(s, low));
+}
+
 static void
 recorder_channel(struct peer *p)
 {
@@ -293,11 +324,7 @@ recorder_channel(struct peer *p)
 		if (m.kind != MESSAGE_CURSOR)
 			continue;
 		p->s->recorder_at = (struct event_position){ m.u.position.file, m.u.position.offset };
-		/* What the last commit covers and the recorder has read may be used again. */
-		if (event_position_before(p->s->recorder_at, committer_covered(p->s->committer)))
-			committer_recycle_events(p->s->committer, p->s->recorder_at);
-		else
-			committer_recycle_events(p->s->committer, committer_covered(p->s->committer));
+		scheduler_recycle_events(p->s);
 	}
 	if (rc < 0)
 		peer_broken(p, rc);
@@ -582,6 +609,8 @@ open_disk(struct scheduler *s, struct store_meta *meta, uint64_t *first_lease)
 		rc = open_claims(s);
 	if (rc == 0)
 		rc = event_log_oldest(s->spool.events_fd, &s->oldest_events);
+	if (rc == 0)
+		charges_start(s);
 	return rc;
 }
 
@@ -600,6 +629,7 @@ take_up(struct scheduler *s, const struct store_meta *meta, uint64_t first_lease
 {
 	static const struct committer_hooks hooks = { on_committed, on_failure };
 
+	acts_load(s); /* the core asks for limits from its first moment on */
 	s->core = core_new(&dispatch_ops, s, s->conf, first_lease);
 	s->committer = committer_new(s->loop, s->store, s->log, meta, &hooks, s);
 	s->log = NULL;
@@ -615,7 +645,9 @@ init(struct scheduler *s)
 	s->conf = proc_conf(s->proc);
 	s->started_wall_us = loop_wall_us(s->loop);
 	s->names = names_new();
-	s->settings = settings_new(s->conf);
+	s->overrides = overrides_new();
+	s->settings = settings_new(s->conf, s->overrides);
+	s->providers = providers_new();
 	if (route_object_map(&s->routes, proc_heritage(s->proc)->routes_fd, false) != 0)
 		log_warn("routes map=failed");
 	s->conns = mem_calloc(CORE_CONNECTIONS_MAX, sizeof *s->conns);
@@ -659,8 +691,10 @@ start(struct scheduler *s)
 		return rc;
 	s->cache = segment_cache_new(s->spool.segments_fd, s->spool.instance);
 	records_open(s);
+	charges_rebuild(s);
 	recovery_claims(s); /* reads records by itself */
 	receptions_log_again(s);
+	acts_started(s);
 	s->reader = offload_new(s->loop);
 	rc = segments_start(s->segments);
 	if (rc != 0)
@@ -732,7 +766,13 @@ stop(struct scheduler *s)
 	for (unsigned w = 0; w < WORKERS_MAX; w++)
 		claim_table_close(&s->claims[w]);
 	core_free(&s->core);
+	acts_close(s);
+	providers_free(&s->providers);
+	redirects_close(s);
+	rollups_close(s);
+	charges_stop(s);
 	settings_free(&s->settings);
+	overrides_free(&s->overrides);
 	spool_close(&s->spool);
 }
 

@@ -17,17 +17,19 @@ struct set {
 
 struct settings {
 	const struct conf *conf;
+	struct overrides *overrides;
 	struct set *sets;     /* by value */
 	struct set **by_queue;
 	size_t cap;
 };
 
 struct settings *
-settings_new(const struct conf *conf)
+settings_new(const struct conf *conf, struct overrides *overrides)
 {
 	struct settings *s = mem_zalloc(sizeof *s);
 
 	s->conf = conf;
+	s->overrides = overrides;
 	return s;
 }
 
@@ -58,7 +60,10 @@ intern(struct settings *s, struct slice name)
 	struct slice domain = slice_cut(&vmta, '/');
 
 	/* Strings are borrowed from the configuration, so equal values are equal bytes; padding is zero. */
-	conf_queue(s->conf, domain, vmta, &e->value);
+	conf_queue_over(s->conf, domain, vmta,
+			s->overrides != NULL ? overrides_of_queue(s->overrides, name)
+					     : (struct conf_overs){ NULL, 0 },
+			&e->value);
 	HASH_FIND(hh, s->sets, &e->value, sizeof e->value, known);
 	if (known != NULL) {
 		mem_free(e);
@@ -66,6 +71,20 @@ intern(struct settings *s, struct slice name)
 	}
 	HASH_ADD(hh, s->sets, value, sizeof e->value, e);
 	return e;
+}
+
+void
+settings_forget(struct settings *s, uint32_t queue)
+{
+	if (queue < s->cap)
+		s->by_queue[queue] = NULL;
+}
+
+void
+settings_forget_all(struct settings *s)
+{
+	if (s->cap > 0)
+		memset(s->by_queue, 0, s->cap * sizeof *s->by_queue);
 }
 
 const struct conf_queue *

@@ -43,10 +43,20 @@ entry_is_gone(void *ctx, uint64_t entry, uint64_t segment, uint64_t kbytes)
 
 /* Events --------------------------------------------------------------------------------------- */
 static void
+event_queue(struct scheduler *s, struct event *e, uint32_t queue)
+{
+	struct slice rest = names_get(s->names, queue);
+
+	e->queue_number = queue;
+	e->queue = rest;
+	slice_cut(&rest, '/');
+	e->vmta = rest;
+}
+
+static void
 event_of_entry(struct scheduler *s, struct event *e, const struct core_entry_facts *f)
 {
-	struct slice rest = names_get(s->names, f->queue);
-
+	event_queue(s, e, f->queue);
 	e->wall_us = loop_wall_us(s->loop);
 	e->message = f->key.message;
 	e->ordinal = f->key.ordinal;
@@ -55,10 +65,6 @@ event_of_entry(struct scheduler *s, struct event *e, const struct core_entry_fac
 	e->segment = f->segment;
 	e->epoch = f->epoch;
 	e->offset = f->offset16;
-	e->queue_number = f->queue;
-	e->queue = rest;
-	slice_cut(&rest, '/');
-	e->vmta = rest;
 	e->received_wall_us = (uint64_t)f->received_s * 1000000u;
 }
 
@@ -141,8 +147,30 @@ worst_text(const struct results *r)
 	return text;
 }
 
+/* Bytes that stay charged: the body's, once, if it may have been delivered to anybody. */
+static uint64_t
+volume_of(const struct results *r, const struct result_strings *st, const struct core_entry_facts *f)
+{
+	bool kept = (r->flags & RESULT_MAYBE_DUP) != 0;
+
+	for (size_t i = 0; i < r->n_rcpts; i++)
+		kept |= r->rcpts[i].action == EVENT_DELIVERED;
+	if (!kept)
+		return 0;
+	return st->body_bytes != 0 ? st->body_bytes : (uint64_t)f->kbytes * 1024; /* the record is unreadable */
+}
+
+static struct slice
+source_text(const struct scheduler *s, uint32_t source_ip)
+{
+	const struct conf_source_ip *ips;
+
+	return source_ip < conf_source_ips(s->conf, &ips) ? slice_str(ips[source_ip].text) : SLICE_NONE;
+}
+
 static bool
-decide(struct scheduler *s, const struct settle_source *from, const struct results *r, struct core_decision *d)
+decide(struct scheduler *s, const struct settle_source *from, const struct results *r, uint64_t volume,
+       struct core_decision *d)
 {
 	struct core_now now = scheduler_now(s);
 	struct core_rcpt_result rcpts[CLAIM_RCPT_MAX];
@@ -153,12 +181,36 @@ decide(struct scheduler *s, const struct settle_source *from, const struct resul
 		.connection_gone = (r->flags & RESULT_CONNECTION_GONE) != 0,
 		.host_failed = (r->flags & RESULT_HOST) != 0,
 		.maybe_dup = (r->flags & RESULT_MAYBE_DUP) != 0,
+		.interrupted = (r->flags & RESULT_INTERRUPTED) != 0,
+		.body_bytes = volume,
 		.text = worst_text(r),
 	};
 
 	for (size_t i = 0; i < r->n_rcpts && i < CLAIM_RCPT_MAX; i++)
 		rcpts[in.n_rcpts++] = (struct core_rcpt_result){ r->rcpts[i].index, r->rcpts[i].action };
 	return core_settle(s->core, &now, &in, d);
+}
+
+/* A limit refused the first RCPT, say: the entry stands where it stood, there is nothing to remember. */
+static bool
+nothing_happened(const struct results *r, const struct core_entry_facts *f, const struct core_decision *d)
+{
+	bool attempted = r->n_rcpts == 0;
+
+	for (size_t i = 0; i < r->n_rcpts; i++)
+		attempted |= r->rcpts[i].action != EVENT_UNATTEMPTED;
+	return !attempted && !d->finished && d->due_s == 0 && d->attempts == f->attempts &&
+	       (r->flags & (RESULT_MAYBE_DUP | RESULT_HOST | RESULT_DAMAGED)) == 0;
+}
+
+/* What a worker says of a grant of ours lies behind the claim's and before now (unless that was in an earlier boot), or is
+ * not to be believed. */
+static uint64_t
+row_stamp(uint64_t said, uint64_t claim_us, uint64_t now_us)
+{
+	if (said <= EVENT_STAMP_NONE)
+		return said;
+	return said >= claim_us && (said <= now_us || claim_us > now_us) ? said : 0;
 }
 
 bool
@@ -169,12 +221,19 @@ settle_results(struct scheduler *s, const struct settle_source *from, const stru
 	struct event e = { .kind = EVENT_RESULT };
 	struct core_entry_facts f;
 	struct core_decision d;
+	uint64_t volume, now_us = loop_boot_us(s->loop);
 	bool quarantined;
 
 	core_entry_get(s->core, from->entry, &f);
-	if (!decide(s, from, r, &d))
+	volume = volume_of(r, strings, &f);
+	if (!decide(s, from, r, volume, &d))
 		return false;
+	if (nothing_happened(r, &f, &d)) {
+		slot_is_free(s, from->worker, from->claim_slot, 0);
+		return true;
+	}
 	event_of_entry(s, &e, &f);
+	event_queue(s, &e, f.sent_by);
 	event_strings(&e, strings);
 	e.stamp_boot_us = from->stamp_boot_us;
 	e.attempt = from->attempt;
@@ -193,7 +252,9 @@ settle_results(struct scheduler *s, const struct settle_source *from, const stru
 		e.reason = SLICE_LIT("quarantined: its record is damaged");
 	}
 	e.maybe_dup = (r->flags & RESULT_MAYBE_DUP) != 0 || (f.row_flags & STORE_ROW_MAYBE_DUP) != 0;
-	e.dlv_source_ip = r->dlv_source_ip;
+	e.volume_bytes = volume;
+	e.provider = providers_of(s->providers, f.sent_by);
+	e.dlv_source_ip = r->dlv_source_ip.n > 0 ? r->dlv_source_ip : source_text(s, from->source_ip);
 	e.dlv_destination_ip = r->dlv_destination_ip;
 	e.dlv_esmtp = r->dlv_esmtp;
 	e.dsn_mta = r->dsn_mta;
@@ -207,6 +268,7 @@ settle_results(struct scheduler *s, const struct settle_source *from, const stru
 		out->action = in->action;
 		memcpy(out->status, in->status, 3);
 		out->diag = in->diag;
+		out->stamp_boot_us = row_stamp(in->stamp_boot_us, from->stamp_boot_us, now_us);
 		out->address = i < strings->n_rcpts ? strings->rcpts[i] : SLICE_NONE;
 	}
 	committer_event(s->committer, &e);
@@ -316,6 +378,25 @@ claimed_rcpts(const struct core_entry_facts *f, const unsigned char *bits, struc
 	return k;
 }
 
+/* Of a claim whose recipients are asked for one by one: who has a stamp was attempted. Unless nobody was: mail that kills
+ * its worker would be tried for ever. */
+static void
+take_stamps(struct scheduler *s, const struct settle_source *from, struct result_rcpt *rcpts, size_t n_rcpts)
+{
+	struct claim_stamped stamped[CLAIM_RCPT_MAX];
+	unsigned n = claim_stamps(s->claims[from->worker], from->claim_slot, from->lease, stamped, CLAIM_RCPT_MAX);
+
+	for (size_t i = 0; i < n_rcpts; i++) {
+		rcpts[i].stamp_boot_us = EVENT_STAMP_NONE;
+		for (unsigned k = 0; k < n; k++) {
+			if (stamped[k].index == rcpts[i].index)
+				rcpts[i].stamp_boot_us = stamped[k].stamp_boot_us;
+		}
+		if (n > 0 && rcpts[i].stamp_boot_us == EVENT_STAMP_NONE)
+			rcpts[i].action = EVENT_UNATTEMPTED;
+	}
+}
+
 void
 settle_lost(struct scheduler *s, const struct settle_source *from, const struct claim_view *v)
 {
@@ -351,6 +432,8 @@ settle_lost(struct scheduler *s, const struct settle_source *from, const struct 
 		rcpts[i].status[2] = 2; /* RFC 3463: bad connection */
 		rcpts[i].diag = r.flags & RESULT_MAYBE_DUP ? SLICE_LIT(unknown_diag) : SLICE_LIT(lost_diag);
 	}
+	if (known && v->grant.ask)
+		take_stamps(s, from, rcpts, r.n_rcpts);
 	settle_by_record(s, from, &r);
 }
 
@@ -539,24 +622,30 @@ settle_delete(struct scheduler *s, uint32_t entry, const unsigned char *bits, ui
 
 /* Queues --------------------------------------------------------------------------------------- */
 void
-settle_connect(struct scheduler *s, uint32_t queue, uint32_t source_ip, struct slice destination,
-	       struct slice mta, struct slice reason)
+settle_connect(struct scheduler *s, const struct settle_attempt *a)
 {
-	struct event e = { .kind = EVENT_CONNECT };
-	const struct conf_source_ip *ips;
-	size_t n = conf_source_ips(s->conf, &ips);
-	struct slice rest = names_get(s->names, queue);
+	struct event e = { .kind = a->kind };
+	struct slice rest = names_get(s->names, a->queue);
+	struct slice domain = names_get(s->names, a->sender_domain);
+	char sender[NAME_BYTES_MAX + 1] = "@";
 
+	/* Whose connect rates it was charged to. */
+	e.job = names_get(s->names, a->job);
+	if (domain.n > 0 && domain.n <= NAME_BYTES_MAX) {
+		memcpy(sender + 1, domain.p, domain.n);
+		e.sender = slice_of(sender, domain.n + 1);
+	}
 	e.wall_us = loop_wall_us(s->loop);
-	e.stamp_boot_us = loop_boot_us(s->loop);
-	e.queue_number = queue;
+	e.stamp_boot_us = a->stamp_boot_us;
+	e.queue_number = a->queue;
 	e.queue = rest;
 	slice_cut(&rest, '/');
 	e.vmta = rest;
-	e.dlv_source_ip = source_ip < n ? slice_str(ips[source_ip].text) : SLICE_NONE;
-	e.dlv_destination_ip = destination;
-	e.dsn_mta = mta;
-	e.reason = reason;
+	e.dlv_source_ip = source_text(s, a->source_ip);
+	e.provider = providers_of(s->providers, a->queue);
+	e.dlv_destination_ip = a->destination;
+	e.dsn_mta = a->mta;
+	e.reason = a->reason;
 	committer_event(s->committer, &e);
 }
 

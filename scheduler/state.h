@@ -19,12 +19,17 @@
 #include "scheduler/core/core.h"
 #include "scheduler/names.h"
 #include "scheduler/offload.h"
+#include "scheduler/overrides.h"
+#include "scheduler/providers.h"
 #include "scheduler/quota.h"
+#include "scheduler/redirects.h"
+#include "scheduler/rollups.h"
 #include "scheduler/segments.h"
 #include "scheduler/settings.h"
 #include "shm/stat.h"
 
 struct scheduler;
+struct charges;
 
 /* The line to one other process. */
 struct peer {
@@ -45,14 +50,17 @@ struct peer {
 struct conn {
 	uint32_t entry; /* CORE_NONE: no lease out */
 	uint64_t lease;
-	uint64_t stamp_boot_us;
+	uint64_t stamp_boot_us;      /* of the lease */
+	uint64_t open_stamp_boot_us; /* of the OPEN */
 	uint32_t claim_slot;
 	uint32_t queue;
 	uint32_t source_ip;
+	uint32_t job, sender_domain; /* that it was opened for, if they have limits; 0: none */
 	uint16_t attempt;
 	uint8_t worker;
 	bool used;
 	bool unsent; /* its OPEN found no room */
+	bool ready;  /* OPENED came */
 };
 
 /* A claim found in a table at start, until its worker says what became of it. */
@@ -115,6 +123,10 @@ struct scheduler {
 	struct peer recorder;
 	unsigned n_workers, n_receivers;
 	struct claim_table *claims[WORKERS_MAX];
+	struct charges *charges;	 /* NULL: limits live in memory only */
+	struct offload *charges_thread; /* syncs it; NULL while starting */
+	bool charges_syncing;
+	uint64_t charges_sync_at_us;
 	struct conn *conns; /* CORE_CONNECTIONS_MAX */
 	uint32_t *unsent; /* connections whose OPEN found no room */
 	size_t n_unsent, cap_unsent;
@@ -122,6 +134,12 @@ struct scheduler {
 	size_t n_unasked, cap_unasked;
 	bool wants_reception; /* some acct-file wants `r` records */
 	struct settings *settings;
+	struct overrides *overrides; /* of operators */
+	struct timer acts_timer;     /* the first of them ends */
+	struct providers *providers;
+	struct redirects *redirects;
+	struct rollups *rollups; /* NULL: there was none yet */
+	bool may_move; /* a commit ended since entries were moved */
 	struct route_object *routes; /* read-only; NULL: could not be mapped */
 	/* recovery */
 	struct lost_reception *receptions; /* by message: rows whose event may be missing */
@@ -140,6 +158,7 @@ struct scheduler {
 	uint64_t peak_entries; /* queued at once, since memory was given back */
 	struct stat_object *stat;
 	struct stat_rows *stat_rows;
+	struct limit_rows *limit_rows;
 	struct control *control;
 	struct reload *reload; /* NULL: none was asked for yet */
 	uint64_t started_wall_us;
@@ -183,6 +202,7 @@ struct settle_source {
 	uint32_t claim_slot;
 	uint32_t attempt;
 	uint64_t stamp_boot_us;
+	uint32_t source_ip;
 };
 /* Returns false when the core knows no such claim; then the slot is the caller's to free. */
 bool settle_results(struct scheduler *s, const struct settle_source *from, const struct results *r,
@@ -199,9 +219,16 @@ void settle_outcome(struct scheduler *s, uint32_t entry, enum event_action actio
  * others, due at `due_s` as it was. `then` runs when that is on disk. */
 void settle_delete(struct scheduler *s, uint32_t entry, const unsigned char *bits, uint32_t due_s,
 		   commit_action *then, void *ctx);
-/* A connection attempt failed: an event for the queue. */
-void settle_connect(struct scheduler *s, uint32_t queue, uint32_t source_ip, struct slice destination,
-		    struct slice mta, struct slice reason);
+/* A connection attempt, for the log: EVENT_CONNECT when it failed, EVENT_ATTEMPT when it did not, as far as is known.
+ * `stamp_boot_us`: of its OPEN; 0: connect() was not called, nothing stays charged. */
+struct settle_attempt {
+	enum event_kind kind;
+	uint32_t queue, source_ip;
+	uint64_t stamp_boot_us;
+	uint32_t job, sender_domain;
+	struct slice destination, mta, reason;
+};
+void settle_connect(struct scheduler *s, const struct settle_attempt *a);
 void settle_queue_row(struct scheduler *s, uint32_t queue);
 
 /* An entry's row as the index has it. */
@@ -228,6 +255,8 @@ void routes_gone(struct peer *p);
 void routes_came(struct peer *p);
 void routes_tick(struct scheduler *s);
 void routes_ask(struct scheduler *s, uint32_t queue, struct slice name);
+/* Another configuration: providers and the limits of MX hosts and addresses. */
+void routes_reconfigured(struct scheduler *s, const struct conf *old);
 
 /* recovery */
 /* Events from the position in *meta up to `end`; *meta is moved on. */
@@ -245,6 +274,17 @@ bool recovery_is_over(const struct scheduler *s);
 /* A worker has said all it holds (or is new): what is left of its old claims is settled. */
 void recovery_worker_known(struct scheduler *s, unsigned worker);
 
+/* charges: what was charged to limits before this process, and after it. */
+void charges_start(struct scheduler *s);
+/* Before the first grant, when the queues are loaded. */
+void charges_rebuild(struct scheduler *s);
+void charges_turn(struct scheduler *s); /* at each tick */
+/* Events before `low` may be recycled, but not these. */
+/* Event log that the last commit covers, the recorder has read and no charge needs may be used again. */
+void scheduler_recycle_events(struct scheduler *s);
+struct event_position charges_events_needed(const struct scheduler *s, struct event_position low);
+void charges_stop(struct scheduler *s);
+
 /* receptions: those that were committed and not logged any more. */
 int receptions_load(struct scheduler *s);
 void receptions_seen(struct scheduler *s, msg_id_t message); /* a replayed event */
@@ -258,6 +298,30 @@ void receptions_log_again(struct scheduler *s);
 int control_open(struct scheduler *s);
 void control_close(struct scheduler *s);
 
+/* acts: what operators set, made durable and put in force. */
+void acts_load(struct scheduler *s);
+/* All queues are known. */
+void acts_started(struct scheduler *s);
+void acts_close(struct scheduler *s);
+/* Source IPs have other numbers. */
+void acts_reconfigured(struct scheduler *s);
+/* Makes the queue known to the core, with the source IPs that are disabled for it. */
+void acts_queue(struct scheduler *s, uint32_t queue);
+/* At once in force; durable with the batch that fills. False: there are too many. `for_us` 0: it has no end. */
+bool acts_set_limit(struct scheduler *s, enum conf_override_scope scope, struct slice object,
+		    struct conf_override *limit, uint64_t for_us);
+/* The same; which queues are told is the caller's to see to, except of all and of a single one. */
+bool acts_disable(struct scheduler *s, struct slice queues, struct slice source, uint64_t for_us);
+/* It ends. */
+void acts_end(struct scheduler *s, const struct override *row);
+/* What an object of the core's is called, and its scope; empty: it has no overrides of its own. Borrowed. */
+struct slice acts_object(const struct scheduler *s, enum core_scope scope, uint32_t number,
+			 enum conf_override_scope *over);
+/* The queue is told what holds for it and this source IP. */
+void acts_tell_queue(struct scheduler *s, uint32_t queue, struct slice source);
+/* An operator's act in the event log; empty queue: none. */
+void acts_event(struct scheduler *s, struct slice queue, struct slice text);
+
 /* reload */
 bool reload_reception_is_wanted(const struct conf *conf);
 /* `conf` is in force instead of `old`. */
@@ -266,10 +330,23 @@ void reload_commit(struct scheduler *s, const struct conf *conf, const struct co
 void reload_answered(struct scheduler *s, const struct reload_answer *a);
 
 /* stats */
-/* Source IPs have other numbers; there were n_old, there are n. */
-void stats_reconfigured(struct scheduler *s, size_t n_old, size_t n);
+/* Source IPs have other numbers. */
+void stats_reconfigured(struct scheduler *s);
+/* A queue has another number. */
+void stats_renumber(struct scheduler *s, uint32_t queue, uint32_t number);
 int stats_open(struct scheduler *s);
 void stats_tick(struct scheduler *s);
 /* Recipients delivered (discarded ones too) and bounced since the start. */
 void stats_outcomes(const struct scheduler *s, uint64_t *delivered, uint64_t *bounced);
 void stats_close(struct scheduler *s);
+
+/* stats_limits: their part that shows limits. */
+void stats_limits_open(struct scheduler *s);
+void stats_limits_close(struct scheduler *s);
+/* Changes of queues that were seen, counted up. */
+uint64_t stats_changes(const struct scheduler *s);
+void stats_limits_tick(struct scheduler *s);
+void stats_limits_reconfigured(struct scheduler *s);
+void stats_limits_count(const struct scheduler *s, uint64_t *limits, uint64_t *untold);
+/* The limit of a source IP over all queues: of recipients, else of connection attempts, else of connections. */
+void stats_limits_source(const struct scheduler *s, uint32_t source_ip, struct stat_source *row);

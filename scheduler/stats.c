@@ -1,4 +1,10 @@
-/* stats: what the scheduler shows in shared memory: totals, rows of queues with traffic, source IPs. */
+/* stats: what the scheduler shows in shared memory: totals, rows of queues with traffic, source
+ * IPs.
+ *
+ * A queue's row is written when something about it changed: with very many queues that wait, those
+ * cost nothing. What passes by itself is the number of recipients in the last minute, for which the
+ * queue is looked at again as long as it is not 0, and times, which readers compare with their own
+ * clock. */
 #include <string.h>
 
 #include "common/base/err.h"
@@ -7,46 +13,65 @@
 #include "scheduler/quarantine.h"
 #include "scheduler/state.h"
 
-/* Rows are written in slices; with many queues a round takes several, this far apart. */
+/* Rows are written in slices; when many changed it takes several, this far apart. */
 #define QUEUES_A_SLICE 512
 #define SLICE_US       20000u
 #define TURN_WINDOW_US 10000000u
+/* Rates of the last minute are looked at again. */
+#define WARM_EVERY_US 10000000u
+/* The wall clock was set, or has drifted so far: all times are written anew. */
+#define WALL_STEP_US 500000
+
+/* Of a queue. */
+struct shown {
+	uint32_t row; /* + 1; 0: none, UNTOLD: it should have one */
+	bool warm;    /* in warm[] */
+};
+#define UNTOLD UINT32_MAX
 
 struct stat_rows {
-	uint32_t *row_of; /* queue number -> row + 1 */
+	struct shown *of; /* by queue number */
 	size_t cap;
-	uint32_t *unused; /* rows given back */
-	size_t n_unused, cap_unused;
-	uint32_t used;
-	uint32_t cursor;
+	uint32_t used; /* rows */
 	struct timer slice;
-	bool in_round;
-	uint64_t untold, untold_next;
+	bool busy; /* more is to be written: the timer runs */
+	bool all;  /* each queue, from `cursor` on */
+	uint32_t cursor;
+	uint32_t *warm; /* queues that sent within the last minute */
+	size_t n_warm, cap_warm;
+	size_t warm_left; /* of them are to be looked at, those before this one */
+	uint64_t warm_at;
+	uint64_t shift; /* wall clock less boot clock, of the times that are written */
+	uint64_t untold;
+	uint64_t changed;                 /* queues that did, counted up */
 	struct loop_turn longest, before; /* turn in this window, and in the one before */
 	uint64_t window_at;
+	size_t source_rows; /* written the last time */
 };
 
-static uint32_t
-take_row(struct stat_rows *r)
+static struct shown *
+shown_of(struct stat_rows *r, uint32_t queue)
 {
-	if (r->n_unused > 0)
-		return r->unused[--r->n_unused] + 1;
-	if (r->used < STAT_QUEUE_ROWS)
-		return ++r->used;
-	return 0;
-}
-
-static uint32_t *
-row_of(struct stat_rows *r, uint32_t queue)
-{
-	void *p = r->row_of;
+	void *p = r->of;
 	size_t before = r->cap;
 
-	mem_grow(&p, &r->cap, (size_t)queue + 1, sizeof *r->row_of);
-	r->row_of = p;
+	mem_grow(&p, &r->cap, (size_t)queue + 1, sizeof *r->of);
+	r->of = p;
 	if (r->cap > before)
-		memset(r->row_of + before, 0, (r->cap - before) * sizeof *r->row_of);
-	return &r->row_of[queue];
+		memset(r->of + before, 0, (r->cap - before) * sizeof *r->of);
+	return &r->of[queue];
+}
+
+void
+stats_renumber(struct scheduler *s, uint32_t queue, uint32_t number)
+{
+	uint32_t row;
+
+	if (s->stat_rows == NULL)
+		return;
+	row = shown_of(s->stat_rows, queue)->row;
+	shown_of(s->stat_rows, queue)->row = 0;
+	shown_of(s->stat_rows, number)->row = row;
 }
 
 static void
@@ -67,6 +92,38 @@ fill_row(struct stat_queue *q, const struct core_queue_view *v)
 	q->nextDue = v->wait == CORE_WAIT_NONE ? 0 : v->until_wall_us;
 }
 
+/* Whether it has a row: one with traffic since the start, as long as there are rows. */
+static bool
+take_row(struct stat_rows *r, struct shown *sh, const struct core_queue_view *v)
+{
+	bool wanted = v->rcpts > 0 || v->connections > 0 || v->attempted > 0 || v->paused;
+
+	if (sh->row != 0 && sh->row != UNTOLD)
+		return true;
+	if (wanted && r->used < STAT_QUEUE_ROWS) {
+		r->untold -= sh->row == UNTOLD;
+		sh->row = ++r->used;
+		return true;
+	}
+	r->untold += wanted;
+	r->untold -= sh->row == UNTOLD;
+	sh->row = wanted ? UNTOLD : 0;
+	return false;
+}
+
+static void
+keep_warm(struct stat_rows *r, struct shown *sh, uint32_t queue)
+{
+	void *p = r->warm;
+
+	if (sh->warm)
+		return;
+	mem_grow(&p, &r->cap_warm, r->n_warm + 1, sizeof *r->warm);
+	r->warm = p;
+	r->warm[r->n_warm++] = queue;
+	sh->warm = true;
+}
+
 static void
 on_queue(void *arg, uint32_t queue)
 {
@@ -74,29 +131,51 @@ on_queue(void *arg, uint32_t queue)
 	struct core_now now = scheduler_now(s);
 	struct core_queue_view v;
 	struct stat_queue q;
-	uint32_t *row = row_of(s->stat_rows, queue);
+	struct shown *sh = shown_of(s->stat_rows, queue);
 
-	if (!core_queue_view(s->core, &now, queue, &v))
+	if (!core_queue_view(s->core, &now, queue, &v) || !take_row(s->stat_rows, sh, &v))
 		return;
-	/* A row stays with a queue that had traffic since the start, as long as there are rows. */
-	if (*row == 0 && v.rcpts == 0 && v.connections == 0 && v.attempted == 0 && !v.paused)
-		return;
-	if (*row == 0)
-		*row = take_row(s->stat_rows);
-	if (*row == 0) {
-		s->stat_rows->untold_next++;
-		return;
-	}
 	fill_row(&q, &v);
-	stat_put_queue(s->stat, *row - 1, &q);
+	stat_put_queue(s->stat, sh->row - 1, &q);
+	if (v.msg_rate > 0)
+		keep_warm(s->stat_rows, sh, queue);
+}
+
+static void
+on_change(void *arg, uint32_t queue)
+{
+	struct scheduler *s = arg;
+
+	s->stat_rows->changed++;
+	on_queue(s, queue);
+}
+
+/* Behind the addresses: those that are disabled for some queues. The number of rows. */
+static size_t
+put_disabled(struct scheduler *s, size_t rows)
+{
+	const struct override *of;
+
+	for (size_t i = 0; (of = overrides_at(s->overrides, i)) != NULL && rows < STAT_SOURCE_ROWS;
+	     i++) {
+		struct stat_source row = { .disabled = 1, .worker = STAT_NONE };
+
+		if (of->source == NULL || overrides_all_queues(of))
+			continue;
+		str_copy(row.ip, sizeof row.ip, slice_str(of->source));
+		str_copy(row.queue, sizeof row.queue, slice_str(of->object));
+		stat_put_source(s->stat, (unsigned)rows++, &row);
+	}
+	return rows;
 }
 
 static void
 put_sources(struct scheduler *s)
 {
+	static const struct stat_source none;
 	struct core_now now = scheduler_now(s);
 	const struct conf_source_ip *ips;
-	size_t n = conf_source_ips(s->conf, &ips);
+	size_t n = conf_source_ips(s->conf, &ips), rows;
 
 	for (size_t i = 0; i < n && i < STAT_SOURCE_ROWS; i++) {
 		struct core_source_view v;
@@ -112,9 +191,15 @@ put_sources(struct scheduler *s)
 		row.delivered = v.delivered;
 		row.msgRate = v.msg_rate;
 		row.connectRate = v.connect_rate;
-		row.worker = v.worker < 0 ? UINT64_MAX : (uint64_t)v.worker;
+		row.worker = v.worker < 0 ? STAT_NONE : (uint64_t)v.worker;
+		row.disabled = overrides_disabled_for_all(s->overrides, slice_str(ips[i].text));
+		stats_limits_source(s, (uint32_t)i, &row);
 		stat_put_source(s->stat, (unsigned)i, &row);
 	}
+	rows = put_disabled(s, n < STAT_SOURCE_ROWS ? n : STAT_SOURCE_ROWS);
+	for (size_t i = rows; i < s->stat_rows->source_rows; i++)
+		stat_put_source(s->stat, (unsigned)i, &none);
+	s->stat_rows->source_rows = rows;
 }
 
 void
@@ -145,7 +230,8 @@ put_longest_turn(struct scheduler *s, struct stat_totals *t)
 	if (turn.cpu_us > r->longest.cpu_us)
 		r->longest.cpu_us = turn.cpu_us;
 	t->loop_turn_us_max = r->longest.us > r->before.us ? r->longest.us : r->before.us;
-	t->loop_cpu_us_max = r->longest.cpu_us > r->before.cpu_us ? r->longest.cpu_us : r->before.cpu_us;
+	t->loop_cpu_us_max =
+		r->longest.cpu_us > r->before.cpu_us ? r->longest.cpu_us : r->before.cpu_us;
 }
 
 static void
@@ -176,6 +262,7 @@ put_totals(struct scheduler *s)
 	t.events = c.events;
 	t.store_fill = store_fill_percent(s->store);
 	t.names = names_count(s->names);
+	stats_limits_count(s, &t.limits, &t.limits_untold);
 	put_longest_turn(s, &t);
 	segments_counts(s->segments, &g);
 	t.segments = g.files;
@@ -188,20 +275,69 @@ put_totals(struct scheduler *s)
 	stat_put_totals(s->stat, &t);
 }
 
+/* Those that sent: what they did becomes less by itself. */
+static void
+put_warm_rows(struct scheduler *s, unsigned most)
+{
+	struct stat_rows *r = s->stat_rows;
+
+	for (; most > 0 && r->warm_left > 0; most--) {
+		uint32_t queue = r->warm[--r->warm_left];
+
+		r->of[queue].warm = false;
+		r->warm[r->warm_left] = r->warm[--r->n_warm];
+		on_queue(s, queue); /* comes back, behind those that are left */
+	}
+}
+
+/* True: there is more. */
+static bool
+put_changed_rows(struct scheduler *s)
+{
+	struct stat_rows *r = s->stat_rows;
+
+	if (core_each_changed(s->core, QUEUES_A_SLICE, on_change, s))
+		return true;
+	put_warm_rows(s, QUEUES_A_SLICE);
+	if (r->all)
+		r->all = core_each_queue(s->core, &r->cursor, QUEUES_A_SLICE, on_queue, s);
+	return r->all || r->warm_left > 0;
+}
+
 static void
 put_some_rows(void *arg)
 {
 	struct scheduler *s = arg;
 	struct stat_rows *r = s->stat_rows;
 
-	r->in_round = core_each_queue(s->core, &r->cursor, QUEUES_A_SLICE, on_queue, s);
-	if (r->in_round) {
+	r->busy = put_changed_rows(s);
+	if (r->busy)
 		timer_set(&r->slice, SLICE_US);
-		return;
+}
+
+/* What has become old by itself. */
+static void
+note_age(struct scheduler *s)
+{
+	struct stat_rows *r = s->stat_rows;
+	struct core_now now = scheduler_now(s);
+	int64_t step = (int64_t)(now.wall_us - now.boot_us - r->shift);
+
+	if (now.boot_us / WARM_EVERY_US != r->warm_at / WARM_EVERY_US) {
+		r->warm_at = now.boot_us;
+		r->warm_left = r->n_warm;
 	}
+	if (step > -WALL_STEP_US && step < WALL_STEP_US)
+		return;
+	r->shift = now.wall_us - now.boot_us;
+	r->all = true;
 	r->cursor = 0;
-	r->untold = r->untold_next;
-	r->untold_next = 0;
+}
+
+uint64_t
+stats_changes(const struct scheduler *s)
+{
+	return s->stat_rows->changed;
 }
 
 void
@@ -214,20 +350,19 @@ stats_tick(struct scheduler *s)
 	stat_beat(s->stat, loop_boot_us(s->loop), s->draining ? STAT_DRAINING : STAT_RUNNING);
 	put_totals(s);
 	put_sources(s);
-	if (!r->in_round)
+	note_age(s);
+	if (!r->busy)
 		put_some_rows(s);
+	stats_limits_tick(s);
 }
 
 void
-stats_reconfigured(struct scheduler *s, size_t n_old, size_t n)
+stats_reconfigured(struct scheduler *s)
 {
-	static const struct stat_source none;
-
 	if (s->stat == NULL)
 		return;
 	stat_header(s->stat)->generation = proc_heritage(s->proc)->conf_generation;
-	for (size_t i = n; i < n_old && i < STAT_SOURCE_ROWS; i++)
-		stat_put_source(s->stat, (unsigned)i, &none);
+	stats_limits_reconfigured(s);
 	put_sources(s);
 }
 
@@ -240,6 +375,7 @@ stats_open(struct scheduler *s)
 		return rc;
 	s->stat_rows = mem_zalloc(sizeof *s->stat_rows);
 	timer_init(&s->stat_rows->slice, s->loop, put_some_rows, s);
+	stats_limits_open(s);
 	stat_header(s->stat)->generation = proc_heritage(s->proc)->conf_generation;
 	return 0;
 }
@@ -247,11 +383,12 @@ stats_open(struct scheduler *s)
 void
 stats_close(struct scheduler *s)
 {
+	stats_limits_close(s);
 	stat_close(&s->stat);
 	if (s->stat_rows != NULL) {
 		timer_clear(&s->stat_rows->slice);
-		mem_free(s->stat_rows->row_of);
-		mem_free(s->stat_rows->unused);
+		mem_free(s->stat_rows->of);
+		mem_free(s->stat_rows->warm);
 		mem_free(s->stat_rows);
 	}
 	s->stat_rows = NULL;

@@ -95,6 +95,7 @@ show(const struct options *o, struct buf *out)
 	int status = 0;
 
 	stat_view_read(&v, o->run_dir);
+	stat_view_settle(&v, clock_wall_us());
 	buf_reset(out);
 	if (v.notes.len > 0)
 		fprintf(stderr, "sluice-stat: %.*s", (int)v.notes.len,

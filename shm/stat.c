@@ -33,6 +33,7 @@ const struct stat_writer_kind stat_writer_kinds[STAT_WRITERS] = {
 
 _Static_assert(sizeof(struct stat_queue) % 8 == 0, "copied in words");
 _Static_assert(sizeof(struct stat_source) % 8 == 0, "copied in words");
+_Static_assert(sizeof(struct stat_limit) % 8 == 0, "copied in words");
 
 uint32_t
 stat_totals_bytes(enum stat_writer writer)
@@ -147,6 +148,11 @@ lay_out(struct stat_object *o, enum stat_writer writer)
 					   .max = writer == STAT_SCHEDULER ? STAT_SOURCE_ROWS : 0,
 					   .words = sizeof(struct stat_source) / 8 };
 	at += o->sources.stride * o->sources.max;
+	o->limits = (struct stat_region){ .offset = at,
+					  .stride = stat_block_bytes(sizeof(struct stat_limit)),
+					  .max = writer == STAT_SCHEDULER ? STAT_LIMIT_ROWS : 0,
+					  .words = sizeof(struct stat_limit) / 8 };
+	at += o->limits.stride * o->limits.max;
 	o->map_bytes = at;
 }
 
@@ -169,6 +175,9 @@ fill_header(struct stat_object *o)
 	h->sources_offset = o->sources.offset;
 	h->source_bytes = o->sources.stride;
 	h->sources_max = o->sources.max;
+	h->limits_offset = o->limits.offset;
+	h->limit_bytes = o->limits.stride;
+	h->limits_max = o->limits.max;
 	atomic_store(&h->state, STAT_STARTING);
 	atomic_store(&h->heartbeat_boot_us, clock_boot_us());
 	h->started_wall_us = clock_wall_us();
@@ -319,4 +328,10 @@ void
 stat_put_source(struct stat_object *o, unsigned row, const struct stat_source *s)
 {
 	put_row(o, &o->sources, &o->header->sources_used, row, s);
+}
+
+void
+stat_put_limit(struct stat_object *o, unsigned row, const struct stat_limit *l)
+{
+	put_row(o, &o->limits, &o->header->limits_used, row, l);
 }

@@ -13,7 +13,7 @@
 #include "common/base/limits.h"
 
 #define STAT_MAGIC       0x53544c53u /* "SLTS" */
-#define STAT_VERSION     1
+#define STAT_VERSION     2
 #define STAT_QUEUE_NAME  320
 #define STAT_REASON      192
 #define STAT_NONE        UINT64_MAX /* a number that is not there: a source IP without a worker */
@@ -30,6 +30,8 @@ enum stat_writer { STAT_SCHEDULER, STAT_WORKER, STAT_RECEIVER, STAT_RESOLVER, ST
 	X(queued_kbytes,   gauge,   "KiB queued") \
 	X(queues,          gauge,   "queues that hold mail") \
 	X(queues_untold,   gauge,   "queues with mail that have no row here") \
+	X(limits,          gauge,   "limits in use") \
+	X(limits_untold,   gauge,   "limits in use that have no row here") \
 	X(attempted,       counter, "recipients attempted") \
 	X(delivered,       counter, "recipients delivered") \
 	X(transient,       counter, "recipients deferred") \
@@ -75,6 +77,15 @@ enum stat_writer { STAT_SCHEDULER, STAT_WORKER, STAT_RECEIVER, STAT_RESOLVER, ST
 	X(attempted,   counter, "recipients attempted") \
 	X(delivered,   counter, "recipients delivered") \
 	X(worker,      gauge,   "slot of the worker that owns it")
+
+/* A limit's row. */
+#define STAT_LIMIT(X) \
+	X(used,          gauge,   "used of it now") \
+	X(limit,         gauge,   "the most that may be") \
+	X(windowSeconds, gauge,   "in that time; 0: at once") \
+	X(refused,       counter, "times it refused") \
+	X(waiting,       gauge,   "queues that wait for it") \
+	X(nextRoom,      time,    "wall time in µs at which it has room again, 0 when it has or that is not known")
 
 /* A worker's own object. */
 #define STAT_WORKER_ROW(X) \
@@ -125,6 +136,8 @@ struct stat_header {
 	_Atomic uint32_t queues_used;         /* rows ever used; a row with an empty name is free */
 	uint32_t sources_offset, source_bytes, sources_max;
 	_Atomic uint32_t sources_used;
+	uint32_t limits_offset, limit_bytes, limits_max;
+	_Atomic uint32_t limits_used;
 	_Atomic uint64_t generation;          /* of the configuration */
 	_Atomic uint64_t heartbeat_boot_us;
 	_Atomic uint32_t state;               /* enum stat_state */
@@ -149,6 +162,14 @@ struct stat_source {
 	char limit[64];
 	uint64_t used, windowStart, disabled;
 	STAT_SOURCE(STAT_STRUCT_FIELD)
+};
+struct stat_limit {
+	char scope[16]; /* "queue", "source-ip", ... */
+	char object[STAT_QUEUE_NAME]; /* queue, address, name */
+	char sourceIp[64];            /* of a queue or MX host */
+	char name[64];                /* the directive */
+	char value[40];               /* "500/h" */
+	STAT_LIMIT(STAT_STRUCT_FIELD)
 };
 struct stat_worker {
 	STAT_WORKER_ROW(STAT_STRUCT_FIELD)
@@ -175,6 +196,7 @@ void stat_put_totals(struct stat_object *o, const void *totals);
 /* Row numbers are the writer's to give; < *_max. An empty name frees a row. */
 void stat_put_queue(struct stat_object *o, unsigned row, const struct stat_queue *q);
 void stat_put_source(struct stat_object *o, unsigned row, const struct stat_source *s);
+void stat_put_limit(struct stat_object *o, unsigned row, const struct stat_limit *l);
 
 /* Reader. 0, -E_MISSING, -E_FORMAT, -E_BAD; every offset is checked against the file's size. */
 int stat_open(struct stat_object **out, const char *run_dir, enum stat_writer writer, unsigned slot);
@@ -183,13 +205,14 @@ int stat_open_image(struct stat_object **out, const void *bytes, uint64_t n); /*
 int stat_get_totals(const struct stat_object *o, void *totals, uint32_t bytes);
 int stat_get_queue(const struct stat_object *o, unsigned row, struct stat_queue *q);
 int stat_get_source(const struct stat_object *o, unsigned row, struct stat_source *s);
+int stat_get_limit(const struct stat_object *o, unsigned row, struct stat_limit *l);
 
 /* The header's checked numbers as they are now, copied out. 0 or -E_BAD (the file was cut under us). */
 struct stat_info {
 	enum stat_writer writer;
 	uint32_t slot, pid, state; /* state: enum stat_state or a number of no meaning */
 	uint32_t bytes, version;
-	uint32_t queues_used, sources_used; /* rows that stat_get_queue/source may be asked for */
+	uint32_t queues_used, sources_used, limits_used; /* rows that stat_get_queue/source/limit may be asked for */
 	uint64_t generation, heartbeat_boot_us, started_wall_us;
 	char build[32];
 };

@@ -1,7 +1,7 @@
 /* stat_impl: the layout of a stat object's file, for its writer (stat.c) and its reader
  * (stat_read.c).
  *
- * A header, the totals block, the queue blocks, the source blocks, each on a 64-byte border.
+ * A header, the totals block, the queue blocks, the source blocks, the limit blocks, each on a 64-byte border.
  *
  *     block: u64 seq | copy 0 | copy 1
  *
@@ -35,7 +35,7 @@ struct stat_region {
 struct stat_object {
 	struct stat_header *header; /* the map; for an image our copy of it */
 	uint64_t map_bytes;
-	struct stat_region totals, queues, sources;
+	struct stat_region totals, queues, sources, limits;
 	enum stat_writer writer;
 	uint32_t slot;
 	int fd; /* writer's, for fallocate; -1 */

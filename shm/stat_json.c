@@ -78,6 +78,19 @@ source_object(struct json *j, const struct stat_source *s)
 	json_object_end(j);
 }
 
+static void
+limit_object(struct json *j, const struct stat_limit *l)
+{
+	json_object_begin(j);
+	json_key_str(j, "scope", l->scope);
+	json_key_str(j, "object", l->object);
+	json_key_str(j, "sourceIp", l->sourceIp);
+	json_key_str(j, "name", l->name);
+	json_key_str(j, "value", l->value);
+	fields(j, &stat_table_limit, l);
+	json_object_end(j);
+}
+
 /* The processes of one kind: an array when they are numbered, else one object or null. */
 static void
 processes(struct json *j, const struct stat_view *v, enum stat_writer writer, bool numbered,
@@ -131,6 +144,11 @@ stat_view_json(const struct stat_view *v, uint64_t boot_us, struct buf *out)
 	json_array_begin(&j);
 	for (size_t i = 0; i < v->n_sources; i++)
 		source_object(&j, &v->sources[i]);
+	json_array_end(&j);
+	json_key(&j, "limit");
+	json_array_begin(&j);
+	for (size_t i = 0; i < v->n_limits; i++)
+		limit_object(&j, &v->limits[i]);
 	json_array_end(&j);
 	processes(&j, v, STAT_WORKER, true, boot_us);
 	processes(&j, v, STAT_RECEIVER, true, boot_us);

@@ -151,6 +151,34 @@ source_metrics(struct buf *out, const struct stat_view *v)
 	}
 }
 
+/* What is left over is not summed up: limits do not add up. */
+static void
+limit_metrics(struct buf *out, const struct stat_view *v)
+{
+	size_t named = v->n_limits < NAMED_ROWS ? v->n_limits : NAMED_ROWS;
+
+	for (size_t i = 0; i < stat_table_limit.n; i++) {
+		const struct stat_field *f = &stat_table_limit.fields[i];
+
+		put_head(out, "limit_", f);
+		for (size_t n = 0; n < named; n++) {
+			const struct stat_limit *l = &v->limits[n];
+
+			put_metric(out, "limit_", f);
+			buf_putc(out, '{');
+			put_label(out, "scope", l->scope);
+			buf_putc(out, ',');
+			put_label(out, "object", l->object);
+			buf_putc(out, ',');
+			put_label(out, "source_ip", l->sourceIp);
+			buf_putc(out, ',');
+			put_label(out, "name", l->name);
+			buf_putc(out, '}');
+			put_value(out, f, stat_field_value(f, l));
+		}
+	}
+}
+
 /* The own blocks of the processes of one kind, labelled by slot when there can be several. */
 static void
 process_metrics(struct buf *out, const struct stat_view *v, enum stat_writer writer,
@@ -229,6 +257,7 @@ stat_view_prometheus(const struct stat_view *v, uint64_t boot_us, struct buf *ou
 	process_metrics(out, v, STAT_SCHEDULER, "", false);
 	queue_metrics(out, v);
 	source_metrics(out, v);
+	limit_metrics(out, v);
 	process_metrics(out, v, STAT_WORKER, "worker_", true);
 	process_metrics(out, v, STAT_RECEIVER, "receiver_", true);
 	process_metrics(out, v, STAT_RESOLVER, "resolver_", false);

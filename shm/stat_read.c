@@ -156,6 +156,9 @@ header_check(void *arg)
 	if (rc == 0)
 		rc = region_check(&o->sources, h->sources_offset, h->source_bytes, h->sources_max,
 				  STAT_SOURCE_ROWS, sizeof(struct stat_source), bytes);
+	if (rc == 0)
+		rc = region_check(&o->limits, h->limits_offset, h->limit_bytes, h->limits_max,
+				  STAT_LIMIT_ROWS, sizeof(struct stat_limit), bytes);
 	return rc;
 }
 
@@ -255,6 +258,7 @@ info_job(void *arg)
 	out->heartbeat_boot_us = atomic_load(&h->heartbeat_boot_us);
 	out->queues_used = at_most(atomic_load(&h->queues_used), o->queues.max);
 	out->sources_used = at_most(atomic_load(&h->sources_used), o->sources.max);
+	out->limits_used = at_most(atomic_load(&h->limits_used), o->limits.max);
 	out->started_wall_us = h->started_wall_us;
 	memcpy(out->build, h->build, sizeof out->build);
 	return 0;
@@ -315,4 +319,22 @@ stat_get_source(const struct stat_object *o, unsigned row, struct stat_source *s
 	s->queue[sizeof s->queue - 1] = '\0';
 	s->limit[sizeof s->limit - 1] = '\0';
 	return s->ip[0] != '\0' ? 0 : -E_MISSING;
+}
+
+int
+stat_get_limit(const struct stat_object *o, unsigned row, struct stat_limit *l)
+{
+	int rc;
+
+	if (row >= o->limits.max)
+		return -E_MISSING;
+	rc = block_get(o, &o->limits, row, l);
+	if (rc != 0)
+		return rc;
+	l->scope[sizeof l->scope - 1] = '\0';
+	l->object[sizeof l->object - 1] = '\0';
+	l->sourceIp[sizeof l->sourceIp - 1] = '\0';
+	l->name[sizeof l->name - 1] = '\0';
+	l->value[sizeof l->value - 1] = '\0';
+	return l->scope[0] != '\0' ? 0 : -E_MISSING;
 }

@@ -203,6 +203,36 @@ sources(struct buf *out, const struct stat_view *v, size_t rows)
 	and_more(out, v->n_sources, rows);
 }
 
+static void
+limits(struct buf *out, const struct stat_view *v, size_t rows)
+{
+	char object[STAT_QUEUE_NAME], name[64], value[40], ip[64], time[STAT_TIME_BYTES];
+	int width = names_width(v->limits, v->n_limits < rows ? v->n_limits : rows,
+				sizeof *v->limits, offsetof(struct stat_limit, object), 20);
+
+	if (v->n_limits == 0)
+		return;
+	buf_printf(out, "%-*s %-24s %-12s %9s %9s %9s %7s  %-20s %s\n", width, "limit of", "name",
+		   "value", "used", "limit", "refused", "waiting", "next room", "source");
+	for (size_t i = 0; i < v->n_limits && i < rows; i++) {
+		const struct stat_limit *l = &v->limits[i];
+
+		buf_printf(out,
+			   "%-*s %-24s %-12s %9" PRIu64 " %9" PRIu64 " %9" PRIu64 " %7" PRIu64
+			   "  %-20s %s",
+			   width,
+			   str_escape(object, sizeof object,
+				      slice_str(l->object[0] != '\0' ? l->object : "all")),
+			   str_escape(name, sizeof name, slice_str(l->name)),
+			   str_escape(value, sizeof value, slice_str(l->value)), l->used, l->limit,
+			   l->refused, l->waiting,
+			   l->nextRoom != 0 ? stat_time(time, l->nextRoom) : "now",
+			   str_escape(ip, sizeof ip, slice_str(l->sourceIp)));
+		end_line(out);
+	}
+	and_more(out, v->n_limits, rows);
+}
+
 void
 stat_view_text(const struct stat_view *v, uint64_t boot_us, uint64_t wall_us, size_t rows,
 	       struct buf *out)
@@ -215,6 +245,7 @@ stat_view_text(const struct stat_view *v, uint64_t boot_us, uint64_t wall_us, si
 		totals(out, s);
 	queues(out, v, rows);
 	sources(out, v, rows);
+	limits(out, v, rows);
 	processes(out, v, STAT_WORKER, boot_us);
 	processes(out, v, STAT_RECEIVER, boot_us);
 	processes(out, v, STAT_RESOLVER, boot_us);

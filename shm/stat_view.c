@@ -41,6 +41,45 @@ add_sources(struct stat_view *v, const struct stat_object *o, uint32_t used)
 	}
 }
 
+static void
+add_limits(struct stat_view *v, const struct stat_object *o, uint32_t used)
+{
+	for (uint32_t row = 0; row < used; row++) {
+		void *rows = v->limits;
+		int rc;
+
+		mem_grow(&rows, &v->limits_cap, v->n_limits + 1, sizeof *v->limits);
+		v->limits = rows;
+		rc = stat_get_limit(o, row, &v->limits[v->n_limits]);
+		if (rc == 0)
+			v->n_limits++;
+		else if (rc != -E_MISSING)
+			v->skipped++;
+	}
+}
+
+static uint64_t
+share_of(const struct stat_limit *l)
+{
+	return l->limit == 0 ? 0 : (uint64_t)((double)l->used * 1000 / (double)l->limit);
+}
+
+static int
+by_fullness(const void *a, const void *b)
+{
+	const struct stat_limit *x = a, *y = b;
+	int c;
+
+	if (x->waiting != y->waiting)
+		return x->waiting < y->waiting ? 1 : -1;
+	if (share_of(x) != share_of(y))
+		return share_of(x) < share_of(y) ? 1 : -1;
+	c = strcmp(x->object, y->object);
+	if (c == 0)
+		c = strcmp(x->name, y->name);
+	return c != 0 ? c : strcmp(x->sourceIp, y->sourceIp);
+}
+
 static int
 by_recipients(const void *a, const void *b)
 {
@@ -81,10 +120,13 @@ stat_view_add(struct stat_view *v, const struct stat_object *o)
 		v->skipped++;
 	add_queues(v, o, p->info.queues_used);
 	add_sources(v, o, p->info.sources_used);
+	add_limits(v, o, p->info.limits_used);
 	if (v->n_queues > 1)
 		qsort(v->queues, v->n_queues, sizeof *v->queues, by_recipients);
 	if (v->n_sources > 1)
 		qsort(v->sources, v->n_sources, sizeof *v->sources, by_connections);
+	if (v->n_limits > 1)
+		qsort(v->limits, v->n_limits, sizeof *v->limits, by_fullness);
 }
 
 static void
@@ -116,10 +158,24 @@ stat_view_read(struct stat_view *v, const char *run_dir)
 }
 
 void
+stat_view_settle(struct stat_view *v, uint64_t wall_us)
+{
+	for (size_t i = 0; i < v->n_queues; i++) {
+		if (v->queues[i].nextDue <= wall_us)
+			v->queues[i].nextDue = 0;
+	}
+	for (size_t i = 0; i < v->n_limits; i++) {
+		if (v->limits[i].nextRoom <= wall_us)
+			v->limits[i].nextRoom = 0;
+	}
+}
+
+void
 stat_view_clear(struct stat_view *v)
 {
 	mem_free(v->queues);
 	mem_free(v->sources);
+	mem_free(v->limits);
 	buf_clear(&v->notes);
 	memset(v, 0, sizeof *v);
 }

@@ -33,6 +33,8 @@ struct stat_view {
 	size_t n_queues, queues_cap;
 	struct stat_source *sources;
 	size_t n_sources, sources_cap;
+	struct stat_limit *limits; /* those that refuse first, then the fullest */
+	size_t n_limits, limits_cap;
 	uint64_t bytes;   /* of all objects */
 	unsigned skipped; /* rows that could not be read whole */
 	struct buf notes; /* one line for each object that is there and cannot be read */
@@ -43,6 +45,8 @@ struct stat_view {
 void stat_view_read(struct stat_view *v, const char *run_dir);
 /* Adds one opened object. */
 void stat_view_add(struct stat_view *v, const struct stat_object *o);
+/* Times that lie before `wall_us` are over: a row is not written again for that. */
+void stat_view_settle(struct stat_view *v, uint64_t wall_us);
 void stat_view_clear(struct stat_view *v);
 
 /* The scheduler's process or NULL. */
@@ -50,7 +54,7 @@ const struct stat_process *stat_view_scheduler(const struct stat_view *v);
 
 /* `boot_us`, `wall_us`: now, for ages. */
 void stat_view_json(const struct stat_view *v, uint64_t boot_us, struct buf *out);
-/* The first 200 queues and sources by name, the rest summed as "other" (text exposition format
+/* The first 200 queues, sources and limits by name, the rest summed as "other" (not of limits) (text exposition format
  * 0.0.4). */
 void stat_view_prometheus(const struct stat_view *v, uint64_t boot_us, struct buf *out);
 /* For people: totals, processes, at most `rows` queues and sources. */

@@ -37,9 +37,14 @@ static const struct stat_field source_fields[] = {
 };
 #undef X
 
+#define X(name, kind, help) FIELD(struct stat_limit, name, kind, help)
+static const struct stat_field limit_fields[] = { STAT_LIMIT(X) };
+#undef X
+
 #define TABLE(f) { f, sizeof f / sizeof f[0] }
 const struct stat_table stat_table_queue = TABLE(queue_fields);
 const struct stat_table stat_table_source = TABLE(source_fields);
+const struct stat_table stat_table_limit = TABLE(limit_fields);
 
 static const struct {
 	const char *name;

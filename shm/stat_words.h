@@ -23,7 +23,7 @@ struct stat_table {
 	const struct stat_field *fields;
 	size_t n;
 };
-extern const struct stat_table stat_table_queue, stat_table_source;
+extern const struct stat_table stat_table_queue, stat_table_source, stat_table_limit;
 /* Of the block behind totals_offset of that writer's object. */
 const struct stat_table *stat_table_of(enum stat_writer writer);
 const char *stat_writer_name(enum stat_writer writer);

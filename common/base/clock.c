@@ -1,6 +1,7 @@
 #include "common/base/clock.h"
 
 #include <fcntl.h>
+#include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -46,6 +47,7 @@ hex_digit(char c)
 void
 clock_boot_id(unsigned char id[16])
 {
+	const char *test = getenv("SLUICE_TEST_BOOT_ID"); /* tests have no machine to boot */
 	char text[64];
 	ssize_t n;
 	int nibble = 0;
@@ -54,9 +56,11 @@ clock_boot_id(unsigned char id[16])
 	memset(id, 0, 16);
 	if (fd < 0)
 		return;
+	if (test != NULL)
+		memcpy(id, test, strnlen(test, 16));
 	n = read(fd, text, sizeof text);
 	close(fd);
-	for (ssize_t i = 0; i < n && nibble < 32; i++) {
+	for (ssize_t i = 0; test == NULL && i < n && nibble < 32; i++) {
 		int d = hex_digit(text[i]);
 
 		if (d < 0)

@@ -45,7 +45,9 @@
 #define SEGMENT_BYTES          (64u << 20) /* less on a small disk (disk.h), so too: */
 #define EVENT_FILE_BYTES       (64u << 20)
 #define EVENT_LOG_FILES_MAX    256 /* that readers may leave unread; reception stops before */
+#ifndef STORE_MAP_BYTES
 #define STORE_MAP_BYTES        (64ull << 30)
+#endif
 #define STORE_OPS_MAX          20000 /* operations of one transaction */
 #define ENVELOPE_BYTES_MAX     (8u << 20)
 #define EVENT_BYTES_MAX        (16u << 20)   /* a reception with SMTP_RCPT_MAX long addresses */
@@ -60,6 +62,7 @@
 #define OPERATOR_CLIENTS_MAX   64
 #define STAT_QUEUE_ROWS        65536
 #define STAT_SOURCE_ROWS       4096
+#define STAT_LIMIT_ROWS        4096
 
 /* Configuration. */
 #define CONF_FILE_BYTES_MAX    (64u << 20)

@@ -9,7 +9,9 @@
 #include "common/conf/conf_check.h"
 #include "common/conf/conf_domain.h"
 #include "common/conf/conf_impl.h"
+#include "common/conf/conf_limits.h"
 #include "common/conf/conf_names.h"
+#include "common/conf/conf_override.h"
 #include "common/conf/conf_snapshot.h"
 
 /* The files and faults of the snapshot. */
@@ -241,6 +243,7 @@ apply_domain(void *arg, const struct conf_block *block)
 	struct queue_fill *f = arg;
 	const struct conf_rows *rows = &f->c->rows;
 
+	f->out->source_limits |= block->source_limits != NULL;
 	for (const struct conf_value *v = block->values; v != NULL; v = v->next) {
 		if (conf_store(f->out, v))
 			continue;
@@ -256,9 +259,20 @@ apply_domain(void *arg, const struct conf_block *block)
 void
 conf_queue(const struct conf *c, struct slice domain, struct slice vmta, struct conf_queue *out)
 {
+	conf_queue_over(c, domain, vmta, (struct conf_overs){ NULL, 0 }, out);
+}
+
+void
+conf_queue_over(const struct conf *c, struct slice domain, struct slice vmta,
+		struct conf_overs over, struct conf_queue *out)
+{
 	struct queue_fill f = { .c = c, .out = out };
 	int v = conf_vmta_find(c, vmta);
 
 	*out = c->queue_defaults;
 	conf_domain_all(c, v < 0 ? 0 : (unsigned)v, domain, apply_domain, &f);
+	/* Before the twins in back-off take over what is normal. */
+	for (size_t i = 0; i < over.n; i++)
+		conf_override_store(over.v[i].override, out);
+	conf_limits_twins_end(out);
 }

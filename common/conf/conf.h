@@ -21,6 +21,13 @@ struct conf_rate {
 	uint64_t window_us;
 };
 
+/* What one object of a scope may use; every member unlimited when nothing is said. Message rates count attempted
+ * recipients, connect rates attempts, volume rates bytes (n is bytes then), max_smtp_out connections at once. */
+struct conf_limits {
+	struct conf_rate max_msg_rate, max_connect_rate, max_data_volume_rate;
+	uint64_t max_smtp_out; /* N; CONF_UNLIMITED or 0: unlimited */
+};
+
 struct conf_intervals {
 	unsigned n;
 	uint64_t us[RETRY_STEPS_MAX];
@@ -100,6 +107,7 @@ struct conf_source_ip {
 	struct sockaddr_storage addr; /* port 0; family AF_UNSPEC for index 0 */
 	socklen_t addr_len;
 	const char *text; /* "192.0.2.10"; "" for index 0 */
+	struct conf_limits limits; /* over all queues; of the smtp-source-hosts elements that say something: they agree */
 };
 size_t conf_source_ips(const struct conf *c, const struct conf_source_ip **out);
 
@@ -113,6 +121,7 @@ struct conf_vmta {
 	const char *name;   /* "{default}" is number 0 and always there */
 	unsigned n_sources; /* at least 1 */
 	const struct conf_vmta_source *sources;
+	struct conf_limits limits; /* max-smtp-msg-rate, max-smtp-data-volume-rate, max-smtp-out; its own or its pool's */
 };
 size_t conf_vmtas(const struct conf *c, const struct conf_vmta **out);
 /* Number of the virtual MTA, -1 when there is none. Names are compared without case. */
@@ -125,6 +134,35 @@ struct conf_pool {
 };
 size_t conf_pools(const struct conf *c, const struct conf_pool **out);
 int conf_pool_find(const struct conf *c, struct slice name);
+
+/* Scopes beside queues: their limits. `name` without case; NULL when the configuration has no such. -------------- */
+struct conf_provider {
+	const char *name;
+	const char *const *mx; /* host names or "*.DOMAIN", NULL-terminated */
+	struct conf_limits limits;
+};
+size_t conf_providers(const struct conf *c, const struct conf_provider **out);
+/* The first provider that has all of these lowest-preference MX hosts, -1: none. */
+int conf_provider_find(const struct conf *c, const struct slice *mx, size_t n);
+const struct conf_limits *conf_provider_limits(const struct conf *c, struct slice provider);
+const struct conf_limits *conf_job_limits(const struct conf *c, struct slice job);
+const struct conf_limits *conf_sender_limits(const struct conf *c, struct slice sender_domain);
+/* mx-connection-limit: connections to this MX name from one source IP; CONF_UNLIMITED or N. */
+uint64_t conf_mx_connection_limit(const struct conf *c, struct slice mx);
+/* ip-connection-limit: connections to this address; the most specific CIDR decides. */
+uint64_t conf_ip_connection_limit(const struct conf *c, const struct sockaddr *destination);
+
+/* Where the mail of a domain is queued: the domain itself, the target of its queue-to, or the rollup queue of
+ * its MX hosts. queue-to: NULL when there is none. */
+const char *conf_queue_to(const struct conf *c, struct slice domain, struct slice vmta);
+/* mx-rollup-list: the rollup queue's domain for a domain whose lowest-preference MX hosts are these, NULL: none. */
+bool conf_has_rollups(const struct conf *c);
+const char *conf_rollup(const struct conf *c, struct slice domain, struct slice vmta, const struct slice *mx, size_t n);
+
+/* The hosts that are named for this rollup queue, in the form of smtp-hosts; NULL: it is none, or they are patterns. */
+const char *conf_rollup_hosts(const struct conf *c, struct slice domain);
+/* The name of a rollup queue, now or before a reload: NAME.rollup, which is no domain. */
+bool conf_is_rollup(struct slice domain);
 
 /* What a client may do (`sources` in the file), merged for its address: the more specific CIDR
  * wins per directive. ------------------------------------------------------------------------- */
@@ -152,7 +190,14 @@ void conf_client(const struct conf *c, const struct sockaddr *peer, const char *
 /* The settings of one queue (domain × virtual MTA) after precedence. --------------------------- */
 struct conf_queue {
 	uint64_t max_smtp_out;
-	struct conf_rate max_msg_rate, max_connect_rate;
+	struct conf_rate max_msg_rate, max_connect_rate, max_data_volume_rate;
+	struct conf_limits backoff; /* the twins in force during back-off, defaults applied (those are never above normal) */
+	struct conf_intervals backoff_retry_after; /* retry_after in back-off, default applied */
+	uint64_t smtp_out_rampup_interval_us;  /* 0: none */
+	uint64_t max_errors_per_connection;    /* CONF_UNLIMITED or N */
+	unsigned queue_priority;               /* 0..100 */
+	bool allow_priority_interruption, allow_priority_interruption_during_transfer;
+	bool source_limits; /* some source-ip-... directive is set: conf_queue_source() has something to say */
 	uint64_t max_msg_per_connection;   /* CONF_UNLIMITED or N */
 	uint64_t max_rcpt_per_transaction; /* 1..CLAIM_RCPT_MAX */
 	uint64_t mx_connection_attempts;
@@ -176,6 +221,55 @@ struct conf_queue {
 /* `domain` lower case without root dot. Never fails: an unknown vmta gives the global values. */
 void conf_queue(const struct conf *c, struct slice domain, struct slice vmta,
 		struct conf_queue *out);
+
+/* The source-ip-... limits of a queue for one source IP (index of conf_source_ips()); per directive the first scope and
+ * name of the precedence that has a matching CIDR decides, most specific CIDR first. */
+void conf_queue_source(const struct conf *c, struct slice domain, struct slice vmta, unsigned source_ip,
+		       bool backoff, struct conf_limits *out);
+
+/* A limit that an operator sets over what the file says, until it is taken back. ---------------- */
+enum conf_override_scope {
+	CONF_OVER_QUEUE, /* all limits of `domains`, also source-ip-... and backoff-... */
+	CONF_OVER_SOURCE_IP,
+	CONF_OVER_VMTA,
+	CONF_OVER_PROVIDER,
+	CONF_OVER_JOB,
+	CONF_OVER_SENDER,
+	CONF_OVER_SCOPES
+};
+struct conf_override;
+/* What the scope is called: "queue", "source-ip", "virtual-mta", "provider", "job", "sender". */
+const char *conf_override_scope_name(enum conf_override_scope scope);
+/* The value is read as in a file; of a directive per CIDR several with commas between. NULL, and why on one line,
+ * when the scope has no such limit or the value is not of it. Needs no configuration. */
+struct conf_override *conf_override_new(enum conf_override_scope scope, struct slice directive, struct slice value,
+					struct buf *why);
+void conf_override_free(struct conf_override **o);
+const char *conf_override_name(const struct conf_override *o);  /* the directive */
+const char *conf_override_value(const struct conf_override *o); /* as written */
+/* It is given per CIDR. */
+bool conf_override_is_per_source(const struct conf_override *o);
+/* Puts it into the limits of its object: of all scopes but queues. */
+void conf_override_apply(const struct conf_override *o, struct conf_limits *l);
+/* It is per CIDR and has something to say of this address. */
+bool conf_override_decides(const struct conf_override *o, const struct conf_source_ip *ip);
+
+/* Overrides of one queue: a later one beats those before it. `origin` is shown as where the value came from. */
+struct conf_over {
+	const struct conf_override *override;
+	const char *origin;
+};
+struct conf_overs {
+	const struct conf_over *v;
+	size_t n;
+};
+/* The same as conf_queue(), conf_queue_source(), conf_show_settings(), with overrides. */
+void conf_queue_over(const struct conf *c, struct slice domain, struct slice vmta, struct conf_overs over,
+		     struct conf_queue *out);
+void conf_queue_source_over(const struct conf *c, struct slice domain, struct slice vmta, unsigned source_ip,
+			    bool backoff, struct conf_overs over, struct conf_limits *out);
+void conf_show_settings_over(const struct conf *c, struct slice domain, struct slice vmta, struct conf_overs over,
+			     struct json *j);
 
 /* acct-files. --------------------------------------------------------------------------------- */
 struct conf_acct_file {
@@ -202,6 +296,13 @@ struct conf_setting {
 };
 bool conf_setting_find(const struct conf *c, struct slice domain, struct slice vmta,
 		       const char *name, struct conf_setting *out);
+
+/* Value and place of a limit by its directive in a scope: "provider", "job", "sender" (name), "virtual-mta" (name; its
+ * own or its pool's), "source-ip" (address), "queue-source-ip" (a source-ip-... directive; name "domain/vmta", address
+ * `of`; of a back-off twin that says nothing of the address: the normal one), "mx" (name), "destination" (address). What
+ * is given per CIDR or MX is the one string that decides, with its line. False: not set. */
+bool conf_limit_find(const struct conf *c, const char *scope, struct slice name, struct slice of,
+		     const char *directive, struct conf_setting *out);
 
 /* The sample file and the manual page (man(7) source), generated from the schema. */
 void conf_print_sample(struct buf *out);

@@ -21,7 +21,8 @@ conf_arena_zalloc(struct conf_arena *a, size_t bytes)
 	CHECK(bytes < SIZE_MAX / 4);
 	bytes = (bytes + ALIGN - 1) & ~(ALIGN - 1);
 	if (a->chunks == NULL || a->room - a->used < bytes) {
-		size_t room = bytes > CHUNK_BYTES ? bytes : CHUNK_BYTES;
+		size_t usual = a->chunk_bytes != 0 ? a->chunk_bytes : CHUNK_BYTES;
+		size_t room = bytes > usual ? bytes : usual;
 		struct conf_arena_chunk *c = mem_zalloc(sizeof *c + room);
 
 		c->next = a->chunks;

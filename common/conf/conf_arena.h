@@ -8,6 +8,7 @@
 struct conf_arena {
 	struct conf_arena_chunk *chunks; /* newest first */
 	size_t used, room;               /* of the newest */
+	size_t chunk_bytes;              /* 0: many */
 };
 
 void *conf_arena_zalloc(struct conf_arena *a, size_t bytes); /* zeroed, aligned for anything */

@@ -8,7 +8,9 @@
 #include "common/base/mem.h"
 #include "common/conf/conf_domain.h"
 #include "common/conf/conf_impl.h"
+#include "common/conf/conf_limits.h"
 #include "common/conf/conf_names.h"
+#include "common/conf/conf_rollup.h"
 #include "common/conf/conf_type.h"
 
 static unsigned
@@ -186,7 +188,7 @@ build_sources(struct conf *c, struct conf_vmta *m, const struct conf_block *b)
 		const struct conf_value *name = conf_block_get(h, "name");
 		const struct conf_value *weight = conf_block_get(h, "weight");
 
-		s->source_ip = source_ip_number(c, h->key);
+		s->source_ip = h->id = source_ip_number(c, h->key);
 		s->helo = name ? name->v.string : c->global.host_name;
 		s->weight = weight ? (unsigned)weight->v.number : 1;
 		s++;
@@ -370,6 +372,8 @@ build_domains_of(struct conf *c, struct conf_expansion *e, unsigned holder,
 	CONF_EACH(b, parent, CONF_SCOPE_DOMAIN)
 	{
 		join_destinations(c, b, global);
+		conf_limits_domain(c, b);
+		conf_rollup_domain(c, b);
 		conf_domain_add(c, e, holder, b);
 	}
 }
@@ -382,6 +386,7 @@ build_domains(struct conf *c, struct conf_loader *x)
 		conf_block_value(c->root, c->rows.global_allow_destinations);
 
 	store_defaults(c, CONF_SCOPE_DOMAIN, &c->queue_defaults);
+	conf_limits_twins_begin(&c->queue_defaults);
 	c->queue_defaults.allow_destinations =
 		global ? (const char *const *)global->v.strings->s
 		       : (const char *const *)conf_arena_zalloc(&c->arena, sizeof(char *));
@@ -407,6 +412,8 @@ conf_build(struct conf *c, struct conf_loader *x)
 	build_listeners(c);
 	build_vmtas(c);
 	build_pools(c);
+	conf_limits_build(c);
+	conf_rollup_build(c);
 	build_clients(c);
 	build_acct(c);
 	build_domains(c, x);

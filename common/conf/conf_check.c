@@ -2,8 +2,10 @@
 
 #include <stdio.h>
 
+#include "common/conf/conf_limits.h"
 #include "common/conf/conf_macro.h"
 #include "common/conf/conf_net.h"
+#include "common/conf/conf_rollup.h"
 #include "common/conf/conf_type.h"
 #include "common/conf/conf_words.h"
 
@@ -78,6 +80,17 @@ check_value(struct conf_loader *x, const struct conf_value *v)
 	conf_load_undefined(x, v->file, v->line, name, scope, pool ? CONF_SCOPE_POOL : scope);
 }
 
+static bool
+has_by_ip(const struct conf_value *v)
+{
+	struct slice mx, queue;
+	bool by_ip = false;
+
+	for (size_t i = 0; i < v->v.strings->n && !by_ip; i++)
+		(void)conf_rollup_words(slice_str(v->v.strings->s[i]), &mx, &queue, &by_ip);
+	return by_ip;
+}
+
 /* What is of its type and known, but not done yet. */
 static void
 warn_value(struct conf_loader *x, const struct conf_block *b, const struct conf_value *v)
@@ -85,7 +98,9 @@ warn_value(struct conf_loader *x, const struct conf_block *b, const struct conf_
 	bool todo = false;
 	char where[300];
 
-	if (v->d->type == CONF_TYPE_ACCT_PATH)
+	if (v->d->type == CONF_TYPE_ROLLUP)
+		todo = has_by_ip(v);
+	else if (v->d->type == CONF_TYPE_ACCT_PATH)
 		todo = v->text[0] == '|';
 	else if (b->scope == CONF_SCOPE_DOMAIN && strcmp(v->d->name, "type") == 0)
 		todo = strcmp(v->text, "smtp") != 0 && strcmp(v->text, "discard") != 0;
@@ -97,7 +112,23 @@ warn_value(struct conf_loader *x, const struct conf_block *b, const struct conf_
 		todo = strcmp(v->text, "by-smtp-source-ip") == 0;
 	if (todo)
 		conf_msgs_warn(x->msgs, v->file, v->line, "%s: \"%.100s\" is not supported yet",
-			       conf_place_name(b, v->d, where, sizeof where), v->text);
+			       conf_place_name(b, v->d, where, sizeof where),
+			       v->d->type == CONF_TYPE_ROLLUP ? "rollup-by-ip" : v->text);
+}
+
+static void
+warn_doubles(struct conf_loader *x, const struct conf_block *b, const struct conf_value *v)
+{
+	char where[300];
+
+	if (v->d->type != CONF_TYPE_CIDR_COUNT && v->d->type != CONF_TYPE_CIDR_RATE &&
+	    v->d->type != CONF_TYPE_CIDR_VOLUME && v->d->type != CONF_TYPE_MX_COUNT)
+		return;
+	if (conf_per_parse(x->arena, v)->n < v->v.strings->n)
+		conf_msgs_warn(x->msgs, v->file, v->line,
+			       "%s: one %s stands twice; the last counts",
+			       conf_place_name(b, v->d, where, sizeof where),
+			       v->d->type == CONF_TYPE_MX_COUNT ? "MX pattern" : "CIDR");
 }
 
 static void
@@ -106,6 +137,7 @@ check_block(struct conf_loader *x, const struct conf_block *b)
 	for (const struct conf_value *v = b->values; v != NULL; v = v->next) {
 		check_value(x, v);
 		warn_value(x, b, v);
+		warn_doubles(x, b, v);
 	}
 	for (const struct conf_block *c = b->children; c != NULL; c = c->next)
 		check_block(x, c);
@@ -263,6 +295,7 @@ conf_check(struct conf_loader *x)
 	check_block(x, x->root);
 	check_domains(x);
 	check_pools(x);
+	conf_limits_check(x);
 	check_listeners(x);
 	check_count(x, CONF_SCOPE_SMTP_LISTENER, LISTENERS_MAX);
 }

@@ -43,7 +43,14 @@ struct conf {
 	size_t n_pools;
 	struct conf_acct_file *acct_files;
 	size_t n_acct_files;
-	struct conf_named *names; /* virtual MTAs and pools */
+	struct conf_named *names;
+	struct conf_provider *providers;
+	size_t n_providers;
+	struct conf_limits *jobs, *senders;
+	const struct conf_per *mx_connections, *ip_connections; /* NULL: not given */
+	struct conf_rollup_queue *rollups; /* in the order of the files */
+	bool has_queue_to;		   /* some domain block has queue-to */
+	bool has_source_limits; /* some domain block has source-ip-... directives */
 
 	struct conf_rule *rules; /* by address: the wider prefix first; then those by name */
 	size_t n_rules;

@@ -90,6 +90,22 @@ msg_order(const void *pa, const void *pb)
 }
 
 void
+conf_msgs_first(struct conf_msgs *m, struct buf *out)
+{
+	bool told = false;
+
+	for (size_t i = 0; i < m->n; i++) {
+		if (!told && !m->v[i].is_warning) {
+			buf_puts(out, m->v[i].text);
+			told = true;
+		}
+		mem_free(m->v[i].text);
+	}
+	mem_free(m->v);
+	memset(m, 0, sizeof *m);
+}
+
+void
 conf_msgs_flush(struct conf_msgs *m, const char *const *names, struct conf_report *r)
 {
 	if (m->n > 0)

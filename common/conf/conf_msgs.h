@@ -15,5 +15,7 @@ void conf_msgs_error(struct conf_msgs *m, unsigned file, unsigned line, const ch
 void conf_msgs_warn(struct conf_msgs *m, unsigned file, unsigned line, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 
+/* The text of the first error, without a place, into *out. Empties *m. */
+void conf_msgs_first(struct conf_msgs *m, struct buf *out);
 /* Sorts and appends to *r; `names` are the files' names. Empties *m. */
 void conf_msgs_flush(struct conf_msgs *m, const char *const *names, struct conf_report *r);

@@ -1,9 +1,15 @@
-/* conf_names: names of virtual MTAs and pools, one name space, compared without case. */
+/* conf_names: names that are looked up, compared without case. Virtual MTAs and pools share one name space. */
 #pragma once
 
 #include "common/conf/conf_impl.h"
 
-enum conf_named_kind { CONF_NAMED_VMTA, CONF_NAMED_POOL };
+enum conf_named_kind {
+	CONF_NAMED_VMTA,
+	CONF_NAMED_POOL,
+	CONF_NAMED_PROVIDER,
+	CONF_NAMED_JOB,
+	CONF_NAMED_SENDER
+};
 
 void conf_names_add(struct conf *c, const char *name, enum conf_named_kind kind, unsigned number);
 /* Its number, or -1. */

@@ -131,31 +131,48 @@ conf_net_cidr(struct slice s, struct conf_cidr *out)
 }
 
 bool
-conf_net_match(const struct conf_cidr *c, const struct sockaddr *addr)
+conf_net_of(const struct sockaddr *addr, struct conf_cidr *out)
 {
-	struct conf_cidr a = { .bits = c->bits };
+	struct conf_cidr a = { .bits = 32, .family = AF_INET };
 
 	if (addr->sa_family == AF_INET) {
-		a.family = AF_INET;
 		memcpy(a.net, &((const struct sockaddr_in *)addr)->sin_addr, 4);
 	} else if (addr->sa_family == AF_INET6) {
 		const struct in6_addr *in6 = &((const struct sockaddr_in6 *)addr)->sin6_addr;
 
 		if (IN6_IS_ADDR_V4MAPPED(in6)) {
-			a.family = AF_INET;
 			memcpy(a.net, in6->s6_addr + 12, 4);
 		} else {
 			a.family = AF_INET6;
+			a.bits = 128;
 			memcpy(a.net, in6->s6_addr, 16);
 		}
 	} else {
 		return false;
 	}
+	*out = a;
+	return true;
+}
+
+void
+conf_net_mask(struct conf_cidr *c, unsigned bits)
+{
+	c->bits = bits;
+	zero_host_bits(c);
+}
+
+bool
+conf_net_match(const struct conf_cidr *c, const struct sockaddr *addr)
+{
+	struct conf_cidr a;
+
+	if (!conf_net_of(addr, &a))
+		return false;
 	if (c->all)
 		return true;
 	if (a.family != c->family)
 		return false;
-	zero_host_bits(&a);
+	conf_net_mask(&a, c->bits);
 	return memcmp(a.net, c->net, sizeof a.net) == 0;
 }
 

@@ -20,6 +20,10 @@ bool conf_net_ip(struct slice s, struct sockaddr_storage *out, socklen_t *len);
 bool conf_net_ip_port(struct slice s, char sep, struct sockaddr_storage *out, socklen_t *len);
 /* "10/8", "0/0", "192.0.2.1" (all bits), "2001:db8::/32". */
 bool conf_net_cidr(struct slice s, struct conf_cidr *out);
+/* The CIDR of one address alone; false for the unspecified family. */
+bool conf_net_of(const struct sockaddr *addr, struct conf_cidr *out);
+/* Makes it the first `bits` bits of itself. */
+void conf_net_mask(struct conf_cidr *c, unsigned bits);
 /* An IPv4 address mapped into IPv6 is taken as the IPv4 address that it is. */
 bool conf_net_match(const struct conf_cidr *c, const struct sockaddr *addr);
 bool conf_net_same(const struct sockaddr_storage *a, const struct sockaddr_storage *b);

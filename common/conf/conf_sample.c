@@ -14,6 +14,10 @@ static const struct part {
 	{ CONF_SCOPE_POOL, "name = \"pool1\"; virtual-mtas = [ \"mta1\" ];" },
 	{ CONF_SCOPE_MACRO, "name = \"yahoo\"; domains = [ \"yahoo.com\", \"ymail.com\" ];" },
 	{ CONF_SCOPE_DOMAIN, "name = \"*\";" },
+	{ CONF_SCOPE_PROVIDER,
+	  "name = \"google\"; mx = [ \"*.google.com\", \"*.googlemail.com\" ];" },
+	{ CONF_SCOPE_JOB, "name = \"newsletter\";" },
+	{ CONF_SCOPE_SENDER, "name = \"news.example.com\";" },
 	{ CONF_SCOPE_ACCT, "path = \"/var/log/sluice/acct.csv\"; records = \"d,b,t,tq,r\";" },
 };
 
@@ -78,7 +82,7 @@ put_vmta_extra(struct buf *out)
 {
 	buf_puts(out, "\t# Its source IPs; several take turns.\n"
 		      "\t#smtp-source-hosts = ( { ip = \"192.0.2.10\"; name = "
-		      "\"out1.example.com\"; weight = 1; } );\n\n"
+		      "\"out1.example.com\"; weight = 1; max-msg-rate = \"20000/h\"; } );\n\n"
 		      "\t# Domain settings for its mail alone.\n"
 		      "\t#domains = ( { name = \"example.com\"; max-smtp-out = 5; } );\n\n");
 }

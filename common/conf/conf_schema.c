@@ -31,7 +31,9 @@ static const struct conf_directive rows_SOURCE[] = { CONF_SOURCE_TABLE(B, C, N) 
 #define B(f, name, type, arg, def, example, help) ROW(name, type, arg, def, example, help, true, false, FIELD(conf_acct_file, f))
 static const struct conf_directive rows_ACCT[] = { CONF_ACCT_TABLE(B, C, N) };
 
-/* The other scopes bind no fields yet. */
+/* The other scopes bind limits, or nothing. */
+#undef B
+#define B(f, name, type, arg, def, example, help) ROW(name, type, arg, def, example, help, true, false, FIELD(conf_limits, f))
 #define TABLES(X) \
 	X(SMTP_LISTENER) X(HTTP_LISTENER) X(VMTA) X(POOL) X(SOURCE_HOST) X(MACRO) X(PROVIDER) X(JOB) \
 	X(SENDER) X(REPLY_LIST) X(RULE) X(SPOOL) X(SMTP_USER) X(SOURCE_GROUP) X(EMAIL_PATTERNS) \

@@ -54,8 +54,11 @@
 	X(CIDR_COUNT, "count per CIDR", "\"CIDR N\" or an array of such strings") \
 	X(CIDR_RATE, "rate per CIDR", "\"CIDR RATE\", such as \"0/0 500/h\", or an array of them") \
 	X(CIDR_VOLUME, "volume rate per CIDR", "\"CIDR VOLUME\", such as \"0/0 1g/h\", or an array") \
+	X(MX_PATTERNS, "MX patterns", "a host name, \"*.DOMAIN\" or \"*\", or an array of them") \
 	X(MX_COUNT, "count per MX", "\"MX-PATTERN N\" or an array of such strings") \
 	X(SOURCE_HOST, "address and name", "\"IP HOST-NAME\" or an array of such strings") \
+	X(QUEUE, "queue", "the domain of a queue, such as \"several.queue\"") \
+	X(ROLLUP, "rollups", "\"MX QUEUE\", \"MX QUEUE rollup-by-ip\", or an array of them") \
 	X(SMTP_HOSTS, "hosts", "\"HOST[:PORT],HOST;HOST\" or \"lookup-mx:DOMAIN\"") \
 	X(REGEX, "regular expression", "a string that begins and ends with /") \
 	X(ENUM, "word", "one of the words, in quotes") \

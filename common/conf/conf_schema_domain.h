@@ -28,30 +28,30 @@
 	C("type", ENUM, "smtp|pipe|file|discard|http-delivery", "smtp", NULL, "how mail is delivered; only smtp and discard are supported yet") \
 	\
 	B(max_smtp_out, "max-smtp-out", COUNT, "1..20000", "20", NULL, "most connections of a queue at once") \
-	N("backoff-max-smtp-out", COUNT, "1..20000", NULL, "the same in back-off; the smaller of 20 and max-smtp-out unless given") \
-	N("source-ip-max-smtp-out", CIDR_COUNT, "1..20000", NULL, "most connections of a queue from each source IP in the CIDR") \
-	N("backoff-source-ip-max-smtp-out", CIDR_COUNT, "1..20000", NULL, "the same in back-off") \
+	B(backoff.max_smtp_out, "backoff-max-smtp-out", COUNT, "1..20000", NULL, "10", "the same in back-off; the smaller of 20 and max-smtp-out unless given") \
+	C("source-ip-max-smtp-out", CIDR_COUNT, "1..20000", NULL, "0/0 5", "most connections of a queue from each source IP in the CIDR") \
+	C("backoff-source-ip-max-smtp-out", CIDR_COUNT, "1..20000", NULL, "0/0 1", "the same in back-off; the normal value unless given") \
 	B(max_msg_rate, "max-msg-rate", RATE, "", "unlimited", NULL, "attempted recipients of a queue in a window of time") \
-	N("backoff-max-msg-rate", RATE, "", NULL, "the same in back-off; max-msg-rate unless given") \
-	N("source-ip-max-msg-rate", CIDR_RATE, "", NULL, "attempted recipients of a queue from each source IP in the CIDR") \
-	N("backoff-source-ip-max-msg-rate", CIDR_RATE, "", NULL, "the same in back-off") \
+	B(backoff.max_msg_rate, "backoff-max-msg-rate", RATE, "", NULL, "100/h", "the same in back-off; max-msg-rate unless given") \
+	C("source-ip-max-msg-rate", CIDR_RATE, "", NULL, "[ \"192.0.2.0/24 500/h\", \"0/0 1000/h\" ]", "attempted recipients of a queue from each source IP in the CIDR") \
+	C("backoff-source-ip-max-msg-rate", CIDR_RATE, "", NULL, "0/0 50/h", "the same in back-off; the normal value unless given") \
 	B(max_connect_rate, "max-connect-rate", RATE, "", "unlimited", NULL, "connection attempts of a queue in a window of time") \
-	N("backoff-max-connect-rate", RATE, "", NULL, "the same in back-off; max-connect-rate unless given") \
-	N("source-ip-max-connect-rate", CIDR_RATE, "", NULL, "connection attempts of a queue from each source IP in the CIDR") \
-	N("backoff-source-ip-max-connect-rate", CIDR_RATE, "", NULL, "the same in back-off") \
-	N("max-data-volume-rate", VOLUME, "", "unlimited", "bytes of delivered bodies of a queue in a window of time") \
-	N("backoff-max-data-volume-rate", VOLUME, "", NULL, "the same in back-off; max-data-volume-rate unless given") \
-	N("source-ip-max-data-volume-rate", CIDR_VOLUME, "", NULL, "delivered bytes of a queue from each source IP in the CIDR") \
-	N("backoff-source-ip-max-data-volume-rate", CIDR_VOLUME, "", NULL, "the same in back-off") \
-	N("smtp-out-rampup-interval", INTERVAL, "", "0", "least time between two new connections of a queue") \
+	B(backoff.max_connect_rate, "backoff-max-connect-rate", RATE, "", NULL, "10/m", "the same in back-off; max-connect-rate unless given") \
+	C("source-ip-max-connect-rate", CIDR_RATE, "", NULL, "0/0 10/m", "connection attempts of a queue from each source IP in the CIDR") \
+	C("backoff-source-ip-max-connect-rate", CIDR_RATE, "", NULL, "0/0 1/m", "the same in back-off; the normal value unless given") \
+	B(max_data_volume_rate, "max-data-volume-rate", VOLUME, "", "unlimited", NULL, "bytes of delivered bodies of a queue in a window of time") \
+	B(backoff.max_data_volume_rate, "backoff-max-data-volume-rate", VOLUME, "", NULL, "10m/h", "the same in back-off; max-data-volume-rate unless given") \
+	C("source-ip-max-data-volume-rate", CIDR_VOLUME, "", NULL, "0/0 1g/h", "delivered bytes of a queue from each source IP in the CIDR") \
+	C("backoff-source-ip-max-data-volume-rate", CIDR_VOLUME, "", NULL, "0/0 100m/h", "the same in back-off; the normal value unless given") \
+	B(smtp_out_rampup_interval_us, "smtp-out-rampup-interval", INTERVAL, "0..1d", "0", NULL, "least time between two new connections of a queue") \
 	B(connection_idle_timeout_us, "connection-idle-timeout", INTERVAL, "0..10m", "0", NULL, "how long an idle connection is kept for new mail") \
 	B(max_msg_per_connection, "max-msg-per-connection", COUNT_U, "0..", "0", NULL, "messages over one connection; 0 is no limit") \
 	B(max_rcpt_per_transaction, "max-rcpt-per-transaction", COUNT, "1..1000", "1000", NULL, "recipients of one MAIL") \
-	N("max-errors-per-connection", COUNT_U, "1..", "unlimited", "recipient errors after which a connection is closed") \
+	B(max_errors_per_connection, "max-errors-per-connection", COUNT_U, "1..", "unlimited", NULL, "recipient errors after which a connection is closed") \
 	B(mx_connection_attempts, "mx-connection-attempts", COUNT, "1..100", "10", NULL, "connection attempts on the MX hosts of one round") \
 	\
 	B(retry_after, "retry-after", INTERVALS, "", "10m", NULL, "waits of a queue after failed rounds; the last one repeats") \
-	N("backoff-retry-after", INTERVALS, "", NULL, "the same in back-off; retry-after but at least 1h unless given") \
+	B(backoff_retry_after, "backoff-retry-after", INTERVALS, "", NULL, "1h,2h", "the same in back-off; retry-after but at least 1h unless given") \
 	B(retry_recipients_after_us, "retry-recipients-after", INTERVAL, "1s..", "10m", NULL, "wait of a recipient after its temporary refusal") \
 	B(retry_after_dns_error_us, "retry-after-dns-error", INTERVAL, "1s..", "1m", NULL, "wait of a queue when DNS gave no answer") \
 	B(retry_upon_new_mail, "retry-upon-new-mail", BOOL, "", "false", NULL, "new mail ends the wait of a queue") \
@@ -69,11 +69,11 @@
 	N("disabled-source-ip-notify", ADDRESSES, "", NULL, "who is told when a source IP is disabled or enabled") \
 	N("log-disabled-ips", BOOL, "", "false", "log disabled source IPs") \
 	N("smtp-pattern-list", REPLY_LIST, "", NULL, "rules for the replies of this queue") \
-	N("queue-to", STRING, "", NULL, "put the mail of this domain into another queue of the virtual MTA") \
-	N("disable-mx-rollup", BOOL, "", "false", "never roll this domain up with others") \
-	N("queue-priority", COUNT, "0..100", "50", "who yields when connections run out; the lower first") \
-	N("allow-priority-interruption", BOOL, "", "true", "connections may be taken away by queues of higher priority") \
-	N("allow-priority-interruption-during-transfer", BOOL, "", "false", "even in the middle of a message") \
+	C("queue-to", QUEUE, "", NULL, "several.queue", "put new mail of this domain into another queue of its virtual MTA; that queue's settings hold for it") \
+	C("disable-mx-rollup", BOOL, "", "false", NULL, "never roll this domain up with others") \
+	B(queue_priority, "queue-priority", COUNT, "0..100", "50", NULL, "who yields when connections run out; the lower first") \
+	B(allow_priority_interruption, "allow-priority-interruption", BOOL, "", "true", NULL, "connections may be taken away by queues of higher priority") \
+	B(allow_priority_interruption_during_transfer, "allow-priority-interruption-during-transfer", BOOL, "", "false", NULL, "even in the middle of a message") \
 	N("max-cold-virtual-mta-msg", DAILY, "", NULL, "messages a day that go to the cold virtual MTA, by day") \
 	\
 	B(smtp_hosts, "smtp-hosts", SMTP_HOSTS, "", NULL, "mx1.example.net:25,mx2.example.net;backup.example.net", "hosts that replace DNS; a comma within one preference, a semicolon before the next") \

@@ -26,9 +26,9 @@
 	C("virtual-mta-pools", LIST, "virtual-mta-pool", NULL, NULL, "virtual MTAs that take turns") \
 	C("domain-macros", LIST, "domain-macro", NULL, NULL, "names for lists of domains") \
 	C("domains", LIST, "domain", NULL, NULL, "settings of queues by recipient domain") \
-	N("providers", LIST, "provider", NULL, "domains whose MX hosts belong together") \
-	N("jobs", LIST, "job", NULL, "limits by job") \
-	N("senders", LIST, "sender", NULL, "limits by sender domain") \
+	C("providers", LIST, "provider", NULL, NULL, "limits over all domains whose MX hosts belong together") \
+	C("jobs", LIST, "job", NULL, NULL, "limits by job") \
+	C("senders", LIST, "sender", NULL, NULL, "limits by sender domain") \
 	N("smtp-pattern-lists", LIST, "smtp-pattern-list", NULL, "rules for the replies of hosts") \
 	C("acct-files", LIST, "acct-file", NULL, NULL, "accounting files") \
 	N("http-listeners", LIST, "http-listener", NULL, "sockets for HTTP") \
@@ -39,7 +39,7 @@
 	N("feedback-loop-processor", GROUP, "feedback-loop-processor", NULL, "reads complaints") \
 	N("address-lists", LIST, "address-list", NULL, "lists of addresses, also for suppression") \
 	N("pattern-lists", LIST, "pattern-list", NULL, "rules that choose a virtual MTA by headers") \
-	N("mx-rollup-list", GROUP, "mx-rollup-list", NULL, "queues made of several domains") \
+	C("mx-rollup-list", GROUP, "mx-rollup-list", NULL, NULL, "queues made of several domains, by their MX hosts") \
 	N("dns", GROUP, "dns", NULL, "domains looked up in advance") \
 	N("rewrite-lists", LIST, "rewrite-list", NULL, "rewriting of senders") \
 	N("domain-key-lists", LIST, "domain-key-list", NULL, "signing keys with a name") \
@@ -95,8 +95,8 @@
 	N("include-headers-from", PATH, "", NULL, "file with headers put behind our Received") \
 	N("domain-macro", STRINGS, "", NULL, "use domain-macros") \
 	N("reroute-to-virtual-mta", VMTA_POOL, "", NULL, "move all mail there") \
-	N("mx-connection-limit", MX_COUNT, "1..20000", NULL, "connections to an MX name from one source IP") \
-	N("ip-connection-limit", CIDR_COUNT, "1..20000", NULL, "connections to one address") \
+	C("mx-connection-limit", MX_COUNT, "1..20000", NULL, "*.google.com 20", "connections to an MX name from one source IP; each name that matches has its own") \
+	C("ip-connection-limit", CIDR_COUNT, "1..20000", NULL, "198.51.100.0/24 10", "connections to one address, from all source IPs") \
 	N("pickup", STRINGS, "", NULL, "\"DIR BAD-DIR\": directory watched for mail") \
 	N("pickup-remove-dot", BOOL, "", "false", "pickup files are dot-stuffed") \
 	N("pickup-retry-interval", INTERVAL, "", NULL, "no longer used") \

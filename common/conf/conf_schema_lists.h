@@ -103,9 +103,9 @@
 	C("smtp-source-hosts", LIST, "smtp-source-host", NULL, NULL, "its source IPs, in turns") \
 	C("smtp-source-host", SOURCE_HOST, "", NULL, "192.0.2.10 out1.example.com", "the same in PowerMTA's form") \
 	C("domains", LIST, "domain", NULL, NULL, "settings of its queues; they beat those of its pool and the global ones") \
-	N("max-smtp-out", COUNT, "1..20000", NULL, "most connections of all its queues") \
-	N("max-smtp-msg-rate", RATE, "", "unlimited", "attempted recipients of all its queues") \
-	N("max-smtp-data-volume-rate", VOLUME, "", "unlimited", "delivered bytes of all its queues") \
+	B(max_smtp_out, "max-smtp-out", COUNT, "1..20000", NULL, "100", "most connections of all its queues") \
+	B(max_msg_rate, "max-smtp-msg-rate", RATE, "", "unlimited", NULL, "attempted recipients of all its queues") \
+	B(max_data_volume_rate, "max-smtp-data-volume-rate", VOLUME, "", "unlimited", NULL, "delivered bytes of all its queues") \
 	N("smtp-proxy-source-host", STRINGS, "", NULL, "source IPs behind a proxy") \
 	N("proxy-protocol", COUNT, "1..2", "1", "version of the proxy protocol") \
 	N("use-proxy", STRINGS, "", NULL, "proxies in order of failover") \
@@ -122,9 +122,9 @@
 	C("name", NAME, "", CONF_REQUIRED, "pool1", "name of the pool, in one name space with virtual MTAs") \
 	C("virtual-mtas", VMTAS, "", CONF_REQUIRED, "[ \"mta1\", \"mta2\" ]", "its members") \
 	C("domains", LIST, "domain", NULL, NULL, "settings of the queues of all members; they beat the global ones") \
-	N("max-smtp-out", COUNT, "1..20000", NULL, "inherited by each member") \
-	N("max-smtp-msg-rate", RATE, "", "unlimited", "inherited by each member") \
-	N("max-smtp-data-volume-rate", VOLUME, "", "unlimited", "inherited by each member") \
+	B(max_smtp_out, "max-smtp-out", COUNT, "1..20000", NULL, "100", "most connections of all queues of each member that does not say it itself") \
+	B(max_msg_rate, "max-smtp-msg-rate", RATE, "", "unlimited", NULL, "the same for attempted recipients") \
+	B(max_data_volume_rate, "max-smtp-data-volume-rate", VOLUME, "", "unlimited", NULL, "the same for delivered bytes") \
 	N("domain-key", STRINGS, "", NULL, "\"SELECTOR,DOMAIN,FILE\": signing keys") \
 	N("include-headers-from", PATH, "", NULL, "file with headers put behind our Received") \
 	N("cold-virtual-mta", VMTAS, "", NULL, "virtual MTAs that are being warmed up") \
@@ -136,30 +136,30 @@
 	C("ip", IP, "", CONF_REQUIRED, "192.0.2.10", "local address") \
 	C("name", HOST, "", NULL, "out1.example.com", "name in HELO; host-name unless given") \
 	C("weight", COUNT, "1..1000", "1", NULL, "turns it gets") \
-	N("max-msg-rate", RATE, "", "unlimited", "attempted recipients from this address, all queues") \
-	N("max-connect-rate", RATE, "", "unlimited", "connection attempts from this address, all queues") \
-	N("max-smtp-out", COUNT, "1..20000", NULL, "connections from this address, all queues")
+	B(max_msg_rate, "max-msg-rate", RATE, "", "unlimited", NULL, "attempted recipients from this address, all queues") \
+	B(max_connect_rate, "max-connect-rate", RATE, "", "unlimited", NULL, "connection attempts from this address, all queues") \
+	B(max_smtp_out, "max-smtp-out", COUNT, "1..20000", NULL, "100", "connections from this address, all queues")
 
 #define CONF_MACRO_TABLE(B, C, N) \
 	C("name", NAME, "", CONF_REQUIRED, "yahoo", "name of the macro, used as $NAME") \
 	C("domains", DOMAINS, "", CONF_REQUIRED, "[ \"yahoo.com\", \"ymail.com\" ]", "what it stands for; may use other macros")
 
-#define CONF_LIMIT_ROWS(N) \
-	N("max-msg-rate", RATE, "", "unlimited", "attempted recipients") \
-	N("max-connect-rate", RATE, "", "unlimited", "connection attempts") \
-	N("max-data-volume-rate", VOLUME, "", "unlimited", "delivered bytes") \
-	N("max-smtp-out", COUNT, "1..20000", NULL, "connections")
+#define CONF_LIMIT_ROWS(B) \
+	B(max_msg_rate, "max-msg-rate", RATE, "", "unlimited", NULL, "attempted recipients") \
+	B(max_connect_rate, "max-connect-rate", RATE, "", "unlimited", NULL, "connection attempts") \
+	B(max_data_volume_rate, "max-data-volume-rate", VOLUME, "", "unlimited", NULL, "delivered bytes") \
+	B(max_smtp_out, "max-smtp-out", COUNT, "1..20000", NULL, "100", "connections at once")
 
 #define CONF_PROVIDER_TABLE(B, C, N) \
-	N("name", NAME, "", CONF_REQUIRED, "name of the provider") \
-	N("mx", STRINGS, "", CONF_REQUIRED, "its MX hosts, with *.DOMAIN as a wildcard") \
-	CONF_LIMIT_ROWS(N)
+	C("name", NAME, "", CONF_REQUIRED, "google", "name of the provider") \
+	C("mx", MX_PATTERNS, "", CONF_REQUIRED, "[ \"*.google.com\", \"*.googlemail.com\" ]", "its MX hosts, with *.DOMAIN as a wildcard; the first provider that has all MX hosts of a domain's lowest preference is the domain's") \
+	CONF_LIMIT_ROWS(B)
 #define CONF_JOB_TABLE(B, C, N) \
-	N("name", STRING, "", CONF_REQUIRED, "the job") \
-	CONF_LIMIT_ROWS(N)
+	C("name", STRING, "", CONF_REQUIRED, "newsletter", "the job") \
+	CONF_LIMIT_ROWS(B)
 #define CONF_SENDER_TABLE(B, C, N) \
-	N("name", STRING, "", CONF_REQUIRED, "domain of the sender") \
-	CONF_LIMIT_ROWS(N)
+	C("name", HOST, "", CONF_REQUIRED, "news.example.com", "domain of the sender") \
+	CONF_LIMIT_ROWS(B)
 
 #define CONF_REPLY_LIST_TABLE(B, C, N) \
 	N("name", NAME, "", CONF_REQUIRED, "name that smtp-pattern-list refers to") \
@@ -240,7 +240,7 @@
 	N("name", NAME, "", CONF_REQUIRED, "name of the list") \
 	N("rules", STRINGS, "", NULL, "\"header NAME /REGEX/ virtual-mta=V\" and so on, in order")
 #define CONF_ROLLUP_TABLE(B, C, N) \
-	N("mx", STRINGS, "", NULL, "\"MX QUEUE.rollup [rollup-by-ip]\" each")
+	C("mx", ROLLUP, "", NULL, "mx1.example.net example.rollup", "\"MX QUEUE.rollup\" each: domains that have all MX hosts of a queue share it")
 #define CONF_DNS_TABLE(B, C, N) \
 	N("precached-domains-file", PATH, "", NULL, "domains looked up in advance") \
 	N("precached-refresh-interval", INTERVAL, "", "5m", "how often") \

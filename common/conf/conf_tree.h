@@ -39,6 +39,7 @@ struct conf_block {
 	const char *key; /* NULL where blocks have none */
 	unsigned file, line;
 	bool dead;   /* without a usable key: read for its errors only, no child of anyone */
+	const struct conf_source_limits *source_limits; /* of a domain, see conf_limits; NULL: none */
 	unsigned id; /* place among its siblings of the same scope, see conf_build */
 };
 

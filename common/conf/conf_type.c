@@ -6,6 +6,7 @@
 
 #include "common/base/check.h"
 #include "common/conf/conf_net.h"
+#include "common/conf/conf_rollup.h"
 #include "common/conf/conf_value.h"
 #include "common/conf/conf_words.h"
 
@@ -198,6 +199,7 @@ check_path(struct conf_place *p, const struct conf_directive *d, struct slice s,
 	}
 WORD_CHECK(name)
 WORD_CHECK(host)
+WORD_CHECK(mx)
 WORD_CHECK(address)
 WORD_CHECK(smtp_hosts)
 WORD_CHECK(recover)
@@ -219,6 +221,33 @@ check_pattern(struct conf_place *p, const struct conf_directive *d, struct slice
 		return false;
 	out->v.string = conf_arena_str(p->arena, slice_str(lower));
 	return true;
+}
+
+/* A queue is called by its domain, in lower case. */
+static bool
+check_queue(struct conf_place *p, const struct conf_directive *d, struct slice s,
+	    struct conf_value *out)
+{
+	char lower[CONF_PATTERN_MAX];
+
+	(void)d;
+	if (!conf_words_host(s) || !conf_type_pattern(s, lower))
+		return false;
+	out->v.string = conf_arena_str(p->arena, slice_str(lower));
+	return true;
+}
+
+static bool
+check_rollup(struct conf_place *p, const struct conf_directive *d, struct slice s,
+	     struct conf_value *out)
+{
+	struct slice mx, queue;
+	bool by_ip;
+
+	(void)p;
+	(void)d;
+	(void)out;
+	return conf_rollup_words(s, &mx, &queue, &by_ip);
 }
 
 static bool
@@ -328,6 +357,8 @@ check_pair(struct conf_place *p, const struct conf_directive *d, struct slice s,
 			return false;
 		break;
 	default:
+		if (!conf_words_mx(first))
+			return false;
 		break;
 	}
 	return slice_is(second, "unlimited") ||
@@ -400,8 +431,11 @@ static const struct {
 	[CONF_TYPE_CIDR_COUNT] = { SHAPE_STRINGS, true, check_pair },
 	[CONF_TYPE_CIDR_RATE] = { SHAPE_STRINGS, true, check_pair },
 	[CONF_TYPE_CIDR_VOLUME] = { SHAPE_STRINGS, true, check_pair },
+	[CONF_TYPE_MX_PATTERNS] = { SHAPE_STRINGS, false, check_mx },
 	[CONF_TYPE_MX_COUNT] = { SHAPE_STRINGS, true, check_pair },
 	[CONF_TYPE_SOURCE_HOST] = { SHAPE_STRINGS, false, check_pair },
+	[CONF_TYPE_QUEUE] = { SHAPE_STRING, false, check_queue },
+	[CONF_TYPE_ROLLUP] = { SHAPE_STRINGS, false, check_rollup },
 	[CONF_TYPE_SMTP_HOSTS] = { SHAPE_STRING, false, check_smtp_hosts },
 	[CONF_TYPE_REGEX] = { SHAPE_STRING, false, check_regex },
 	[CONF_TYPE_ENUM] = { SHAPE_STRING, false, check_choice },

@@ -7,7 +7,7 @@
 #define CONF_RATE_MAX    UINT32_MAX                          /* N of a rate */
 #define CONF_VOLUME_MAX  (1ull << 50)                        /* N of a volume rate, bytes */
 #define CONF_SIZE_MAX    (1ull << 50)                        /* of a size, bytes */
-#define CONF_WINDOW_US   (31ull * 86400 * 1000 * 1000)       /* longest window of a rate */
+#define CONF_WINDOW_US   (30ull * 86400 * 1000 * 1000)       /* longest window of a rate */
 #define CONF_INTERVAL_US (10ull * 365 * 86400 * 1000 * 1000) /* longest interval */
 
 /* All return false, with *out untouched, when `s` is not of the form. */

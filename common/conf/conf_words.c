@@ -46,6 +46,13 @@ conf_words_host(struct slice s)
 }
 
 bool
+conf_words_mx(struct slice s)
+{
+	return slice_is(s, "*") ||
+	       conf_words_host(slice_starts_nocase(s, "*.") ? slice_sub(s, 2) : s);
+}
+
+bool
 conf_words_address(struct slice s)
 {
 	const char *at = s.n ? memrchr(s.p, '@', s.n) : NULL;

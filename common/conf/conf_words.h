@@ -9,6 +9,7 @@
 
 bool conf_words_name(struct slice s);
 bool conf_words_host(struct slice s);
+bool conf_words_mx(struct slice s); /* a host name, "*.DOMAIN", "*" */
 bool conf_words_address(struct slice s);
 bool conf_words_smtp_hosts(struct slice s);
 bool conf_words_recover(struct slice s);

@@ -96,7 +96,8 @@ static void
 put_rcpt(struct buf *b, const struct event_rcpt *r)
 {
 	size_t strings = number_bytes(r->address.n) + r->address.n + number_bytes(r->diag.n) +
-			 r->diag.n + number_bytes(r->queue.n) + r->queue.n;
+			 r->diag.n + number_bytes(r->queue.n) + r->queue.n +
+			 (r->stamp_boot_us != 0 ? number_bytes(r->stamp_boot_us) : 0);
 
 	put_number(b, number_bytes(r->index) + 4 + strings);
 	put_number(b, r->index);
@@ -105,6 +106,8 @@ put_rcpt(struct buf *b, const struct event_rcpt *r)
 	put_bytes(b, r->address);
 	put_bytes(b, r->diag);
 	put_bytes(b, r->queue);
+	if (r->stamp_boot_us != 0)
+		put_number(b, r->stamp_boot_us);
 }
 
 void
@@ -160,6 +163,7 @@ get_rcpt(struct wire_reader *r, struct event_rcpt *out)
 	out->address = get_bytes(&one);
 	out->diag = get_bytes(&one);
 	out->queue = get_bytes(&one);
+	out->stamp_boot_us = !one.bad && wire_left(&one) > 0 ? get_number(&one) : 0;
 	if (r->bad || one.bad || index > UINT16_MAX || out->action >= EVENT_ACTION_COUNT)
 		return false;
 	memcpy(out->status, status.p, 3);

@@ -19,7 +19,8 @@
 	X(CONNECT,    "a connection attempt ended without a transaction") \
 	X(OUTCOME,    "an outcome without an attempt: expired, deleted, bounced by rule") \
 	X(MODE,       "a queue's state changed") \
-	X(OPERATOR,   "an operator's act")
+	X(OPERATOR,   "an operator's act") \
+	X(ATTEMPT,    "a connection attempt that did not fail, as far as known: its grant stamp")
 
 /* name, C type suffix (U: u64, S: slice) */
 #define EVENT_FIELDS(X) \
@@ -48,7 +49,9 @@
 	X(S, sender) \
 	X(S, src_mta) X(S, src_ip) X(S, dst_ip) X(S, user) \
 	X(S, dlv_source_ip) X(S, dlv_destination_ip) X(S, dlv_esmtp) X(S, dsn_mta) \
-	X(S, reason)           /* of CONNECT, MODE, OUTCOME, OPERATOR: text */
+	X(S, reason)           /* of CONNECT, MODE, OUTCOME, OPERATOR: text */ \
+	X(S, provider)         /* of RESULT, CONNECT, ATTEMPT: whose limits were charged */ \
+	X(U, volume_bytes)     /* of RESULT: charged and kept: the body's, once, if it may have been delivered to anybody */
 
 #define EVENT_ACTIONS(X) \
 	X(RECEIVED, "received") \
@@ -75,6 +78,9 @@ enum event_action {
 	EVENT_ACTION_COUNT
 };
 
+/* Of a recipient, in place of a stamp: no RCPT was sent for it, nothing was charged. */
+#define EVENT_STAMP_NONE 1
+
 /* One recipient of an event. */
 struct event_rcpt {
 	uint16_t index;       /* within the entry; of RECEPTION within the message */
@@ -83,6 +89,7 @@ struct event_rcpt {
 	struct slice address;
 	struct slice diag;    /* "smtp;550 5.1.1 no such user", at most 512 bytes */
 	struct slice queue;   /* of RECEPTION: the entry's queue; else empty */
+	uint64_t stamp_boot_us; /* its grant, when it was charged by itself; 0: the event's; EVENT_STAMP_NONE */
 };
 
 struct event {

@@ -36,7 +36,9 @@
 	X(WORK,           work,     S, W, 128)             /* payload: bitmap of the entry's recipients to attempt */ \
 	X(RESULT,         result,   W, S, IPC_PAYLOAD_MAX) /* payload: u32 n, results (results.h, n bytes), then strings for the event */ \
 	X(RETURNED,       returned, W, S, 0)               /* a lease handed back, nothing attempted */ \
-	X(CLOSE,          conn,     S, W, 0)               /* QUIT and close when idle */ \
+	X(RCPT_ASK,       rcpt_ask, W, S, 0)               /* may the RCPT of this recipient leave? Of WORK with WORK_ASK */ \
+	X(RCPT_MAY,       rcpt_may, S, W, 0)               /* the answer */ \
+	X(CLOSE,          conn,     S, W, 0)               /* QUIT and close when idle; CLOSE_NOW: what runs before its dot ends too */ \
 	X(CLOSED,         closed,   W, S, 1024)            /* connection is gone; payload: why, text */ \
 	/* resolver */ \
 	X(ASK,            ask,      S, V, ASK_BYTES_MAX)   /* payload: domain, or "=" and an smtp-hosts value */ \
@@ -116,6 +118,7 @@ struct message {
 			uint32_t connection;
 			uint32_t rcpt_max;     /* most recipients a transaction, 0 no limit known */
 			uint32_t took_ms;
+			uint32_t flags;        /* enum opened_flags */
 		} opened;
 		struct {
 			uint32_t connection;
@@ -126,7 +129,8 @@ struct message {
 			uint64_t lease, epoch, deadline_boot_us;
 			msg_id_t id;
 			uint32_t connection, claim_slot, segment, offset16;
-			uint32_t first_rcpt;   /* of the entry, in the record */
+			uint16_t first_rcpt;   /* of the entry, in the record */
+			uint16_t flags;        /* enum work_flags */
 			uint16_t n_rcpts;      /* of the entry; the payload's bitmap says which to attempt */
 			uint16_t attempt;
 		} work;
@@ -142,7 +146,19 @@ struct message {
 			uint32_t why;          /* enum return_why */
 		} returned;
 		struct {
+			uint64_t lease;
+			uint32_t connection, claim_slot;
+			uint16_t index;        /* within the entry */
+		} rcpt_ask;
+		struct {
+			uint64_t lease;
+			uint64_t stamp_boot_us, deadline_boot_us; /* charged then; not to leave later */
 			uint32_t connection;
+			uint16_t index, may;   /* may 0: it and those behind it are not to be attempted */
+		} rcpt_may;
+		struct {
+			uint32_t connection;
+			uint32_t flags;        /* enum close_flags */
 		} conn;
 		struct {
 			uint32_t connection;
@@ -179,13 +195,19 @@ enum open_failure {
 	OPEN_STALE,             /* route generation does not match: nothing attempted */
 	OPEN_LATE,              /* deadline passed: nothing attempted */
 	OPEN_NO_RESOURCES,      /* descriptors or memory: nothing attempted */
+	OPEN_GIVEN_UP,          /* closed by ourselves after connect() was called: says nothing about the host */
 };
+
+enum opened_flags { OPENED_PIPELINING = 1 /* MAIL and all RCPT of a transaction leave in one write */ };
+enum work_flags { WORK_ASK = 1 /* its recipients are charged one by one: RCPT_ASK before each RCPT */ };
+enum close_flags { CLOSE_NOW = 1 };
 
 enum result_flags {
 	RESULT_CONNECTION_GONE = 1, /* no further WORK on it; CLOSED follows */
 	RESULT_HOST = 2,            /* the host refused as a whole (421, lost): try another target */
 	RESULT_MAYBE_DUP = 4,       /* dot sent, answer unknown */
 	RESULT_DAMAGED = 8,         /* the record failed its checks and was not sent: an operator must look */
+	RESULT_INTERRUPTED = 16,    /* ended by CLOSE_NOW: says nothing about the host or the recipients */
 };
 
 enum return_why { RETURN_LATE = 1, RETURN_CONNECTION_GONE, RETURN_DRAIN, RETURN_NO_RESOURCES };

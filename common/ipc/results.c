@@ -13,18 +13,25 @@
  *   text       varints prefix, suffix, middle: the text begins with `prefix` bytes of the one
  * before and ends with `suffix` bytes of it; the `middle` bytes between them follow
  *
+ *   stamp      varint: 0 the claim's, 1 none, else so much less than the base, plus 2
+ *
+ * The base, a u64 behind the strings, is there when FLAG_STAMPS stands in the flags.
+ *
  * Replies to the recipients of one message mostly differ in the address that they quote, so this
  * keeps a thousand of them whole where plain texts would not fit. */
-enum marks { MARK_INDEX = 1, MARK_OUTCOME = 2, MARK_TEXT = 4 };
+enum marks { MARK_INDEX = 1, MARK_OUTCOME = 2, MARK_TEXT = 4, MARK_STAMP = 8 };
+
+#define FLAG_STAMPS 0x80000000u
+#define STAMP_MOST  ((1ull << 35) - 1) /* five bytes; a talk of ten hours */
 
 #define IP_BYTES_MAX    64
 #define MTA_BYTES_MAX   256
 #define ESMTP_BYTES_MAX 512
 #define TAIL_BYTES      2 /* n */
 
-/* The worst case without any text fits: marks, index, outcome. */
-_Static_assert(4 + 8 + 8 + 4 * 2 + 2 * IP_BYTES_MAX + MTA_BYTES_MAX + ESMTP_BYTES_MAX + TAIL_BYTES +
-			       CLAIM_RCPT_MAX * (1 + 3 + 6) + 3 <=
+/* The worst case without any text fits: marks, index, outcome, stamp. */
+_Static_assert(4 + 8 + 8 + 8 + 4 * 2 + 2 * IP_BYTES_MAX + MTA_BYTES_MAX + ESMTP_BYTES_MAX +
+			       TAIL_BYTES + CLAIM_RCPT_MAX * (1 + 3 + 6 + 5) + 3 <=
 		       CLAIM_RESULT_BYTES,
 	       "all recipients of a claim fit its slot, whatever the texts");
 
@@ -43,7 +50,7 @@ put_text16(struct buf *out, struct slice s, size_t max)
 }
 
 static void
-put_varint(struct buf *out, uint32_t v)
+put_varint(struct buf *out, uint64_t v)
 {
 	while (v >= 0x80) {
 		wire_put_u8(out, (uint8_t)(v | 0x80));
@@ -75,6 +82,30 @@ same_outcome(const struct result_rcpt *a, const struct result_rcpt *b)
 	       memcmp(a->status, b->status, sizeof a->status) == 0;
 }
 
+/* The latest stamp of a recipient by itself, 0: there is none. */
+static uint64_t
+stamp_base(const struct results *r, bool *any)
+{
+	uint64_t base = 0;
+
+	*any = false;
+	for (size_t i = 0; i < r->n_rcpts; i++) {
+		*any |= r->rcpts[i].stamp_boot_us != 0;
+		if (r->rcpts[i].stamp_boot_us > base)
+			base = r->rcpts[i].stamp_boot_us;
+	}
+	return base;
+}
+
+static void
+put_stamp(struct buf *out, uint64_t base, uint64_t stamp)
+{
+	if (stamp <= EVENT_STAMP_NONE)
+		put_varint(out, stamp);
+	else
+		put_varint(out, base - stamp + 2 < STAMP_MOST ? base - stamp + 2 : STAMP_MOST);
+}
+
 /* The recipients with texts of at most `text_max` bytes; false when that does not fit into `room`.
  */
 static bool
@@ -84,13 +115,16 @@ put_rcpts(struct buf *out, const struct results *r, size_t text_max, size_t room
 	const struct result_rcpt *before = &none;
 	size_t start = out->len;
 	uint32_t expected = 0;
+	bool any;
+	uint64_t base = stamp_base(r, &any);
 
 	for (size_t i = 0; i < r->n_rcpts; i++) {
 		const struct result_rcpt *q = &r->rcpts[i];
 		struct slice text = cut(q->diag, text_max), old = cut(before->diag, text_max);
 		unsigned marks = (q->index != expected ? MARK_INDEX : 0u) |
 				 (same_outcome(q, before) ? 0u : MARK_OUTCOME) |
-				 (slice_eq(text, old) ? 0u : MARK_TEXT);
+				 (slice_eq(text, old) ? 0u : MARK_TEXT) |
+				 (q->stamp_boot_us == before->stamp_boot_us ? 0u : MARK_STAMP);
 
 		wire_put_u8(out, (uint8_t)marks);
 		if (marks & MARK_INDEX)
@@ -102,6 +136,8 @@ put_rcpts(struct buf *out, const struct results *r, size_t text_max, size_t room
 		}
 		if (marks & MARK_TEXT)
 			put_difference(out, old, text);
+		if (marks & MARK_STAMP)
+			put_stamp(out, base, q->stamp_boot_us);
 		if (out->len - start > room)
 			return false;
 		expected = q->index + 1u;
@@ -121,15 +157,19 @@ void
 results_encode(struct buf *out, const struct results *r)
 {
 	size_t start = out->len, head, room, good = 0, bad = REPLY_KEPT_MAX;
+	bool stamps;
+	uint64_t base = stamp_base(r, &stamps);
 
 	CHECK(r->n_rcpts <= CLAIM_RCPT_MAX);
-	wire_put_u32(out, r->flags);
+	wire_put_u32(out, r->flags | (stamps ? FLAG_STAMPS : 0));
 	wire_put_u64(out, r->wall_us);
 	wire_put_u64(out, r->boot_us);
 	put_text16(out, r->dlv_source_ip, IP_BYTES_MAX);
 	put_text16(out, r->dlv_destination_ip, IP_BYTES_MAX);
 	put_text16(out, r->dsn_mta, MTA_BYTES_MAX);
 	put_text16(out, r->dlv_esmtp, ESMTP_BYTES_MAX);
+	if (stamps)
+		wire_put_u64(out, base);
 	wire_put_u16(out, (uint16_t)r->n_rcpts);
 	head = out->len;
 	room = CLAIM_RESULT_BYTES - (head - start);
@@ -201,9 +241,27 @@ get_difference(struct wire_reader *r, struct slice before, char *at)
 	return slice_of(at, prefix + n + suffix);
 }
 
+static uint64_t
+get_stamp(struct wire_reader *r, uint64_t base)
+{
+	uint64_t v = 0;
+
+	for (unsigned shift = 0; shift < 35; shift += 7) {
+		uint8_t b = wire_u8(r);
+
+		v |= (uint64_t)(b & 0x7f) << shift;
+		if ((b & 0x80) == 0) {
+			r->bad |= v >= 2 && base < v; /* before there was time */
+			return v < 2 ? v : base - (v - 2);
+		}
+	}
+	r->bad = true;
+	return 0;
+}
+
 /* `rcpts` has room for n, `texts` for n * REPLY_KEPT_MAX bytes. */
 static int
-get_rcpts(struct wire_reader *r, struct result_rcpt *rcpts, size_t n, char *texts)
+get_rcpts(struct wire_reader *r, struct result_rcpt *rcpts, size_t n, char *texts, uint64_t base)
 {
 	struct result_rcpt now = { 0 };
 	uint32_t index = 0;
@@ -226,8 +284,10 @@ get_rcpts(struct wire_reader *r, struct result_rcpt *rcpts, size_t n, char *text
 			now.diag = get_difference(r, now.diag, texts);
 			texts += now.diag.n;
 		}
+		if (marks & MARK_STAMP)
+			now.stamp_boot_us = get_stamp(r, base);
 		if (r->bad || index > UINT16_MAX ||
-		    marks > (MARK_INDEX | MARK_OUTCOME | MARK_TEXT) ||
+		    marks > (MARK_INDEX | MARK_OUTCOME | MARK_TEXT | MARK_STAMP) ||
 		    now.action >= EVENT_ACTION_COUNT)
 			return -E_BAD;
 		now.index = (uint16_t)index++;
@@ -241,6 +301,7 @@ results_decode(struct results *out, struct slice s, struct buf *scratch)
 {
 	struct wire_reader r;
 	struct result_rcpt *rcpts;
+	uint64_t base = 0;
 	size_t array;
 
 	*out = (struct results){ 0 };
@@ -252,6 +313,9 @@ results_decode(struct results *out, struct slice s, struct buf *scratch)
 	out->dlv_destination_ip = get_text16(&r, IP_BYTES_MAX);
 	out->dsn_mta = get_text16(&r, MTA_BYTES_MAX);
 	out->dlv_esmtp = get_text16(&r, ESMTP_BYTES_MAX);
+	if (out->flags & FLAG_STAMPS)
+		base = wire_u64(&r);
+	out->flags &= ~FLAG_STAMPS;
 	out->n_rcpts = wire_u16(&r);
 	if (r.bad || out->n_rcpts > CLAIM_RCPT_MAX || wire_left(&r) < out->n_rcpts)
 		return -E_BAD;
@@ -259,7 +323,7 @@ results_decode(struct results *out, struct slice s, struct buf *scratch)
 	buf_reset(scratch);
 	rcpts = (struct result_rcpt *)(void *)buf_room(scratch,
 						       array + out->n_rcpts * REPLY_KEPT_MAX);
-	if (get_rcpts(&r, rcpts, out->n_rcpts, (char *)rcpts + array) != 0)
+	if (get_rcpts(&r, rcpts, out->n_rcpts, (char *)rcpts + array, base) != 0)
 		return -E_BAD;
 	out->rcpts = rcpts;
 	return wire_done(&r) ? 0 : -E_BAD;

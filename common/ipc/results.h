@@ -14,6 +14,7 @@ struct result_rcpt {
 	uint8_t action;    /* enum event_action: DELIVERED BOUNCED DEFERRED UNATTEMPTED */
 	uint8_t status[3];
 	uint16_t code;     /* SMTP code, 0 when there was no reply */
+	uint64_t stamp_boot_us; /* its own grant; 0: the claim's; EVENT_STAMP_NONE: no RCPT was sent */
 	struct slice diag; /* "smtp;450 4.2.1 ..." */
 };
 

@@ -43,7 +43,8 @@
 	X(TOO_BIG,     "message larger than the peer takes")                                       \
 	X(BAD_ADDRESS, "address that no command can carry")                                        \
 	X(STALE,       "overtaken before it began")                                                \
-	X(DAMAGED,     "record damaged")
+	X(DAMAGED,     "record damaged")                                                           \
+	X(INTERRUPTED, "interrupted for mail of a higher priority")
 
 /* The stage of the dialogue that it ended in. */
 #define VERDICT_PHASE_TABLE(X)                                                                     \

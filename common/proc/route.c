@@ -97,7 +97,7 @@ plausible(const struct route *r)
 		if (memchr(r->hosts[i], '\0', ROUTE_HOST_BYTES) == NULL)
 			return false;
 	}
-	return true;
+	return memchr(r->best, '\0', sizeof r->best) != NULL;
 }
 
 int

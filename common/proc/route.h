@@ -12,6 +12,7 @@
 
 #define ROUTE_SLOT_BYTES 16384
 #define ROUTE_HOST_BYTES 256
+#define ROUTE_BEST_BYTES 1024
 
 enum route_status {
 	ROUTE_GOOD,         /* has targets */
@@ -35,6 +36,9 @@ struct route {
 	uint16_t n_targets, n_hosts;
 	struct route_target targets[ROUTE_TARGETS_MAX]; /* ascending preference, equal ones shuffled */
 	char hosts[ROUTE_MX_MAX][ROUTE_HOST_BYTES];     /* NUL-terminated */
+	/* All hosts of the lowest preference, with an address or not: lower case, sorted, each once, with ',' between.
+	 * Where they are too long, those that fit and "#" with a hash of all. */
+	char best[ROUTE_BEST_BYTES];
 };
 
 int route_object_create(void);                /* master: the memfd or -E_* */

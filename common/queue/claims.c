@@ -39,13 +39,15 @@ struct slot {
 	uint16_t ordinal;
 	uint16_t n_rcpts;
 	unsigned char rcpts[CLAIM_BITMAP_BYTES];
-	unsigned char reserved[128 - CLAIM_BITMAP_BYTES];
+	unsigned char ask; /* 0 in tables of before */
+	unsigned char reserved[127 - CLAIM_BITMAP_BYTES];
 	uint32_t grant_crc; /* from `lease` up to here */
 	/* The worker's. */
 	uint32_t results_bytes;
 	uint32_t results_crc; /* of lease, length, results */
 	unsigned char padding[180];
-	unsigned char results[CLAIM_RESULT_BYTES];
+	unsigned char
+		results[CLAIM_RESULT_BYTES]; /* until they are there: stamps, from the end down */
 	/* The scheduler's again: a copy of the lease at the far end. */
 	uint64_t lease_tail;
 };
@@ -302,6 +304,7 @@ claim_grant(struct claim_table *t, const struct claim_grant *g)
 	s->ordinal = g->key.ordinal;
 	s->n_rcpts = g->n_rcpts;
 	memcpy(s->rcpts, g->rcpts, sizeof s->rcpts);
+	s->ask = g->ask;
 	s->grant_crc = grant_crc(s);
 	s->lease_tail = g->lease;
 	atomic_store_explicit(&s->word, word_of(CLAIM_GRANTED, g->lease), memory_order_release);
@@ -352,6 +355,7 @@ claim_read(struct claim_table *t, unsigned slot, struct claim_view *out)
 		.source_ip = s->source_ip,
 		.generation = s->generation,
 		.n_rcpts = s->n_rcpts,
+		.ask = s->ask != 0,
 		.granted_boot_us = s->granted_boot_us,
 	};
 	memcpy(out->grant.rcpts, s->rcpts, sizeof s->rcpts);
@@ -374,8 +378,9 @@ may_move(enum claim_state from, enum claim_state to)
 {
 	switch (to) {
 	case CLAIM_BEGUN:
-	case CLAIM_RETURNED:
 		return from == CLAIM_GRANTED;
+	case CLAIM_RETURNED:
+		return from == CLAIM_GRANTED || from == CLAIM_BEGUN;
 	case CLAIM_DOT_SENT:
 		return from == CLAIM_BEGUN;
 	case CLAIM_ANSWERED:
@@ -428,6 +433,70 @@ int
 claim_dot(struct claim_table *t, unsigned slot, uint64_t lease)
 {
 	return move_to(t, slot, lease, CLAIM_DOT_SENT);
+}
+
+/* Each by itself proven: the process may die between two of its bytes. */
+struct stamp {
+	uint64_t boot_us;
+	uint16_t index;
+	uint16_t zero;
+	uint32_t crc; /* of the lease, its number, what is above */
+};
+_Static_assert(CLAIM_RCPT_MAX * sizeof(struct stamp) <= CLAIM_RESULT_BYTES,
+	       "a stamp for each recipient");
+
+static unsigned char *
+stamp_at(struct slot *s, unsigned k)
+{
+	return s->results + CLAIM_RESULT_BYTES - (k + 1) * sizeof(struct stamp);
+}
+
+static uint32_t
+stamp_crc(const struct slot *s, unsigned k, const struct stamp *st)
+{
+	uint32_t crc = crc32c(0, &s->lease, sizeof s->lease);
+
+	crc = crc32c(crc, &k, sizeof k);
+	return crc32c(crc, st, offsetof(struct stamp, crc));
+}
+
+int
+claim_stamp(struct claim_table *t, unsigned slot, uint64_t lease, unsigned k, uint16_t index,
+	    uint64_t stamp_boot_us)
+{
+	struct stamp st = { .boot_us = stamp_boot_us, .index = index };
+	int rc;
+	struct slot *s = enter(t, slot, lease, CLAIM_DOT_SENT, &rc); /* only while it has begun */
+
+	if (s == NULL)
+		return rc;
+	if (k >= CLAIM_RCPT_MAX)
+		return -E_TOO_BIG;
+	st.crc = stamp_crc(s, k, &st);
+	memcpy(stamp_at(s, k), &st, sizeof st);
+	return 0;
+}
+
+unsigned
+claim_stamps(struct claim_table *t, unsigned slot, uint64_t lease, struct claim_stamped *out,
+	     unsigned most)
+{
+	struct slot *s;
+	unsigned n = 0;
+
+	if (slot >= CLAIM_SLOTS || (slot >= t->used && slot >= claim_slots_used(t)))
+		return 0;
+	s = slot_at(t, slot);
+	if (s->lease != lease)
+		return 0;
+	for (unsigned k = 0; k < s->n_rcpts && k < CLAIM_RCPT_MAX && n < most; k++) {
+		struct stamp st;
+
+		memcpy(&st, stamp_at(s, k), sizeof st);
+		if (st.crc == stamp_crc(s, k, &st))
+			out[n++] = (struct claim_stamped){ st.boot_us, st.index };
+	}
+	return n;
 }
 
 int

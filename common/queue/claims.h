@@ -7,6 +7,7 @@
  *   FREE -> GRANTED -> BEGUN -> DOT_SENT -> ANSWERED -> FREE
  *              |          |         \ connection lost: UNKNOWN outcome, stays DOT_SENT with results
  *              |          \-> ANSWERED (ended before the dot)
+ *              |          \-> RETURNED (MAIL has not left after all)
  *              \-> RETURNED (not begun) -> FREE
  */
 #pragma once
@@ -42,6 +43,7 @@ struct claim_grant {
 	uint32_t source_ip;
 	uint32_t generation;  /* of the worker */
 	uint16_t n_rcpts;     /* recipients of this claim */
+	bool ask;             /* they are charged one by one: claim_stamp() */
 	uint64_t granted_boot_us; /* the grant stamp */
 	unsigned char rcpts[CLAIM_BITMAP_BYTES]; /* which of the entry's they are */
 };
@@ -73,9 +75,20 @@ struct claim_view {
 };
 int claim_read(struct claim_table *t, unsigned slot, struct claim_view *out);
 
+/* The recipients whose RCPTs may have left, in order; how many. Those that an answer has overwritten are missing. */
+struct claim_stamped {
+	uint64_t stamp_boot_us;
+	uint16_t index;
+};
+unsigned claim_stamps(struct claim_table *t, unsigned slot, uint64_t lease, struct claim_stamped *out,
+		      unsigned most);
+
 /* Worker; each refuses (-E_DENIED) a lease that is not the slot's and a move that is not in the
  * drawing, and tells a slot that is damaged (-E_CRC). */
 int claim_begin(struct claim_table *t, unsigned slot, uint64_t lease);
+/* An RCPT is about to leave: its recipient (index within the entry) and its stamp, the `k`th of this claim. */
+int claim_stamp(struct claim_table *t, unsigned slot, uint64_t lease, unsigned k, uint16_t index,
+		uint64_t stamp_boot_us);
 int claim_dot(struct claim_table *t, unsigned slot, uint64_t lease);
 /* `results`: at most CLAIM_RESULT_BYTES (else -E_TOO_BIG, nothing done), encoded as common/ipc/message.h says for RESULT. */
 int claim_answer(struct claim_table *t, unsigned slot, uint64_t lease, struct slice results);

@@ -30,7 +30,7 @@ enum record_flags {
 
 /* One entry of the message: recipients first .. first+count-1, all of one queue. */
 struct record_entry {
-	struct slice domain; /* recipient domain, lower case */
+	struct slice domain; /* of its queue: the recipient domain or where its queue-to leads; lower case */
 	uint32_t first;
 	uint32_t count;
 };

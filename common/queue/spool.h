@@ -6,7 +6,8 @@
  *   SPOOL/segments/   records (segment.h)
  *   SPOOL/events/     the event log (event_log.h)
  *   SPOOL/claims/     one mapped claim table per worker (claims.h)
- *   SPOOL/cursors/    the recorder's positions */
+ *   SPOOL/cursors/    the recorder's positions
+ *   SPOOL/charges     what was charged to limits (scheduler/charges.h) */
 #pragma once
 
 #include <stdint.h>

@@ -247,6 +247,18 @@ store_open(struct store **out, const char *spool_path, const unsigned char insta
 	return store_open_sized(out, spool_path, instance, STORE_MAP_BYTES);
 }
 
+/* A store of before has no table of operators' acts, or of redirects; no table has number 0. */
+static int
+open_table(MDB_txn *txn, const char *name, MDB_dbi *dbi)
+{
+	int rc = mdb_dbi_open(txn, name, 0, dbi);
+
+	if (rc != MDB_NOTFOUND || (strcmp(name, "acts") != 0 && strcmp(name, "redirects") != 0))
+		return rc;
+	*dbi = 0;
+	return 0;
+}
+
 static int
 open_reading(struct store *s, const char *path, const unsigned char instance[16])
 {
@@ -265,7 +277,7 @@ open_reading(struct store *s, const char *path, const unsigned char instance[16]
 		rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
 #define X(name)                                                                                    \
 	if (rc == 0)                                                                               \
-		rc = mdb_dbi_open(txn, #name, 0, &s->name);
+		rc = open_table(txn, #name, &s->name);
 	STORE_TABLES(X)
 #undef X
 	rc = store_error(rc, "open for reading");

@@ -1,7 +1,7 @@
 /* store: the durable rows in LMDB. Only the scheduler opens it; one thread of it writes.
  *
  * Flags: none but MDB_NOTLS (no WRITEMAP, no NOSYNC, no DUPSORT). Tables: rows, names, queues,
- * segments, replies, meta. Every value carries a CRC32C of key and value; what fails it is
+ * segments, replies, meta, acts, redirects. Every value carries a CRC32C of key and value; what fails it is
  * reported, never used. */
 #pragma once
 
@@ -59,6 +59,17 @@ struct store_queue { /* state of one queue */
 	struct slice reason; /* last error, at most 512 bytes */
 };
 enum store_segment_state { STORE_SEGMENT_FREE, STORE_SEGMENT_OPEN, STORE_SEGMENT_SEALED };
+/* What an operator set, until it ends: a limit, a source IP that is disabled. */
+enum store_act_kind { STORE_ACT_LIMIT = 1, STORE_ACT_SOURCE_DISABLED };
+#define STORE_ACT_TEXT_MAX 900 /* bytes of its three texts */
+struct store_act {
+	uint8_t kind;
+	uint8_t scope;           /* of a limit: enum override_scope */
+	uint64_t since_wall_us, until_wall_us; /* until 0: for ever */
+	struct slice object;     /* queue or pattern, address, name */
+	struct slice name;       /* directive; of a disabled source IP the address */
+	struct slice value;      /* as it was given */
+};
 struct store_segment {
 	uint64_t epoch;
 	uint64_t bytes;
@@ -106,6 +117,12 @@ int store_load_queues(struct store *s,
 int store_load_segments(struct store *s,
 			void (*fn)(void *arg, uint32_t number, const struct store_segment *seg),
 			void *arg, uint64_t *bad);
+/* None in a store that was made before there were such. */
+int store_load_acts(struct store *s, void (*fn)(void *arg, uint32_t number, const struct store_act *act), void *arg,
+		    uint64_t *bad);
+/* Numbers of queues whose rows are another queue's. None in a store that was made before there were such. */
+int store_load_redirects(struct store *s, void (*fn)(void *arg, uint32_t from, uint32_t to), void *arg,
+			 uint64_t *bad);
 /* The list of the last transaction that had one, appended to *out. 0 or -E_*; none at all is 0. -E_CRC: a part
  * of it is damaged, *out has the others. */
 int store_load_receptions(struct store *s, struct buf *out);
@@ -126,6 +143,13 @@ int store_put_name(struct store_txn *t, uint32_t number, struct slice name);
 int store_del_name(struct store_txn *t, uint32_t number); /* fine when absent */
 int store_put_queue(struct store_txn *t, uint32_t queue, const struct store_queue *q);
 int store_put_segment(struct store_txn *t, uint32_t number, const struct store_segment *seg);
+/* By a number that is the caller's to give; -E_TOO_BIG: its texts are longer than a value may be. */
+int store_put_act(struct store_txn *t, uint32_t number, const struct store_act *act);
+int store_del_act(struct store_txn *t, uint32_t number); /* fine when absent */
+/* From now on the rows of queue number `from` are those of `to`. The number has no name of its own any more, and no
+ * state: whoever is called so has another number. */
+int store_put_redirect(struct store_txn *t, uint32_t from, uint32_t to);
+int store_del_redirect(struct store_txn *t, uint32_t from); /* fine when absent */
 /* Messages (u64, little endian) whose rows are in this transaction while their reception events are being
  * written beside it; takes the place of the last list. */
 int store_put_receptions(struct store_txn *t, struct slice ids);

@@ -8,7 +8,7 @@
 #include "common/queue/store.h"
 
 // clang-format off
-#define STORE_TABLES(X) X(rows) X(names) X(queues) X(segments) X(replies) X(meta)
+#define STORE_TABLES(X) X(rows) X(names) X(queues) X(segments) X(replies) X(meta) X(acts) X(redirects)
 
 #define STORE_META_FIELDS(X) \
 	X(next_message_id) X(next_epoch) X(event_file) X(event_offset) X(next_lsn) X(next_lease)
@@ -60,8 +60,15 @@ bool store_number_decode(MDB_val v, uint32_t *out);
 size_t store_row_encode(unsigned char *dst, const struct store_row *row);
 bool store_row_decode(struct slice s, struct store_row *row);
 
+/* One table in one read transaction: calls `one` for each item; counts in *bad what it refuses, what fails its
+ * checksum, and what the table says it holds but does not show. */
+int store_each(struct store *s, MDB_dbi table, bool (*one)(void *arg, MDB_val key, struct slice rest), void *arg,
+	       uint64_t *bad);
+
 /* Stores a value in the transaction; the first error sticks. */
 int store_put(struct store_txn *t, MDB_dbi table, MDB_val key, const void *rest, size_t n);
+
+int store_del(struct store_txn *t, MDB_dbi table, MDB_val key); /* fine when absent */
 
 /* Opens the environment: map, lock, a data file as long as it says. 0 or -E_* with s->env to be
  * closed. */

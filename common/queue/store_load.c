@@ -3,11 +3,9 @@
 #include "common/base/wire.h"
 #include "common/queue/store_impl.h"
 
-/* One table in one read transaction: calls `one` for each item; counts in *bad what it refuses,
- * what fails its checksum, and what the table says it holds but does not show. */
-static int
-each(struct store *s, MDB_dbi table, bool (*one)(void *arg, MDB_val key, struct slice rest),
-     void *arg, uint64_t *bad)
+int
+store_each(struct store *s, MDB_dbi table, bool (*one)(void *arg, MDB_val key, struct slice rest),
+	   void *arg, uint64_t *bad)
 {
 	MDB_txn *txn = NULL;
 	MDB_cursor *c = NULL;
@@ -65,7 +63,7 @@ store_load_rows(struct store *s,
 {
 	struct load_rows l = { fn, arg };
 
-	return each(s, s->rows, one_row, &l, bad);
+	return store_each(s, s->rows, one_row, &l, bad);
 }
 
 int
@@ -130,7 +128,7 @@ store_load_replies(struct store *s, void (*fn)(void *arg, struct entry_key key),
 {
 	struct load_replies l = { fn, arg };
 
-	return each(s, s->replies, one_reply, &l, bad);
+	return store_each(s, s->replies, one_reply, &l, bad);
 }
 
 int
@@ -187,7 +185,7 @@ store_load_names(struct store *s, void (*fn)(void *arg, uint32_t number, struct 
 {
 	struct load_names l = { fn, arg };
 
-	return each(s, s->names, one_name, &l, bad);
+	return store_each(s, s->names, one_name, &l, bad);
 }
 
 struct load_queues {
@@ -221,7 +219,7 @@ store_load_queues(struct store *s,
 {
 	struct load_queues l = { fn, arg };
 
-	return each(s, s->queues, one_queue, &l, bad);
+	return store_each(s, s->queues, one_queue, &l, bad);
 }
 
 #define SEGMENT_ROW_OLD_BYTES 26 /* as it was written before there was `failed` */
@@ -259,7 +257,7 @@ store_load_segments(struct store *s,
 {
 	struct load_segments l = { fn, arg };
 
-	return each(s, s->segments, one_segment, &l, bad);
+	return store_each(s, s->segments, one_segment, &l, bad);
 }
 
 /* Looks one value up in its own read transaction; *txn is the caller's to abort on 0. */

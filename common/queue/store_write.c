@@ -70,8 +70,8 @@ store_get_row(struct store_txn *t, struct entry_key key, struct store_row *row)
 	return store_value_check(kv, v, &rest) && store_row_decode(rest, row) ? 0 : -E_CRC;
 }
 
-static int
-del(struct store_txn *t, MDB_dbi table, MDB_val key)
+int
+store_del(struct store_txn *t, MDB_dbi table, MDB_val key)
 {
 	int rc;
 
@@ -89,8 +89,8 @@ store_del_row(struct store_txn *t, struct entry_key key)
 	unsigned char k[STORE_KEY_BYTES];
 
 	store_key_encode(k, key);
-	del(t, t->store->rows, (MDB_val){ sizeof k, k });
-	return del(t, t->store->replies, (MDB_val){ sizeof k, k });
+	store_del(t, t->store->rows, (MDB_val){ sizeof k, k });
+	return store_del(t, t->store->replies, (MDB_val){ sizeof k, k });
 }
 
 static struct slice
@@ -135,7 +135,7 @@ store_del_name(struct store_txn *t, uint32_t number)
 {
 	uint32_t k = htobe32(number);
 
-	return del(t, t->store->names, (MDB_val){ sizeof k, &k });
+	return store_del(t, t->store->names, (MDB_val){ sizeof k, &k });
 }
 
 int

@@ -120,6 +120,10 @@ smtp_client_want(const struct smtp_client *c)
 		return SMTP_CLIENT_RESULT;
 	case SMTP_CLIENT_READY:
 		return SMTP_CLIENT_MAIL | SMTP_CLIENT_READ;
+	case SMTP_CLIENT_SENDING:
+		if (c->asking)
+			return SMTP_CLIENT_READ | SMTP_CLIENT_MAY;
+		return SMTP_CLIENT_READ | (c->out.len > 0 ? SMTP_CLIENT_WRITE : 0u);
 	case SMTP_CLIENT_IN_BODY:
 		/* The body follows what was said before it. */
 		return SMTP_CLIENT_READ | (c->out.len > 0 ? SMTP_CLIENT_WRITE : SMTP_CLIENT_BODY);
@@ -145,7 +149,7 @@ smtp_client_deadline(const struct smtp_client *c)
 		[SMTP_CLIENT_CLOSED] = SMTP_CLIENT_DEADLINE_NONE,
 	};
 
-	return of_state[c->state];
+	return c->asking ? SMTP_CLIENT_DEADLINE_ASK : of_state[c->state];
 }
 
 struct slice
@@ -175,6 +179,8 @@ smtp_client_phase(const struct smtp_client *c)
 		return VERDICT_AT_BODY;
 	if (c->state == SMTP_CLIENT_IN_DOT && head(c)->end > c->written)
 		return VERDICT_AT_BODY; /* a dot that did not leave ends nothing */
+	if (c->asking)
+		return VERDICT_AT_RCPT;
 	return head(c) != NULL ? (enum verdict_phase)head(c)->phase : VERDICT_AT_NONE;
 }
 
@@ -192,6 +198,7 @@ static void
 end_transaction(struct smtp_client *c, bool reset)
 {
 	c->reset_after = reset;
+	c->asking = false;
 	c->transactions++;
 	c->fifo_n = 0;
 	enter(c, SMTP_CLIENT_ENDED);
@@ -210,6 +217,22 @@ end_local(struct smtp_client *c, enum verdict_phase phase, enum verdict_reason r
 	end_transaction(c, false);
 }
 
+static void
+say_rcpt(struct smtp_client *c, size_t i)
+{
+	smtp_client_put_rcpt(&c->out, c->message.rcpt(c->message.arg, i));
+	push(c, VERDICT_AT_RCPT, i);
+	c->outcomes.rows[i].state = SMTP_CLIENT_OUTCOME_ASKED;
+}
+
+static void
+ask_for(struct smtp_client *c, size_t i)
+{
+	c->asking = true;
+	c->ask_rcpt = i;
+	c->deadline_serial++;
+}
+
 /* Writes the next command where one may leave now: all at once when the peer pipelines, otherwise
  * one at a time. DATA is the last of its group (RFC 2920 3.1). */
 static void
@@ -217,7 +240,7 @@ issue(struct smtp_client *c)
 {
 	bool pipelining = (c->ehlo.has & SMTP_EHLO_PIPELINING) != 0;
 
-	while (c->step != STEP_WAIT && (pipelining || c->fifo_n == 0)) {
+	while (c->step != STEP_WAIT && !c->asking && (pipelining || c->fifo_n == 0)) {
 		if (c->step == STEP_MAIL) {
 			struct smtp_client_mail m = {
 				.sender = c->message.sender,
@@ -236,9 +259,10 @@ issue(struct smtp_client *c)
 			if (i >= c->n_attempted) {
 				c->step = STEP_DATA;
 			} else if (c->outcomes.rows[i].state == SMTP_CLIENT_OUTCOME_OPEN) {
-				smtp_client_put_rcpt(&c->out, c->message.rcpt(c->message.arg, i));
-				push(c, VERDICT_AT_RCPT, i);
-				c->outcomes.rows[i].state = SMTP_CLIENT_OUTCOME_ASKED;
+				if (c->message.ask && !pipelining)
+					ask_for(c, i);
+				else
+					say_rcpt(c, i);
 			}
 		} else {
 			if (!pipelining && c->n_accepted == 0) {
@@ -292,6 +316,8 @@ smtp_client_begin(struct smtp_client *c, const struct smtp_client_message *m)
 	c->n_issued = c->n_answered = c->n_accepted = 0;
 	c->notice = (struct verdict){ 0 };
 	c->lone_dot = c->close_after = c->reset_after = c->in_step = c->contrary = false;
+	c->asking = false;
+	c->said_from = c->written;
 	c->step = STEP_MAIL;
 	c->n_attempted = m->n_rcpts;
 	if (c->ehlo.rcpt_max > 0 && c->ehlo.rcpt_max < c->n_attempted)
@@ -312,6 +338,56 @@ smtp_client_begin(struct smtp_client *c, const struct smtp_client_message *m)
 		end_transaction(c, false);
 	else
 		issue(c);
+}
+
+bool
+smtp_client_has_said(const struct smtp_client *c)
+{
+	return c->written != c->said_from;
+}
+
+/* What was said and has not left is unsaid. */
+static void
+unsay(struct smtp_client *c)
+{
+	buf_reset(&c->out);
+	c->queued = c->written;
+	c->fifo_n = 0;
+	c->deadline_serial++;
+}
+
+bool
+smtp_client_unbegin(struct smtp_client *c)
+{
+	if (c->state != SMTP_CLIENT_SENDING || smtp_client_has_said(c) || head(c) == NULL ||
+	    head(c)->phase != VERDICT_AT_MAIL)
+		return false;
+	unsay(c);
+	enter(c, SMTP_CLIENT_READY);
+	return true;
+}
+
+void
+smtp_client_may(struct smtp_client *c, bool may)
+{
+	struct verdict v = smtp_verdict_failure(VERDICT_AT_RCPT, VERDICT_BY_STALE, &c->policy);
+
+	CHECK(c->state == SMTP_CLIENT_SENDING && c->message.ask);
+	CHECK(c->asking || (!may && !smtp_client_has_said(c) && head(c)->phase == VERDICT_AT_RCPT));
+	c->said_from = c->written;
+	if (may) {
+		c->asking = false;
+		say_rcpt(c, c->ask_rcpt);
+		return;
+	}
+	if (!c->asking) {
+		unsay(c);
+		smtp_client_outcomes_settle(&c->outcomes, c->ask_rcpt, v, SLICE_NONE);
+	}
+	c->asking = false;
+	smtp_client_outcomes_settle_all(&c->outcomes, SMTP_CLIENT_OUTCOME_OPEN, v, SLICE_NONE);
+	c->step = STEP_DATA;
+	issue(c);
 }
 
 void

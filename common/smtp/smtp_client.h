@@ -41,6 +41,8 @@ enum smtp_client_want {
 	SMTP_CLIENT_RESULT = 8, /* read the outcomes, then smtp_client_taken() */
 	SMTP_CLIENT_MAIL = 16,  /* ready: smtp_client_begin() or smtp_client_quit() */
 	SMTP_CLIENT_CLOSE = 32, /* close the socket; c->end says why */
+	SMTP_CLIENT_MAY =
+		64, /* say whether recipient c->ask_rcpt may be attempted: smtp_client_may() */
 };
 
 /* How long the present wait may take; the driver holds the timers. One deadline spans a whole
@@ -52,6 +54,7 @@ enum smtp_client_want {
 	X(COMMAND,  "smtp-command-reply-timeout")      /* EHLO MAIL RCPT DATA RSET */              \
 	X(BODY,     "data-send-timeout")               /* from one accepted block to the next */   \
 	X(DOT,      "smtp-data-termination-timeout")                                               \
+	X(ASK,      "")                                /* our own side's word */                   \
 	X(IDLE,     "connection-idle-timeout")                                                     \
 	X(QUIT,     "")                                /* a courtesy: seconds */
 // clang-format on
@@ -86,6 +89,9 @@ struct smtp_client_message {
 	uint64_t body_bytes; /* wire form, unstuffed */
 	bool body_8bit;
 	size_t n_rcpts;
+	/* Each recipient wants its leave (MAY) before its RCPT. Only without PIPELINING: there all
+	 * leave at once. */
+	bool ask;
 	/* Recipient `i` without brackets. */
 	struct slice (*rcpt)(const void *arg, size_t i);
 	const void *arg;
@@ -106,12 +112,15 @@ struct smtp_client {
 	bool contrary;    /* RCPT was accepted although MAIL was not */
 	bool lone_dot;    /* 354 although no recipient was accepted */
 	bool utf8;        /* an address of the message needs SMTPUTF8 */
+	bool asking;      /* want MAY, for recipient ask_rcpt */
 
 	struct smtp_reply reply;
 	bool early; /* its first byte came before the command that it could answer had left */
 	struct smtp_ehlo ehlo;
 	struct buf out;
 	uint64_t queued, written; /* output stream positions */
+	uint64_t said_from; /* where the transaction, or the RCPT that was asked for, begins */
+	size_t ask_rcpt;
 	struct smtp_client_command *fifo;
 	size_t fifo_cap, fifo_head, fifo_n;
 	uint32_t deadline_serial; /* changes when a new wait begins */
@@ -146,6 +155,15 @@ void smtp_client_wrote(struct smtp_client *c, size_t n);
 
 /* In state READY only. The message may end at once (want RESULT) without a byte sent. */
 void smtp_client_begin(struct smtp_client *c, const struct smtp_client_message *m);
+/* Nothing of the transaction has left yet: it is as if it had not begun, in state READY. False, and
+ * nothing changed: something has, or it ended by itself. */
+bool smtp_client_unbegin(struct smtp_client *c);
+/* The answer to want MAY. Refused: this recipient and those behind it are not attempted in this
+ * transaction, which goes on with those accepted. An RCPT of which no byte was written yet may be
+ * refused afterwards. */
+void smtp_client_may(struct smtp_client *c, bool may);
+/* A byte of what was begun, or of the RCPT that got its leave, was written. */
+bool smtp_client_has_said(const struct smtp_client *c);
 /* The body's last byte was written, or stands before smtp_client_output() in the driver's next
  * write. `crlf`: the body is empty or ends in CRLF; otherwise one is added. */
 void smtp_client_body_done(struct smtp_client *c, bool crlf);

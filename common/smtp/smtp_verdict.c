@@ -147,6 +147,7 @@ static const struct verdict_status failure_status[VERDICT_REASONS] = {
 	[VERDICT_BY_BAD_ADDRESS] = { 5, 1, 3 },
 	[VERDICT_BY_STALE]       = { 4, 0, 0 },
 	[VERDICT_BY_DAMAGED]     = { 5, 3, 0 },
+	[VERDICT_BY_INTERRUPTED] = { 4, 0, 0 },
 	// clang-format on
 };
 

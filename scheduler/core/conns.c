@@ -4,6 +4,8 @@
 
 #include "common/base/check.h"
 #include "common/base/mem.h"
+#include "scheduler/core/admit.h"
+#include "scheduler/core/lines.h"
 #include "scheduler/core/pump.h"
 #include "scheduler/core/run.h"
 #include "scheduler/core/sources.h"
@@ -59,7 +61,8 @@ make_up_to(struct core *c, uint32_t number)
 }
 
 static void
-start(struct core *c, uint32_t number, uint32_t qi, unsigned worker, uint32_t source)
+start(struct core *c, uint32_t number, uint32_t qi, unsigned worker, uint32_t source,
+      const struct charges *set)
 {
 	struct conn *cn = &c->conns[number];
 
@@ -70,7 +73,10 @@ start(struct core *c, uint32_t number, uint32_t qi, unsigned worker, uint32_t so
 	cn->worker = (uint8_t)worker;
 	cn->source = source;
 	cn->claim = cn->next = cn->prev = CORE_NONE;
-	cn->stamp = c->now.boot_us;
+	cn->stamp = cn->opened_at = c->now.boot_us;
+	cn->pipelining = 1;
+	cn->charges = *set;
+	limits_charge(c, &cn->charges, 1, 0);
 	c->n_conns++;
 	c->sources[source].n_conns++;
 	c->workers[worker].n_conns++;
@@ -79,7 +85,7 @@ start(struct core *c, uint32_t number, uint32_t qi, unsigned worker, uint32_t so
 }
 
 uint32_t
-conns_new(struct core *c, uint32_t qi, unsigned worker, uint32_t source)
+conns_new(struct core *c, uint32_t qi, unsigned worker, uint32_t source, const struct charges *set)
 {
 	/* A little reserve, so that numbers rest before they are used again. */
 	if (c->free_conns.head == CORE_NONE || c->n_conns + 64 > c->n_conns_made)
@@ -89,17 +95,121 @@ conns_new(struct core *c, uint32_t qi, unsigned worker, uint32_t source)
 
 	uint32_t number = c->free_conns.head;
 
-	start(c, number, qi, worker, source);
+	start(c, number, qi, worker, source, set);
 	return number;
+}
+
+static bool
+is_count(const struct core *c, uint32_t limit)
+{
+	return c->limits[limit].measure == CORE_MEASURE_SMTP_OUT;
+}
+
+/* Charges the connection to the counts it falls in now, and goes on with those it was charged to
+ * that are still there. */
+static void
+count_anew(struct core *c, struct conn *cn)
+{
+	struct charges now = { .n = 0 }, counts = { .n = 0 };
+
+	admit_connection(c, cn->queue, &now);
+	admit_connection_source(c, cn->queue, cn->source, &now);
+	admit_destination(c, &cn->limits, &now);
+	admit_mx(c, &cn->limits, cn->source, &now);
+	for (uint32_t k = 0; k < cn->charges.n; k++) {
+		if (c->limits[cn->charges.of[k]].owned)
+			charges_add(&counts, cn->charges.of[k], is_count(c, cn->charges.of[k]));
+	}
+	for (uint32_t k = 0; k < now.n; k++) {
+		if (is_count(c, now.of[k]) && !charges_has(&counts, now.of[k]))
+			charges_add(&counts, now.of[k], true);
+	}
+	limits_charge(c, &counts, 0, 0);
+	limits_let_go(c, &cn->charges);
+	cn->charges = counts;
+}
+
+static bool
+is_ending(const struct conn *cn)
+{
+	return cn->state == CONN_CLOSING || cn->yields;
+}
+
+static bool
+is_surplus(const struct core *c, const struct conn *cn)
+{
+	for (uint32_t k = 0; k < cn->charges.n; k++) {
+		const struct limit *l = &c->limits[cn->charges.of[k]];
+
+		if (is_count(c, cn->charges.of[k]) && limit_is_in_force(l) &&
+		    l->used > l->n + l->ending)
+			return true;
+	}
+	return false;
+}
+
+static void
+end_surplus_of(struct core *c, enum conn_state state)
+{
+	for (uint32_t i = 0; i < c->n_conns_made; i++) {
+		struct conn *cn = &c->conns[i];
+
+		if (cn->state != state || is_ending(cn) || !is_surplus(c, cn))
+			continue;
+		limits_count_ending(c, &cn->charges, 1);
+		cn->yields = 1; /* with its message */
+	}
+}
+
+/* A count may have become less than there are connections. */
+static void
+end_surplus(struct core *c)
+{
+	uint32_t next;
+
+	for (uint32_t i = c->resting.head; i != CORE_NONE; i = next) {
+		next = c->conns[i].rest_next;
+		if (!is_surplus(c, &c->conns[i]))
+			continue;
+		run_push(c, c->conns[i].queue);
+		conns_close(c, i);
+	}
+	end_surplus_of(c, CONN_BUSY);
+	end_surplus_of(c, CONN_OPENING);
+}
+
+void
+conns_recount(struct core *c)
+{
+	for (uint32_t i = 0; i < c->n_conns_made; i++) {
+		struct conn *cn = &c->conns[i];
+
+		if (cn->state == CONN_FREE)
+			continue;
+		pump_settings(c, cn->queue);
+		if (cn->state == CONN_IDLE)
+			limits_count_idle(c, &cn->charges, -1);
+		if (is_ending(cn))
+			limits_count_ending(c, &cn->charges, -1);
+		count_anew(c, cn);
+		if (cn->state == CONN_IDLE)
+			limits_count_idle(c, &cn->charges, 1);
+		if (is_ending(cn))
+			limits_count_ending(c, &cn->charges, 1);
+	}
+	end_surplus(c);
 }
 
 bool
 conns_adopt(struct core *c, uint32_t number, uint32_t qi, unsigned worker, uint32_t source,
 	    enum conn_state state)
 {
+	struct charges set = { .n = 0 };
+
 	if (conns_get(c, number) || !make_up_to(c, number))
 		return false;
-	start(c, number, qi, worker, source);
+	start(c, number, qi, worker, source, &set);
+	count_anew(c, &c->conns[number]);
 	conns_set(c, number, state);
 	return true;
 }
@@ -172,15 +282,22 @@ conns_set(struct core *c, uint32_t number, enum conn_state to)
 	struct conn *cn = &c->conns[number];
 	struct active *a = pump_active(c, cn->queue);
 
-	if (cn->state == CONN_IDLE)
+	if (cn->state == CONN_IDLE) {
 		idle_remove(c, a, number);
+		limits_count_idle(c, &cn->charges, -1);
+	}
+	if (to != CONN_IDLE)
+		limits_promise_over(c, cn);
+	if (!is_ending(cn) && to == CONN_CLOSING)
+		limits_count_ending(c, &cn->charges, 1);
 	--*counter(c, a, cn->state);
 	c->workers[cn->worker].n_closing -= cn->state == CONN_CLOSING;
-	cn->state = (uint8_t)to;
+	cn->state = (uint8_t)to & 7;
 	++*counter(c, a, to);
 	c->workers[cn->worker].n_closing += to == CONN_CLOSING;
 	if (to != CONN_IDLE)
 		return;
+	limits_count_idle(c, &cn->charges, 1);
 	rest_add(c, number);
 	cn->since = c->now.boot_us;
 	cn->prev = CORE_NONE;
@@ -199,6 +316,8 @@ conns_free(struct core *c, uint32_t number)
 	struct active *a = pump_active(c, cn->queue);
 
 	conns_set(c, number, CONN_CLOSING);
+	limits_count_ending(c, &cn->charges, -1);
+	limits_let_go(c, &cn->charges);
 	if (cn->claim != CORE_NONE)
 		c->claims[cn->claim].conn = CORE_NONE;
 	c->n_closing--;
@@ -212,26 +331,106 @@ conns_free(struct core *c, uint32_t number)
 	sources_conn_gone(c, cn->source);
 }
 
-void
-conns_close_resting(struct core *c, unsigned worker)
+/* Idle, and its queue is not about to use it. */
+static bool
+is_spare(const struct core *c, const struct conn *cn)
 {
-	const struct worker *w = worker == WORKERS_MAX ? NULL : &c->workers[worker];
+	const struct queue *q = &c->queues[cn->queue];
+
+	return !q->in_run && (q->line == 0 || c->lines[q->line].kind != LINE_ROOM) &&
+	       (q->wait != CORE_WAIT_RATE || q->until > c->now.boot_us + RATE_SOON_US);
+}
+
+static bool
+close_spare(struct core *c, uint32_t limit)
+{
+	for (uint32_t i = c->resting.head; i != CORE_NONE; i = c->conns[i].rest_next) {
+		if (charges_has(&c->conns[i].charges, limit) && is_spare(c, &c->conns[i])) {
+			run_push(c, c->conns[i].queue);
+			conns_close(c, i);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* The connection of the lowest priority below this one, CORE_NONE. An idle one rather than a busy
+ * one. */
+static uint32_t
+lowest(const struct core *c, uint32_t limit, unsigned priority)
+{
+	uint32_t best = CORE_NONE;
+	unsigned best_rank = priority * 2;
+
+	for (uint32_t i = 0; i < c->n_conns_made; i++) {
+		const struct conn *cn = &c->conns[i];
+		const struct conf_queue *s;
+		unsigned rank;
+
+		if (cn->state == CONN_FREE || is_ending(cn) || !charges_has(&cn->charges, limit))
+			continue;
+		s = c->queues[cn->queue].active->settings;
+		if (!s || !s->allow_priority_interruption)
+			continue;
+		rank = s->queue_priority * 2 + (cn->state != CONN_IDLE);
+		if (s->queue_priority < priority && rank < best_rank) {
+			best = i;
+			best_rank = rank;
+		}
+	}
+	return best;
+}
+
+static void
+have_yield(struct core *c, uint32_t number)
+{
+	struct conn *cn = &c->conns[number];
+
+	if (cn->state == CONN_IDLE) {
+		run_push(c, cn->queue);
+		conns_close(c, number);
+		return;
+	}
+	limits_count_ending(c, &cn->charges, 1);
+	cn->yields = 1;
+	if (cn->state == CONN_BUSY && c->ops.interrupt &&
+	    c->queues[cn->queue].active->settings->allow_priority_interruption_during_transfer)
+		c->ops.interrupt(c->ctx, number, cn->worker);
+}
+
+void
+conns_make_worker_room(struct core *c, unsigned worker)
+{
+	const struct worker *w = &c->workers[worker];
 
 	/* As many as wait for one end already. */
-	if (w ? w->n_closing >= w->n_conns_line : c->n_closing >= c->n_total_line + c->n_conns_line)
+	if (!w->conns || w->n_closing >= c->lines[w->conns].n)
 		return;
 	for (uint32_t i = c->resting.head; i != CORE_NONE; i = c->conns[i].rest_next) {
-		const struct queue *q = &c->queues[c->conns[i].queue];
-
-		if (worker != WORKERS_MAX && c->conns[i].worker != worker)
-			continue;
-		if (!q->in_run && q->line != LINE_ROOM &&
-		    (q->wait != CORE_WAIT_RATE || q->until > c->now.boot_us + RATE_SOON_US)) {
+		if (c->conns[i].worker == worker && is_spare(c, &c->conns[i])) {
 			run_push(c, c->conns[i].queue);
 			conns_close(c, i);
 			return;
 		}
 	}
+}
+
+void
+conns_make_room(struct core *c, uint32_t limit, unsigned priority)
+{
+	const struct limit *l = &c->limits[limit];
+	uint32_t best;
+
+	if (!l->line || l->used < l->n || l->ending >= c->lines[l->line].n)
+		return;
+	if (l->idle > 0 && close_spare(c, limit))
+		return;
+	/* Only for those of this priority and above, of whom there may be few among many. */
+	if (c->lowest_priority >= priority || l->ending >= lines_above(c, l->line, priority - 1))
+		return;
+	best = lowest(c, limit, priority);
+	if (best != CORE_NONE)
+		have_yield(c, best);
 }
 
 void

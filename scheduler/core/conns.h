@@ -6,8 +6,9 @@
 
 #include "scheduler/core/state.h"
 
-/* A new one in state OPENING; CORE_NONE when all numbers are in use. */
-uint32_t conns_new(struct core *c, uint32_t qi, unsigned worker, uint32_t source);
+/* A new one in state OPENING, charged to `set`; CORE_NONE when all numbers are in use. */
+uint32_t conns_new(struct core *c, uint32_t qi, unsigned worker, uint32_t source,
+		   const struct charges *set);
 /* The given number, which a worker states; false when it is in use or absurd. */
 bool conns_adopt(struct core *c, uint32_t number, uint32_t qi, unsigned worker, uint32_t source,
 		 enum conn_state state);
@@ -17,8 +18,12 @@ void conns_set(struct core *c, uint32_t number, enum conn_state to);
 void conns_free(struct core *c, uint32_t number);
 /* Tells the worker to close it: CLOSING. */
 void conns_close(struct core *c, uint32_t number);
-/* Queues wait for total-max-smtp-out, or for a connection of `worker` (else WORKERS_MAX): closes the
- * longest idle one there that nobody is about to use, unless enough are being closed. */
-void conns_close_resting(struct core *c, unsigned worker);
+/* Queues wait for this count: closes the longest idle connection of those it counts that nobody is
+ * about to use, else has one of a lower queue-priority yield; unless enough are ending. */
+void conns_make_room(struct core *c, uint32_t limit, unsigned priority);
+/* Queues wait for a connection of the worker: the same with those it has, nobody yields. */
+void conns_make_worker_room(struct core *c, unsigned worker);
+/* Limits have come or gone: all connections are counted anew. */
+void conns_recount(struct core *c);
 /* NULL when the number is free or none at all. */
 struct conn *conns_get(struct core *c, uint32_t number);

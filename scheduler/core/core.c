@@ -1,5 +1,6 @@
 #include "scheduler/core/core.h"
 
+#include <limits.h>
 #include <string.h>
 
 #include "common/base/check.h"
@@ -7,13 +8,20 @@
 #include "scheduler/core/conns.h"
 #include "scheduler/core/entries.h"
 #include "scheduler/core/grants.h"
+#include "scheduler/core/limits.h"
+#include "scheduler/core/lines.h"
 #include "scheduler/core/pump.h"
 #include "scheduler/core/run.h"
 #include "scheduler/core/sources.h"
 #include "scheduler/core/targets.h"
 
-/* Opens are held for 3.2 s at the most: when a worker has descriptors again, mail goes out within 5 s. */
+/* Opens are held for 3.2 s at the most: when a worker has descriptors again, mail goes out within 5
+ * s. */
 #define HOLD_LEVEL_MOST 5
+
+/* So many turns in a row that led nowhere, then the line rests. */
+#define VAIN_TURNS   16
+#define VAIN_REST_US 10000u
 
 /* A waiting queue whose turn does not come sooner is looked at in this many at one go. */
 #define TIMERS_AT_ONCE 4096
@@ -27,6 +35,9 @@ core_clock(struct core *c, const struct core_now *now)
 	c->now = *now;
 	if (c->now.boot_us < boot)
 		c->now.boot_us = boot; /* it never runs backwards */
+	/* Not before the time is known: what was charged to them has stamps. */
+	if (c->all == 0)
+		limits_world_set(c);
 }
 
 uint64_t
@@ -81,6 +92,14 @@ heap_position(void *arg, uint32_t queue)
 	return &c->queues[queue].heap_pos;
 }
 
+static uint32_t *
+line_heap_position(void *arg, uint32_t line)
+{
+	struct core *c = arg;
+
+	return &c->lines[line].heap_pos;
+}
+
 struct core *
 core_new_in(const struct core_ops *ops, void *ctx, const struct core_world *w, uint64_t next_lease)
 {
@@ -91,11 +110,22 @@ core_new_in(const struct core_ops *ops, void *ctx, const struct core_world *w, u
 	c->next_lease = next_lease ? next_lease : 1;
 	c->total_max = w->total_max_smtp_out;
 	c->free_claim = c->free_tag = c->spare_chunk = CORE_NONE;
-	c->give_up_room = UINT32_MAX;
-	c->doomed = c->run = c->total_line = c->asks_line = c->free_conns = c->resting =
+	c->give_up_room = c->move_room = UINT32_MAX;
+	c->lowest_priority = UINT_MAX;
+	c->doomed = c->run = c->poked = c->free_conns = c->resting =
 		(struct list){ CORE_NONE, CORE_NONE };
 	c->timers.pos = heap_position;
 	c->timers.arg = c;
+	c->line_timers.pos = line_heap_position;
+	c->line_timers.arg = c;
+	/* The first of each is nobody. */
+	mem_grow((void **)&c->lines, &c->lines_cap, 1, sizeof(*c->lines));
+	mem_grow((void **)&c->limits, &c->limits_cap, 1, sizeof(*c->limits));
+	mem_grow((void **)&c->groups, &c->groups_cap, 1, sizeof(*c->groups));
+	memset(c->lines, 0, c->lines_cap * sizeof(*c->lines));
+	memset(c->limits, 0, sizeof(*c->limits));
+	memset(c->groups, 0, sizeof(*c->groups));
+	c->n_lines = c->n_limits = c->n_groups = 1;
 	sources_make(c, w);
 	return c;
 }
@@ -117,8 +147,11 @@ core_free(struct core **core)
 	}
 	grants_clear(c);
 	sources_clear(c);
+	lines_clear(c);
+	limits_clear(c);
 	map_clear(&c->marks);
 	map_clear(&c->tags_map);
+	map_clear(&c->moves);
 	texts_clear(&c->errors);
 	timers_clear(&c->timers);
 	mem_free(c->entries);
@@ -126,6 +159,7 @@ core_free(struct core **core)
 	mem_free(c->tags);
 	mem_free(c->epochs);
 	mem_free(c->queues);
+	mem_free(c->touched);
 	mem_free(c->by_number);
 	mem_free(c->conns);
 	mem_free(c);
@@ -158,11 +192,15 @@ core_reconfigure_in(struct core *c, const struct core_now *now, const struct cor
 {
 	core_clock(c, now);
 	for (uint32_t i = 0; i < c->n_queues; i++) {
-		if (c->queues[i].line == LINE_SOURCES)
-			run_line_leave(c, i);
+		enum line_kind kind = (enum line_kind)c->lines[c->queues[i].line].kind;
+
+		if (c->queues[i].line && (kind == LINE_SOURCES || kind == LINE_SENDERS))
+			lines_leave(c, i);
 	}
+	lines_settle(c);
 	sources_change(c, w, source_map);
 	c->total_max = w->total_max_smtp_out;
+	limits_world_set(c);
 	for (uint32_t i = 0; i < c->n_queues; i++) {
 		struct queue *q = &c->queues[i];
 
@@ -170,6 +208,7 @@ core_reconfigure_in(struct core *c, const struct core_now *now, const struct cor
 	}
 	retire_strangers(c, w);
 	core_settings_changed(c, now);
+	lines_poke_all(c);
 }
 
 void
@@ -183,31 +222,70 @@ core_routes_void(struct core *c, const struct core_now *now)
 }
 
 /* Running ------------------------------------------------------------------------------------ */
-/* The next queue to look at and why, CORE_NONE when there is none. */
+/* The next queue to look at and the line whose turn it has; CORE_NONE when there is none. */
 static uint32_t
-next_queue(struct core *c, enum line *turn)
+next_queue(struct core *c, uint32_t *turn)
 {
-	*turn = LINE_TOTAL;
-	if (c->total_line.head != CORE_NONE && pump_total_room(c))
-		return c->total_line.head;
-	*turn = LINE_ASKS;
-	if (c->asks_line.head != CORE_NONE && pump_asks_room(c))
-		return c->asks_line.head;
-	*turn = LINE_CONNS;
-	for (unsigned w = 0; c->n_conns_line > 0 && w < c->n_workers; w++) {
-		uint32_t room = sources_conn_room(c, w);
+	uint32_t line;
 
-		if (c->workers[w].offers > room)
-			c->workers[w].offers = room;
-		if (room == 0)
+	while ((line = lines_poked(c)) != 0) {
+		uint32_t qi = lines_head(c, line);
+		uint64_t when;
+
+		if (qi == CORE_NONE || !limits_line_has_room(c, line, &when)) {
+			lines_unpoke(c);
+			if (qi != CORE_NONE)
+				lines_wake_at(c, line, when);
 			continue;
-		if (c->workers[w].conns.head != CORE_NONE)
-			return c->workers[w].conns.head;
-		for (; c->workers[w].offers > 0; c->workers[w].offers--)
-			sources_offer(c, w);
+		}
+		/* It had more than its share the last time. */
+		if (c->queues[qi].active->debt > 0 &&
+		    lines_others(c, line, qi, c->queues[qi].line_priority)) {
+			c->queues[qi].active->debt--;
+			lines_rotate(c, qi);
+			continue;
+		}
+		*turn = line;
+		return qi;
 	}
-	*turn = LINE_NONE;
+	*turn = 0;
+	sources_offer_all(c);
 	return run_pop(c);
+}
+
+/* The line after a turn: goes on, or rests. */
+static void
+after_turn(struct core *c, uint32_t line, uint32_t qi, bool used)
+{
+	struct line *l = &c->lines[line];
+	bool sources = l->kind == LINE_SOURCES || l->kind == LINE_SENDERS;
+	uint64_t until = c->queues[qi].until;
+
+	if (used || l->kind == LINE_NONE || l->n == 0) {
+		l->vain = l->asked = 0;
+		return;
+	}
+	if (c->queues[qi].line == line && !sources) {
+		lines_unpoke(c);
+		lines_wake_at(c, line,
+			      until > c->now.boot_us ? until : c->now.boot_us + VAIN_REST_US);
+		return;
+	}
+	/* The next one may have a use for it. Of those who wait for source IPs each may have
+	 * something of its own in the way: once all were asked, it takes an event to ask again. */
+	l->vain++;
+	if (c->queues[qi].line == line) {
+		lines_rotate(c, qi);
+		if (++l->asked >= l->n) {
+			l->vain = l->asked = 0;
+			lines_unpoke(c);
+			return;
+		}
+	}
+	if (l->vain % VAIN_TURNS == 0) {
+		lines_unpoke(c);
+		lines_wake_at(c, line, c->now.boot_us + VAIN_REST_US);
+	}
 }
 
 void
@@ -222,6 +300,7 @@ uint64_t
 core_run(struct core *c, const struct core_now *now, unsigned most)
 {
 	unsigned work = 0;
+	uint64_t next;
 
 	core_clock(c, now);
 	if (!c->started) {
@@ -229,6 +308,8 @@ core_run(struct core *c, const struct core_now *now, unsigned most)
 		sources_begin(c);
 	}
 	sources_tick(c);
+	lines_tick(c);
+	limits_sweep(c);
 	for (unsigned i = 0; timers_next(&c->timers) <= c->now.boot_us; i++) {
 		if (i == TIMERS_AT_ONCE && most) {
 			work = most;
@@ -237,18 +318,23 @@ core_run(struct core *c, const struct core_now *now, unsigned most)
 		run_push(c, timers_pop(&c->timers));
 	}
 	for (;;) {
-		enum line turn;
-		uint32_t qi;
+		uint32_t turn, qi;
+		bool used;
 
 		if (most && work >= most)
 			return c->now.boot_us;
 		qi = next_queue(c, &turn);
 		if (qi == CORE_NONE)
 			break;
-		pump_visit(c, qi, &work, turn);
+		used = pump_visit(c, qi, &work, turn);
+		if (turn)
+			after_turn(c, turn, qi, used);
 		work++; /* also a look costs time */
 	}
-	return timers_next(&c->timers) < c->move_next ? timers_next(&c->timers) : c->move_next;
+	next = timers_next(&c->timers);
+	if (timers_next(&c->line_timers) < next)
+		next = timers_next(&c->line_timers);
+	return c->move_next < next ? c->move_next : next;
 }
 
 /* Workers ------------------------------------------------------------------------------------ */
@@ -266,6 +352,7 @@ core_worker_connections(struct core *c, const struct core_now *now, unsigned wor
 	core_clock(c, now);
 	CHECK(worker < c->n_workers);
 	c->workers[worker].most_conns = most;
+	lines_poke(c, c->workers[worker].conns);
 }
 
 void
@@ -296,7 +383,7 @@ core_worker_room(struct core *c, const struct core_now *now, unsigned worker)
 	core_clock(c, now);
 	CHECK(worker < c->n_workers);
 	c->workers[worker].full = false;
-	run_wake_room(c, worker);
+	lines_poke(c, c->workers[worker].line);
 }
 
 /* Connections -------------------------------------------------------------------------------- */
@@ -314,6 +401,13 @@ hold_opens(struct core *c, struct active *a)
 void
 core_opened(struct core *c, const struct core_now *now, uint32_t connection, uint32_t rcpt_max)
 {
+	core_opened_as(c, now, connection, rcpt_max, true);
+}
+
+void
+core_opened_as(struct core *c, const struct core_now *now, uint32_t connection, uint32_t rcpt_max,
+	       bool pipelining)
+{
 	struct conn *cn;
 
 	core_clock(c, now);
@@ -321,6 +415,7 @@ core_opened(struct core *c, const struct core_now *now, uint32_t connection, uin
 	if (!cn || cn->state != CONN_OPENING)
 		return;
 	cn->rcpt_max = rcpt_max;
+	cn->pipelining = pipelining;
 	c->queues[cn->queue].active->hold_level = 0;
 	targets_succeeded(c, cn->queue, cn);
 	conns_set(c, connection, CONN_IDLE);
@@ -349,11 +444,11 @@ core_open_failed(struct core *c, const struct core_now *now, uint32_t connection
 	c->totals.connect_failed++;
 	pump_last_error(c, qi, text);
 	if (why == CORE_FAIL_NOT_ATTEMPTED || why == CORE_FAIL_NO_RESOURCES ||
-	    why == CORE_FAIL_SOURCE || why == CORE_FAIL_DENIED) {
-		if (a->connect)
-			rate_refund(a->connect, cn->stamp, 1);
-	}
-	if (why == CORE_FAIL_NOT_ATTEMPTED) {
+	    why == CORE_FAIL_SOURCE || why == CORE_FAIL_DENIED)
+		limits_refund(c, &cn->charges, cn->opened_at, 1, 0);
+	if (why == CORE_FAIL_GIVEN_UP) {
+		hold_opens(c, a);
+	} else if (why == CORE_FAIL_NOT_ATTEMPTED) {
 		/* Perhaps the route was stale: a fresh one costs little. */
 		a->route_expires = c->now.boot_us;
 		hold_opens(c, a);

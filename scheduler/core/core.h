@@ -48,6 +48,30 @@ enum core_wait {
 	CORE_WAIT_DNS,         /* a route was asked for */
 };
 
+/* What limits belong to (contract: limits). */
+enum core_scope {
+	CORE_SCOPE_QUEUE,
+	CORE_SCOPE_QUEUE_SOURCE, /* queue x source IP */
+	CORE_SCOPE_SOURCE,
+	CORE_SCOPE_VMTA,
+	CORE_SCOPE_PROVIDER,
+	CORE_SCOPE_JOB,
+	CORE_SCOPE_SENDER,
+	CORE_SCOPE_MX_SOURCE,   /* MX name x source IP */
+	CORE_SCOPE_DESTINATION, /* address */
+	CORE_SCOPE_ALL,
+};
+enum core_measure {
+	CORE_MEASURE_MSG,      /* attempted recipients */
+	CORE_MEASURE_CONNECT,  /* connection attempts */
+	CORE_MEASURE_VOLUME,   /* bytes of delivered bodies */
+	CORE_MEASURE_SMTP_OUT, /* connections at once */
+};
+/* Names a limit across processes and configurations: 128 bits of scope, measure and what it belongs to, by name. */
+struct core_charge_key {
+	uint64_t hi, lo;
+};
+
 /* Decisions. ------------------------------------------------------------------------------------ */
 struct core_open {
 	uint32_t connection; /* number given by the core; < CORE_CONNECTIONS_MAX */
@@ -58,6 +82,8 @@ struct core_open {
 	uint64_t route_generation;
 	uint16_t target;
 	uint64_t deadline_boot_us;
+	uint64_t granted_boot_us; /* the stamp */
+	uint32_t job, sender_domain; /* of the message it is opened for: it is charged to their connect rates too */
 };
 struct core_work {
 	uint32_t connection;
@@ -76,6 +102,7 @@ struct core_work {
 	uint16_t n_attempt;
 	uint64_t deadline_boot_us;
 	uint64_t granted_boot_us; /* the stamp */
+	bool ask; /* its recipients are charged one by one: core_rcpt_ask() before each RCPT */
 };
 struct core_ops {
 	/* The settings of a queue (interned by the driver, valid until core_settings_changed()). */
@@ -91,9 +118,29 @@ struct core_ops {
 	void (*give_up)(void *ctx, uint32_t entry, enum core_give_up why, const char *text);
 	/* Durable state of the queue changed: retry level, retry time, paused, last error. */
 	void (*queue_changed)(void *ctx, uint32_t queue);
-	/* The first entry of this job and sender domain came (`used`), the last one went: whoever numbers their names
-	 * may count so. May be NULL. */
+	/* The first entry of this job and sender domain came (`used`), the last one went; or a limit of one of them (the
+	 * other is 0) that counts: whoever numbers their names may count so. May be NULL. */
 	void (*tag)(void *ctx, uint32_t job, uint32_t sender_domain, bool used);
+	/* Memory for the charges of one limit that outlives this process: what `key` has already (then *found), else
+	 * zeros. Stays at its address until charges_free(). May be NULL, and may return NULL: the core uses its own. */
+	void *(*charges)(void *ctx, const struct core_charge_key *key, size_t bytes, bool *found);
+	void (*charges_free)(void *ctx, void *memory);
+	/* The limit is gone; what was charged to it and still counts is found by its key as long as it counts. May be
+	 * NULL: as charges_free(). */
+	void (*charges_keep)(void *ctx, void *memory);
+	/* The source-ip-... limits of a queue for one source IP; with `backoff` those of its back-off mode. NULL: none. */
+	void (*source_limits)(void *ctx, uint32_t queue, struct slice name, uint32_t source_ip, bool backoff,
+			      struct conf_limits *out);
+	/* Limits of a job, a sender domain (numbers of names), a provider (number of core_route_provider()).
+	 * NULL, or false: none. */
+	bool (*scope_limits)(void *ctx, enum core_scope scope, uint32_t number, struct conf_limits *out);
+	/* The name of a job or a sender domain by its number: what is charged to it outlives the number. May be NULL, and
+	 * may return an empty one: then the number is its name. */
+	struct slice (*scope_name)(void *ctx, enum core_scope scope, uint32_t number);
+	/* The entry has come to the queue that a redirect named: its row is to say so. NULL: nobody keeps rows. */
+	void (*moved)(void *ctx, uint32_t entry);
+	/* A connection of a lower queue-priority is to yield at once, in the middle of a message. May be NULL. */
+	void (*interrupt)(void *ctx, uint32_t connection, unsigned worker);
 };
 
 struct core *core_new(const struct core_ops *ops, void *ctx, const struct conf *conf, uint64_t next_lease);
@@ -106,9 +153,20 @@ void core_queue_add(struct core *c, uint32_t queue, struct slice name);
 void core_queue_restore(struct core *c, uint32_t queue, bool paused, unsigned retry_level,
 			uint64_t retry_at_wall_us, struct slice last_error);
 
+/* All that is queued in `from` is `to`'s from now on, and what comes until the last of it has gone there: in flight, not
+ * committed yet, new. Nothing more is granted in `from`; what waits moves in steps (ops.moved), with its due times. `fresh`:
+ * the number of `from` from now on, under which it keeps its name, its state, its limits and its connections; nothing is
+ * known by the old one any more. May be `from` itself. False, and nothing changed: it would be a loop, or `from` is being
+ * moved already. */
+bool core_redirect(struct core *c, const struct core_now *now, uint32_t from, uint32_t to, uint32_t fresh);
+/* Where mail of the queue goes while it is being moved: itself when it is not. */
+uint32_t core_redirected(const struct core *c, uint32_t queue);
+/* So many entries may move until this is called again. Without a call: any number. */
+void core_move_room(struct core *c, const struct core_now *now, uint32_t room);
+
 struct core_entry_facts {
 	struct entry_key key;
-	uint32_t queue;
+	uint32_t queue; /* by core_entry_get(): where it belongs */
 	uint32_t segment, offset16;
 	uint64_t epoch;          /* of the segment; the core keeps it per segment number, not per entry */
 	uint32_t received_s, due_s;
@@ -120,6 +178,7 @@ struct core_entry_facts {
 	uint8_t row_flags;
 	struct slice done;       /* bitmap of finished recipients, may be empty */
 	bool committed;          /* false: not to be sent before core_entry_committed() */
+	uint32_t sent_by;        /* by core_entry_get(): the queue that it is still in, and in flight of perhaps */
 };
 /* The entry's index. */
 uint32_t core_entry_add(struct core *c, const struct core_now *now, const struct core_entry_facts *f);
@@ -160,6 +219,7 @@ enum core_failure {
 	CORE_FAIL_NOT_ATTEMPTED, /* stale route, late: nothing happened, refunded */
 	CORE_FAIL_SOURCE,        /* the source IP cannot be used: another source */
 	CORE_FAIL_DENIED,        /* destination not allowed: next target */
+	CORE_FAIL_GIVEN_UP,      /* ended by ourselves after connect(): says nothing of the host, but stays charged */
 	CORE_FAIL_NO_RESOURCES,  /* of the worker: nothing happened, refunded; the route stays */
 };
 void core_open_failed(struct core *c, const struct core_now *now, uint32_t connection,
@@ -179,6 +239,8 @@ struct core_result {
 	bool connection_gone; /* no more work on it */
 	bool host_failed;     /* 421, lost: the deferral is the queue's matter (retry-after), other targets first */
 	bool maybe_dup;
+	bool interrupted;     /* by ops.interrupt: what was deferred has not had its turn, it is ready again at once */
+	uint64_t body_bytes;  /* of the body, if somebody got it; 0: what was reserved goes back, unless maybe_dup */
 	struct slice text;    /* last reply, for the queue's last error */
 };
 /* What the row becomes; `done` borrowed until the next core call. */
@@ -234,6 +296,10 @@ struct core_queue_view {
 bool core_queue_view(const struct core *c, const struct core_now *now, uint32_t queue, struct core_queue_view *out);
 /* Calls fn for each queue from `*cursor` on (0 to begin), at most `most` of them; false when all were seen. */
 bool core_each_queue(const struct core *c, uint32_t *cursor, unsigned most, void (*fn)(void *arg, uint32_t queue), void *arg);
+/* Calls fn for each queue of which something may have changed since it was named here last, or since it is there; at
+ * most `most` of them, those that changed first; false when all were named. What passes by itself, times and
+ * core_queue_view.msg_rate, is no change. */
+bool core_each_changed(struct core *c, unsigned most, void (*fn)(void *arg, uint32_t queue), void *arg);
 /* Same for the entries of a queue (CORE_NONE: of all queues); stays valid when entries come and go between calls. */
 bool core_each_entry(const struct core *c, uint32_t queue, uint32_t *cursor, unsigned most, void (*fn)(void *arg, uint32_t entry), void *arg);
 
@@ -262,6 +328,7 @@ struct core_world {
 	size_t n_source_ips;         /* index 0: the kernel chooses */
 	size_t n_vmtas;
 	const struct conf_vmta *vmtas;
+	const struct conf_source_ip *source_ips; /* their limits; NULL: none */
 };
 struct core *core_new_in(const struct core_ops *ops, void *ctx, const struct core_world *w, uint64_t next_lease);
 
@@ -275,6 +342,8 @@ enum core_route_status {
 	CORE_ROUTE_UNUSABLE,
 	CORE_ROUTE_LOOP,
 };
+/* The answer came, and mail of this queue goes elsewhere (core_redirect()). */
+void core_route_elsewhere(struct core *c, const struct core_now *now, uint32_t queue);
 /* The targets of a good route: call it just before core_route() with the same n_targets. Without it each target is
  * taken to be less preferred than the one before, and connections end when the route is renewed. */
 struct core_target {
@@ -283,10 +352,24 @@ struct core_target {
 	uint16_t mx;         /* index of the MX host: mx-connection-attempts counts per host */
 };
 void core_route_targets(struct core *c, uint32_t queue, const struct core_target *targets, uint16_t n);
+/* Limits of those targets, in the same order, just after core_route_targets(). Without it: none. */
+struct core_target_limits {
+	uint64_t mx_id, ip_id;       /* name the MX host and the address alone (hashes) */
+	uint32_t mx_limit, ip_limit; /* mx-connection-limit, ip-connection-limit; 0: none */
+};
+void core_route_target_limits(struct core *c, uint32_t queue, const struct core_target_limits *limits, uint16_t n);
 /* The resolver is a new one: what was asked and not answered is asked again. */
 void core_resolver_up(struct core *c, const struct core_now *now);
 /* The settings that ops->settings returned are void: all are asked for anew. */
 void core_settings_changed(struct core *c, const struct core_now *now);
+/* After core_adopt() of a claim whose recipients are asked for one by one: those whose RCPT may have left. The others
+ * were not charged. */
+struct core_rcpt_stamp {
+	uint64_t stamp_us;
+	uint16_t index; /* within the entry */
+};
+void core_adopt_asked(struct core *c, const struct core_now *now, uint32_t entry, uint64_t lease,
+		      const struct core_rcpt_stamp *granted, size_t n);
 /* At start, beside core_adopt(): a connection without a lease that a worker states; false: close it yourself. */
 bool core_adopt_connection(struct core *c, const struct core_now *now, uint32_t connection, uint32_t queue,
 			   unsigned worker, uint32_t source_ip);
@@ -294,6 +377,59 @@ bool core_adopt_connection(struct core *c, const struct core_now *now, uint32_t 
 int core_connection_worker(const struct core *c, uint32_t connection);
 /* Which recipients its claim attempts, (n_rcpts + 7) / 8 bytes; NULL when it is not claimed. */
 const uint8_t *core_claim_bits(const struct core *c, uint32_t entry);
+/* A connection is ready: as core_opened(), and whether MAIL and RCPT leave in one write. Without PIPELINING a WORK
+ * charges volume only, its recipients one by one (core_rcpt_ask()). */
+void core_opened_as(struct core *c, const struct core_now *now, uint32_t connection, uint32_t rcpt_max, bool pipelining);
+/* The worker is about to send this RCPT of its claim: charges it in all message scopes, all or none. True: it may,
+ * stamped *stamp_us, until *deadline_us. Unknown lease: false. */
+bool core_rcpt_ask(struct core *c, const struct core_now *now, uint32_t entry, uint64_t lease, unsigned index,
+		   uint64_t *stamp_us, uint64_t *deadline_us);
+/* The provider of a queue by a number the driver gives (names it in `name`, borrowed for the call); CORE_NONE: none.
+ * A queue that changes its provider counts in both until the old one's windows are empty. */
+void core_route_provider(struct core *c, const struct core_now *now, uint32_t queue, uint32_t provider, struct slice name);
+
+/* The back-off twins of the queue's limits hold, or do not any more. */
+void core_set_mode(struct core *c, const struct core_now *now, uint32_t queue, bool backoff);
+
+/* Limits as they are seen and set. */
+struct core_limit_view {
+	enum core_scope scope;
+	enum core_measure measure;
+	bool backoff;            /* the twin that holds during back-off */
+	uint64_t n, window_us;   /* window 0: a count */
+	uint64_t used;
+	uint64_t refused;        /* times it refused, since start */
+	uint64_t next_room_wall_us; /* 0: there is room, or it is not known */
+	uint32_t waiting;        /* queues in its line */
+	uint32_t queue, source_ip, number; /* of the scope; CORE_NONE where it does not matter. number: provider, job, sender, vmta */
+	struct slice name;       /* of provider, virtual MTA, MX or destination; borrowed until the next core call */
+};
+/* Each limit in use from `*cursor` on, at most `most`; false when all were seen. */
+bool core_each_limit(const struct core *c, const struct core_now *now, uint32_t *cursor, unsigned most,
+		     void (*fn)(void *arg, const struct core_limit_view *v), void *arg);
+/* The limit that the queue waits for; false: it waits for none. */
+bool core_blocking_limit(const struct core *c, const struct core_now *now, uint32_t queue, struct core_limit_view *out);
+/* The limits of one object changed (an operator's `set limit`, or its end): they are asked for anew, at once. */
+void core_limits_changed(struct core *c, const struct core_now *now, enum core_scope scope, uint32_t number);
+/* A source IP is (no longer) to be used by a queue; CORE_NONE: by any. Open connections end with their message. */
+void core_source_disable(struct core *c, const struct core_now *now, uint32_t queue, uint32_t source_ip, bool disabled,
+			 uint64_t until_boot_us);
+
+/* What happened before this boot, or before the memory of charges() was lost, and may still count: one transaction
+ * or one attempt to connect. */
+struct core_past {
+	uint32_t queue;              /* CORE_NONE: there is none of that name any more */
+	uint32_t source_ip;          /* CORE_NONE: it is not configured any more */
+	uint32_t job, sender_domain; /* numbers of names; 0: none */
+	struct slice vmta, provider; /* names; empty: none, or not known */
+	uint32_t provider_number;    /* as for core_route_provider() */
+	uint64_t age_us;             /* since its grant; that may be longer than the machine runs */
+	uint32_t rcpts, connects;
+	uint64_t bytes; /* of the body, when it was delivered to somebody */
+};
+/* At start, before anything is granted: charges all limits that it falls in. About in the order in which they
+ * happened. */
+void core_charge_event(struct core *c, const struct core_now *now, const struct core_past *p);
 /* At start: what was attempted before and still counts, in order of the stamps (of this boot). */
 void core_charge(struct core *c, const struct core_now *now, uint32_t queue, uint64_t stamp_boot_us,
 		 uint32_t rcpts, uint32_t connects);

@@ -2,6 +2,8 @@
 #include "common/base/check.h"
 #include "common/base/mem.h"
 #include "scheduler/core/entries.h"
+#include "scheduler/core/limits.h"
+#include "scheduler/core/lines.h"
 #include "scheduler/core/pump.h"
 #include "scheduler/core/sources.h"
 #include "scheduler/core/targets.h"
@@ -11,7 +13,7 @@ struct sums {
 	uint32_t n[PLACES];
 	uint32_t rcpts;
 	uint64_t kbytes;
-	uint32_t conns, opening, idle, busy;
+	uint32_t conns, opening, idle, busy, promised;
 };
 
 static void
@@ -92,6 +94,7 @@ check_conns(const struct core *c, struct sums *sums)
 		s->idle += cn->state == CONN_IDLE;
 		s->busy += cn->state == CONN_BUSY;
 		idle += cn->state == CONN_IDLE;
+		s->promised += cn->promises[0] != 0;
 		closing += cn->state == CONN_CLOSING;
 		of[cn->worker].conns++;
 		of[cn->worker].closing += cn->state == CONN_CLOSING;
@@ -117,7 +120,7 @@ earliest_change(struct core *c, const struct queue *q)
 
 	if (q->retry_at > c->now.boot_us && !q->paused && q->n[PLACE_READY] > 0)
 		at = q->retry_at;
-	if (q->until > c->now.boot_us && q->until < at)
+	if (q->line == 0 && q->until > c->now.boot_us && q->until < at)
 		at = q->until;
 	if (q->release_left == 0 && !q->unsorted) {
 		for (unsigned i = 0; i < 2; i++) {
@@ -140,9 +143,15 @@ check_progress(struct core *c, uint32_t qi)
 
 	if (q->in_run)
 		return;
-	CHECK(q->wait != CORE_WAIT_CONNECTIONS || q->limit != LIMIT_NONE);
-	CHECK(q->line == LINE_NONE || q->wait == CORE_WAIT_CONNECTIONS ||
+	CHECK(q->wait != CORE_WAIT_CONNECTIONS || q->refusal != REFUSAL_NONE);
+	CHECK((q->refusal == REFUSAL_LIMIT) == (a && a->blocked_by != 0));
+	CHECK(q->line == 0 || q->wait == CORE_WAIT_CONNECTIONS || q->wait == CORE_WAIT_RATE ||
 	      q->wait == CORE_WAIT_SOURCES || q->wait == CORE_WAIT_DNS);
+	if (q->moving) {
+		CHECK(q->in_doomed || q->n[PLACE_READY] + q->n[PLACE_DEFERRED] == 0);
+		CHECK(queue_entries(q) > 0);
+		return;
+	}
 	CHECK(timer <= earliest_change(c, q));
 	CHECK(q->doom_left == 0 || q->in_doomed);
 	if (q->n[PLACE_READY] == 0 || q->paused || q->doom_left > 0)
@@ -153,17 +162,19 @@ check_progress(struct core *c, uint32_t qi)
 		CHECK(a && a->n_opening > 0);
 		break;
 	case CORE_WAIT_CONNECTIONS:
-		CHECK(q->line != LINE_NONE || a->n_conns > 0 || timer != NEVER);
+		CHECK(q->line || a->n_conns > 0 || timer != NEVER);
 		break;
 	case CORE_WAIT_RATE:
+		CHECK(q->line || timer != NEVER);
+		break;
 	case CORE_WAIT_RETRY:
 		CHECK(timer != NEVER);
 		break;
 	case CORE_WAIT_DNS:
-		CHECK(q->line == LINE_ASKS || timer != NEVER);
+		CHECK(q->line || timer != NEVER);
 		break;
 	case CORE_WAIT_SOURCES:
-		CHECK(q->line == LINE_SOURCES || q->vmta < 0);
+		CHECK(q->line || q->vmta < 0 || timer != NEVER || c->disabled.n > 0);
 		break;
 	default:
 		CHECK(!"a queue with ready mail waits for nothing");
@@ -188,6 +199,7 @@ check_queue(struct core *c, uint32_t qi, const struct sums *s)
 	if (a) {
 		CHECK(a->n_conns == s->conns && a->n_opening == s->opening);
 		CHECK(a->n_idle == s->idle && a->n_busy == s->busy);
+		CHECK(a->n_promised == s->promised);
 		for (uint32_t i = a->idle.head; i != CORE_NONE; i = c->conns[i].next) {
 			CHECK(c->conns[i].state == CONN_IDLE && c->conns[i].queue == qi);
 			idle++;
@@ -200,58 +212,150 @@ check_queue(struct core *c, uint32_t qi, const struct sums *s)
 	check_progress(c, qi);
 }
 
-static uint32_t
-check_line(const struct core *c, const struct list *l, enum line which, unsigned of)
+/* A line stands still only as long as there is no room, and something will wake it. */
+static void
+check_line_wakes(struct core *c, uint32_t i)
 {
-	uint32_t n = 0, prev = CORE_NONE;
+	const struct line *l = &c->lines[i];
+	uint64_t when;
 
-	for (uint32_t qi = l->head; qi != CORE_NONE; prev = qi, qi = c->queues[qi].line_next) {
-		const struct queue *q = &c->queues[qi];
+	if (l->poked || l->n == 0 || l->heap_pos != UINT32_MAX)
+		return;
+	if (l->kind == LINE_SOURCES || l->kind == LINE_SENDERS)
+		return; /* there may be room, and each has something of its own in the way */
+	CHECK(!limits_line_has_room(c, i, &when));
+	CHECK(when == NEVER);
+}
 
-		CHECK(q->line == which && q->line_prev == prev);
-		CHECK(which != LINE_SOURCES || q->vmta == (int)of);
-		CHECK((which != LINE_ROOM && which != LINE_CONNS) || q->line_of == of);
-		n++;
+static uint32_t
+check_line(struct core *c, uint32_t i)
+{
+	struct line *l = &c->lines[i];
+	uint32_t n = 0;
+
+	CHECK(*lines_owner(c, (enum line_kind)l->kind, l->of) == i);
+	CHECK(l->n > 0 || l->poked);
+	for (uint32_t k = 0; k < l->n_classes; k++) {
+		const struct line_class *cl = &l->classes[k];
+		uint32_t prev = CORE_NONE, in_class = 0;
+
+		CHECK(k == 0 || l->classes[k - 1].priority > cl->priority);
+		for (uint32_t qi = cl->queues.head; qi != CORE_NONE;
+		     prev = qi, qi = c->queues[qi].line_next) {
+			const struct queue *q = &c->queues[qi];
+
+			CHECK(q->line == i && q->line_prev == prev);
+			CHECK(q->line_priority == cl->priority && q->active);
+			CHECK((l->kind != LINE_SOURCES && l->kind != LINE_SENDERS) ||
+			      q->vmta == (int)l->of);
+			in_class++;
+		}
+		CHECK(cl->queues.tail == prev && cl->n == in_class && in_class > 0);
+		n += in_class;
 	}
-	CHECK(l->tail == prev);
+	CHECK(l->n == n);
+	check_line_wakes(c, i);
 	return n;
 }
 
 static void
-check_lines(const struct core *c)
+check_lines(struct core *c)
 {
-	uint32_t running = 0, waiting = 0, conns = 0, all_conns = 0;
+	uint32_t running = 0, waiting = 0, poked = 0, all_conns = 0, touched = 0;
 
 	for (uint32_t qi = c->run.head; qi != CORE_NONE; qi = c->queues[qi].run_next) {
 		CHECK(c->queues[qi].in_run);
 		running++;
 	}
-	CHECK(c->n_total_line == check_line(c, &c->total_line, LINE_TOTAL, 0));
-	waiting = c->n_total_line + check_line(c, &c->asks_line, LINE_ASKS, 0);
-	for (unsigned i = 0; i < c->n_vmtas; i++)
-		waiting += check_line(c, &c->vmtas[i].line, LINE_SOURCES, i);
+	for (uint32_t i = c->poked.head; i != CORE_NONE; i = c->lines[i].poked_next) {
+		CHECK(c->lines[i].poked && c->lines[i].kind != LINE_NONE);
+		poked++;
+	}
+	for (uint32_t i = 1; i < c->n_lines; i++) {
+		if (c->lines[i].kind == LINE_NONE)
+			continue;
+		waiting += check_line(c, i);
+		poked -= c->lines[i].poked;
+	}
 	for (unsigned i = 0; i < c->n_workers; i++) {
-		waiting += check_line(c, &c->workers[i].line, LINE_ROOM, i);
-		CHECK(c->workers[i].n_conns_line ==
-		      check_line(c, &c->workers[i].conns, LINE_CONNS, i));
-		conns += c->workers[i].n_conns_line;
 		all_conns += c->workers[i].n_conns;
 		CHECK(c->workers[i].up || c->workers[i].offers == 0);
-		/* Who stands in line for a worker with room is about to be told. */
-		CHECK(c->workers[i].full || c->workers[i].line.head == CORE_NONE ||
-		      c->run.head != CORE_NONE);
 	}
-	CHECK(conns == c->n_conns_line && all_conns == c->n_conns);
-	waiting += conns;
+	CHECK(all_conns == c->n_conns);
+	for (uint32_t i = c->touched_first; i < c->n_touched; i++) {
+		CHECK(c->queues[c->touched[i]].touched);
+		touched++;
+	}
 	for (uint32_t i = 0; i < c->n_queues; i++) {
 		running -= c->queues[i].in_run;
-		waiting -= c->queues[i].line != LINE_NONE;
+		waiting -= c->queues[i].line != 0;
+		touched -= c->queues[i].touched;
 	}
-	CHECK(running == 0 && waiting == 0);
+	CHECK(touched == 0 && running == 0 && waiting == 0 && poked == 0);
 	for (size_t i = 0; i < c->timers.n; i++) {
 		CHECK(c->queues[c->timers.heap[i].queue].heap_pos == i);
 		CHECK(i == 0 || c->timers.heap[(i - 1) / 2].at <= c->timers.heap[i].at);
 	}
+	for (size_t i = 0; i < c->line_timers.n; i++) {
+		const struct line *l = &c->lines[c->line_timers.heap[i].queue];
+
+		CHECK(l->heap_pos == i && l->kind != LINE_NONE);
+	}
+}
+
+/* What connections and claims say that they are charged to is what the limits say. */
+static void
+add_charges(const struct core *c, struct limit *sums, const struct charges *set, bool idle,
+	    bool ending)
+{
+	CHECK(set->n <= CHARGES_MAX);
+	for (uint32_t k = 0; k < set->n; k++) {
+		CHECK(set->of[k] > 0 && set->of[k] < c->n_limits && c->limits[set->of[k]].made);
+		sums[set->of[k]].refs++;
+		CHECK((set->counts >> k & 1) ==
+		      (c->limits[set->of[k]].measure == CORE_MEASURE_SMTP_OUT));
+		if (c->limits[set->of[k]].measure != CORE_MEASURE_SMTP_OUT)
+			continue;
+		sums[set->of[k]].used++;
+		sums[set->of[k]].idle += idle;
+		sums[set->of[k]].ending += ending;
+	}
+}
+
+static void
+check_limits(const struct core *c)
+{
+	struct limit *sums = mem_calloc((size_t)c->n_limits + 1, sizeof(*sums));
+	uint32_t off = 0;
+
+	for (uint32_t i = 0; i < c->n_conns_made; i++) {
+		const struct conn *cn = &c->conns[i];
+
+		if (cn->state != CONN_FREE)
+			add_charges(c, sums, &cn->charges, cn->state == CONN_IDLE,
+				    cn->state == CONN_CLOSING || cn->yields);
+	}
+	for (uint32_t k = 0; k < c->n_claims_made; k++) {
+		if (c->claims[k].lease)
+			add_charges(c, sums, &c->claims[k].charges, false, false);
+		for (uint32_t i = 0; c->claims[k].lease && i < c->claims[k].n_later; i++)
+			sums[c->claims[k].later[i].limit].refs++;
+	}
+	for (uint32_t i = 1; i < c->n_limits; i++) {
+		const struct limit *l = &c->limits[i];
+
+		if (!l->made)
+			continue;
+		CHECK(l->refs == sums[i].refs && l->used == sums[i].used);
+		CHECK(l->idle == sums[i].idle && l->ending == sums[i].ending);
+		CHECK(l->owned || l->refs > 0 || l->line);
+		CHECK(!l->off_until || (l->owned && l->rate));
+		off += l->off_until != 0;
+		CHECK(!l->line || c->lines[l->line].of == i);
+		CHECK(l->sure == 0 || l->sure <= rate_room(l->rate, c->now.boot_us));
+	}
+	CHECK(off == c->n_off);
+	mem_free(sums);
 }
 
 void
@@ -280,6 +384,7 @@ core_check(const struct core *core)
 	      t.queues_with_mail == c->totals.queues_with_mail);
 	CHECK(asks == c->n_asks && claimed == c->n_claims);
 	check_lines(c);
+	check_limits(c);
 	for (uint32_t k = 0; k < c->n_claims_made; k++) {
 		CHECK(!c->claims[k].unknown ||
 		      (c->claims[k].lease && c->claims[k].conn == CORE_NONE));

@@ -13,6 +13,7 @@ world_of(const struct conf *conf)
 		.n_source_ips = conf_source_ips(conf, &ips),
 	};
 
+	w.source_ips = ips;
 	w.n_vmtas = conf_vmtas(conf, &w.vmtas);
 	return w;
 }

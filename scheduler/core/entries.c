@@ -15,7 +15,8 @@ entries_queue(struct core *c, uint32_t e)
 	return &c->queues[c->entries[e].queue];
 }
 
-/* The first chunk with a free entry, a new one when there is none. Low ones first: the others run empty. */
+/* The first chunk with a free entry, a new one when there is none. Low ones first: the others run
+ * empty. */
 static struct chunk *
 chunk_with_room(struct core *c, uint32_t *k)
 {
@@ -25,7 +26,8 @@ chunk_with_room(struct core *c, uint32_t *k)
 	if (*k == c->n_chunks) {
 		CHECK(c->n_chunks < CORE_NONE / CHUNK);
 		mem_grow((void **)&c->chunks, &c->chunks_cap, (size_t)*k + 1, sizeof(*c->chunks));
-		mem_grow((void **)&c->entries, &c->entries_cap, ((size_t)*k + 1) * CHUNK, sizeof(*c->entries));
+		mem_grow((void **)&c->entries, &c->entries_cap, ((size_t)*k + 1) * CHUNK,
+			 sizeof(*c->entries));
 		c->chunks[c->n_chunks++] = (struct chunk){ .free = CORE_NONE };
 	}
 	return &c->chunks[*k];
@@ -264,6 +266,22 @@ entries_defer(struct core *c, uint32_t e, uint32_t due)
 		}
 	}
 	link_entry(c, lane, after, e);
+}
+
+void
+entries_transfer(struct core *c, uint32_t e, uint32_t qi)
+{
+	struct entry *en = &c->entries[e];
+	bool deferred = en->place == PLACE_DEFERRED;
+
+	CHECK(deferred || en->place == PLACE_READY);
+	change_place(c, e, PLACE_LEAVING);
+	en->place = PLACE_FREE; /* as if it came new */
+	en->queue = qi;
+	if (deferred)
+		entries_defer(c, e, en->due);
+	else
+		entries_ready(c, e, false);
 }
 
 static int

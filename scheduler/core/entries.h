@@ -12,6 +12,9 @@ void entries_ready(struct core *c, uint32_t e, bool front);
 void entries_defer(struct core *c, uint32_t e, uint32_t due);
 void entries_move(struct core *c, uint32_t e, enum place to); /* HELD, CLAIMED, LEAVING */
 
+/* One of READY or DEFERRED to the end of another queue, with its due time. */
+void entries_transfer(struct core *c, uint32_t e, uint32_t qi);
+
 /* Earliest due among the deferred of the queue; UINT32_MAX without any. */
 uint32_t entries_due(struct core *c, struct queue *q);
 /* Moves those that are due (at most `most`) to the ready ones; false when more are due. */

@@ -1,10 +1,17 @@
 /* facts: what the core is told about queues, entries and routes. */
+#include <limits.h>
+#include <string.h>
+
 #include "common/base/check.h"
 #include "common/base/mem.h"
+#include "scheduler/core/admit.h"
 #include "scheduler/core/conns.h"
 #include "scheduler/core/entries.h"
 #include "scheduler/core/grants.h"
+#include "scheduler/core/limits.h"
+#include "scheduler/core/lines.h"
 #include "scheduler/core/pump.h"
+#include "scheduler/core/redirect.h"
 #include "scheduler/core/run.h"
 #include "scheduler/core/sources.h"
 #include "scheduler/core/targets.h"
@@ -110,32 +117,128 @@ core_charge(struct core *c, const struct core_now *now, uint32_t queue, uint64_t
 	    uint32_t rcpts, uint32_t connects)
 {
 	uint32_t qi = index_of(c, queue);
-	struct active *a;
+	struct charges set = { .n = 0 };
 
 	core_clock(c, now);
 	if (qi == CORE_NONE)
 		return;
 	pump_settings(c, qi);
-	a = c->queues[qi].active;
 	if (stamp_boot_us > now->boot_us)
 		stamp_boot_us = now->boot_us;
-	if (a->msg)
-		rate_force(a->msg, stamp_boot_us, rcpts);
-	if (a->connect)
-		rate_force(a->connect, stamp_boot_us, connects);
+	charges_add_queue(c, &set, qi, CORE_MEASURE_MSG);
+	charges_add_queue(c, &set, qi, CORE_MEASURE_CONNECT);
+	limits_past(c, &set, now->boot_us - stamp_boot_us, rcpts, connects, 0);
 	run_push(c, qi);
+}
+
+void
+core_charge_event(struct core *c, const struct core_now *now, const struct core_past *p)
+{
+	uint32_t qi = p->queue != CORE_NONE ? index_of(c, p->queue) : CORE_NONE;
+	struct charges set = { .n = 0 };
+
+	core_clock(c, now);
+	if (qi != CORE_NONE)
+		pump_settings(c, qi);
+	admit_past(c, qi, p, &set);
+	limits_past(c, &set, p->age_us, p->rcpts, p->connects, p->bytes);
+	if (qi != CORE_NONE)
+		run_push(c, qi);
 }
 
 void
 core_settings_changed(struct core *c, const struct core_now *now)
 {
 	core_clock(c, now);
+	c->lowest_priority = UINT_MAX;
+	limits_ask_again(c);
 	for (uint32_t i = 0; i < c->n_queues; i++) {
 		if (!c->queues[i].active)
 			continue;
 		c->queues[i].active->settings = NULL;
 		run_push(c, i);
 	}
+	conns_recount(c);
+}
+
+void
+core_limits_changed(struct core *c, const struct core_now *now, enum core_scope scope,
+		    uint32_t number)
+{
+	uint32_t qi = index_of(c, number);
+
+	core_clock(c, now);
+	if (scope == CORE_SCOPE_QUEUE || scope == CORE_SCOPE_QUEUE_SOURCE) {
+		if (qi == CORE_NONE || !c->queues[qi].active)
+			return;
+		limits_ask_again_queue(c, qi);
+		c->queues[qi].active->settings = NULL;
+		pump_settings(c, qi);
+		run_push(c, qi);
+	} else {
+		limits_ask_again_scope(c, scope, number);
+	}
+	conns_recount(c);
+}
+
+void
+core_set_mode(struct core *c, const struct core_now *now, uint32_t queue, bool backoff)
+{
+	uint32_t qi = index_of(c, queue);
+
+	core_clock(c, now);
+	if (qi == CORE_NONE || c->queues[qi].backoff == backoff)
+		return;
+	c->queues[qi].backoff = backoff;
+	limits_ask_again_queue(c, qi);
+	conns_recount(c);
+	run_push(c, qi);
+}
+
+/* Providers ------------------------------------------------------------------------------------ */
+static void
+leave_provider(struct core *c, struct active *a)
+{
+	uint64_t until = c->now.boot_us + limits_group_longest(c, a->provider);
+	struct old_provider *o = &a->old_providers[0];
+
+	if (a->provider == 0)
+		return;
+	for (unsigned i = 1; i < OLD_PROVIDERS && o->group; i++) {
+		if (!a->old_providers[i].group || a->old_providers[i].until < o->until)
+			o = &a->old_providers[i];
+	}
+	limits_group_drop(c, o->group);
+	*o = (struct old_provider){ a->provider, until };
+	a->provider = 0;
+}
+
+void
+core_route_provider(struct core *c, const struct core_now *now, uint32_t queue, uint32_t provider,
+		    struct slice name)
+{
+	uint32_t qi = index_of(c, queue), group = 0;
+	struct active *a;
+
+	core_clock(c, now);
+	if (qi == CORE_NONE)
+		return;
+	a = pump_active(c, qi);
+	if (provider != CORE_NONE)
+		group = limits_group_provider(c, provider, name);
+	if (group == a->provider)
+		return;
+	leave_provider(c, a);
+	for (unsigned i = 0; i < OLD_PROVIDERS; i++) {
+		if (group && a->old_providers[i].group == group) {
+			limits_group_drop(c, group);
+			a->old_providers[i].group = 0;
+		}
+	}
+	a->provider = group;
+	if (group)
+		c->groups[group].users++;
+	run_push(c, qi);
 }
 
 /* Entries ------------------------------------------------------------------------------------ */
@@ -146,14 +249,18 @@ tag_of(struct core *c, uint32_t job, uint32_t sender_domain)
 	uint64_t key = (uint64_t)job << 32 | sender_domain, tag = map_get(&c->tags_map, key);
 
 	if (tag == MAP_NONE) {
+		/* They may have been other names' numbers before. */
+		limits_stale(c, CORE_SCOPE_JOB, job);
+		limits_stale(c, CORE_SCOPE_SENDER, sender_domain);
 		tag = c->free_tag;
 		if (tag != CORE_NONE) {
 			c->free_tag = c->tags[tag].job;
 		} else {
-			mem_grow((void **)&c->tags, &c->tags_cap, (size_t)c->n_tags + 1, sizeof(*c->tags));
+			mem_grow((void **)&c->tags, &c->tags_cap, (size_t)c->n_tags + 1,
+				 sizeof(*c->tags));
 			tag = c->n_tags++;
 		}
-		c->tags[tag] = (struct core_tag){ job, sender_domain, 0 };
+		c->tags[tag] = (struct core_tag){ .job = job, .sender_domain = sender_domain };
 		map_put(&c->tags_map, key, tag);
 		if (c->ops.tag)
 			c->ops.tag(c->ctx, job, sender_domain, true);
@@ -252,6 +359,7 @@ core_entry_add(struct core *c, const struct core_now *now, const struct core_ent
 	if (!f->committed) {
 		en->due = f->due_s ? seconds_of_wall(c, f->due_s) : 0;
 		entries_move(c, e, PLACE_HELD);
+		run_touch(c, qi);
 		return e;
 	}
 	en->due = f->due_s ? seconds_of_wall(c, f->due_s) : 0;
@@ -360,7 +468,8 @@ core_entry_get(const struct core *c, uint32_t entry, struct core_entry_facts *ou
 	waits = en->due > 0 && (en->place == PLACE_DEFERRED || en->place == PLACE_HELD);
 	*out = (struct core_entry_facts){
 		.key = { .message = en->message, .ordinal = (uint16_t)en->ordinal },
-		.queue = c->queues[en->queue].number,
+		.queue = c->queues[redirect_end(c, en->queue)].number,
+		.sent_by = c->queues[en->queue].number,
 		.segment = en->segment,
 		.offset16 = en->offset16,
 		.epoch = c->epochs[en->segment],
@@ -401,6 +510,8 @@ set_targets(struct active *a, const struct core_target *t, uint16_t n)
 	a->targets = mem_calloc(n, sizeof(*a->targets));
 	for (unsigned i = 0; i < n; i++)
 		a->targets[i] = t[i];
+	mem_free(a->target_limits);
+	a->target_limits = NULL;
 	a->n_targets = n;
 	a->turn = (uint16_t)(n - 1u);
 }
@@ -416,6 +527,52 @@ core_route_targets(struct core *c, uint32_t queue, const struct core_target *tar
 	a = pump_active(c, qi);
 	set_targets(a, targets, n);
 	a->targets_fresh = true;
+}
+
+void
+core_route_target_limits(struct core *c, uint32_t queue, const struct core_target_limits *limits,
+			 uint16_t n)
+{
+	uint32_t qi = index_of(c, queue);
+	struct active *a;
+	bool any = false;
+
+	if (qi == CORE_NONE)
+		return;
+	a = pump_active(c, qi);
+	if (n == 0 || n != a->n_targets)
+		return;
+	for (unsigned i = 0; i < n; i++)
+		any = any || limits[i].mx_limit || limits[i].ip_limit;
+	mem_free(a->target_limits);
+	a->target_limits = NULL;
+	if (!any)
+		return;
+	a->target_limits = mem_calloc(n, sizeof(*limits));
+	memcpy(a->target_limits, limits, n * sizeof(*limits));
+}
+
+/* The question is answered: another may be asked. */
+static void
+answered(struct core *c, struct active *a)
+{
+	if (!a->asked_at)
+		return;
+	a->asked_at = 0;
+	c->n_asks--;
+	lines_poke(c, c->asks_line);
+}
+
+void
+core_route_elsewhere(struct core *c, const struct core_now *now, uint32_t queue)
+{
+	uint32_t qi = index_of(c, queue);
+
+	core_clock(c, now);
+	if (qi == CORE_NONE)
+		return;
+	answered(c, pump_active(c, qi));
+	run_push(c, qi);
 }
 
 static void
@@ -465,10 +622,7 @@ core_route(struct core *c, const struct core_now *now, uint32_t queue, unsigned 
 	if (qi == CORE_NONE)
 		return;
 	a = pump_active(c, qi);
-	if (a->asked_at) {
-		a->asked_at = 0;
-		c->n_asks--;
-	}
+	answered(c, a);
 	if (route_status == CORE_ROUTE_GOOD && generation != 0 && n_targets > 0 &&
 	    n_targets <= ROUTE_TARGETS_MAX) {
 		good_route(c, qi, slot, generation, n_targets, expires_boot_us);
@@ -510,4 +664,5 @@ core_resolver_up(struct core *c, const struct core_now *now)
 		c->n_asks--;
 		run_push(c, i);
 	}
+	lines_poke(c, c->asks_line);
 }

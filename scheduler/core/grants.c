@@ -5,8 +5,10 @@
 #include "common/base/check.h"
 #include "common/base/mem.h"
 #include "common/event_log/event.h"
+#include "scheduler/core/admit.h"
 #include "scheduler/core/conns.h"
 #include "scheduler/core/entries.h"
+#include "scheduler/core/lines.h"
 #include "scheduler/core/pump.h"
 #include "scheduler/core/run.h"
 #include "scheduler/core/sources.h"
@@ -68,8 +70,15 @@ claim_free(struct core *c, uint32_t k, enum conn_state conn_to)
 		conns_set(c, cl->conn, conn_to);
 	}
 	claim_forget_unknown(c, cl);
+	limits_let_go(c, &cl->charges);
+	for (uint32_t i = 0; i < cl->n_later; i++)
+		limits_let_go(c, &(struct charges){ .n = 1, .of = { cl->later[i].limit } });
 	mem_free(cl->bits);
+	mem_free(cl->stamps);
+	mem_free(cl->later);
 	cl->bits = NULL;
+	cl->stamps = NULL;
+	cl->later = NULL;
 	cl->lease = 0;
 	cl->entry = c->free_claim;
 	c->free_claim = k;
@@ -79,8 +88,11 @@ claim_free(struct core *c, uint32_t k, enum conn_state conn_to)
 void
 grants_clear(struct core *c)
 {
-	for (uint32_t k = 0; k < c->n_claims_made; k++)
+	for (uint32_t k = 0; k < c->n_claims_made; k++) {
 		mem_free(c->claims[k].bits);
+		mem_free(c->claims[k].stamps);
+		mem_free(c->claims[k].later);
+	}
 	mem_free(c->claims);
 }
 
@@ -121,7 +133,7 @@ grants_expired(struct core *c, uint32_t e)
 
 /* Granting ----------------------------------------------------------------------------------- */
 static unsigned
-claim_size(const struct conf_queue *s, const struct active *a, const struct conn *cn, uint32_t room)
+claim_size(const struct conf_queue *s, const struct conn *cn, uint64_t room)
 {
 	uint64_t most = s->max_rcpt_per_transaction ? s->max_rcpt_per_transaction : 1;
 
@@ -129,18 +141,14 @@ claim_size(const struct conf_queue *s, const struct active *a, const struct conn
 		most = CLAIM_RCPT_MAX;
 	if (cn->rcpt_max && cn->rcpt_max < most)
 		most = cn->rcpt_max;
-	if (a->msg && rate_share(a->msg) < most)
-		most = rate_share(a->msg);
 	return (unsigned)(room < most ? room : most);
 }
 
 static void
-describe(struct core *c, uint32_t e, uint32_t k, struct core_work *w)
+describe(struct core *c, uint32_t e, uint32_t k, uint64_t within, struct core_work *w)
 {
 	const struct entry *en = &c->entries[e];
 	const struct claim *cl = &c->claims[k];
-	const struct active *a = c->queues[en->queue].active;
-	uint64_t within = a->msg ? rate_delta_us(rate_window_us(a->msg)) : DEADLINE_US;
 
 	*w = (struct core_work){
 		.connection = cl->conn,
@@ -160,32 +168,71 @@ describe(struct core *c, uint32_t e, uint32_t k, struct core_work *w)
 		.n_attempt = cl->n_attempt,
 		.deadline_boot_us = cl->stamp + within,
 		.granted_boot_us = cl->stamp,
+		.ask = cl->one_by_one,
 	};
 }
 
-/* Everything that is counted when a claim is made, or (`back`) taken back as if it had not been. */
+/* Counters of attempted recipients: so many more, or (`back`) less. */
 static void
-count_grant(struct core *c, uint32_t k, uint32_t n, bool back)
+count_attempted(struct core *c, uint32_t k, uint32_t n, bool back)
 {
 	struct claim *cl = &c->claims[k];
 	struct active *a = pump_active(c, c->entries[cl->entry].queue);
 	struct source *s = &c->sources[cl->source];
 
+	run_touch(c, c->entries[cl->entry].queue);
 	if (back) {
-		if (a->msg)
-			rate_refund(a->msg, cl->stamp, n);
 		a->attempted -= n;
 		s->attempted -= n;
 		c->totals.attempted -= n;
 		return;
 	}
-	if (a->msg)
-		rate_force(a->msg, cl->stamp, n);
 	a->attempted += n;
 	s->attempted += n;
 	c->totals.attempted += n;
 	meter_add(&a->meter, c->now.boot_us, n);
 	meter_add(&s->msg, c->now.boot_us, n);
+}
+
+static void
+refund_later(struct core *c, const struct claim *cl, uint64_t stamp)
+{
+	for (uint32_t i = 0; i < cl->n_later; i++) {
+		struct charges one = { .n = 1, .of = { cl->later[i].limit } };
+
+		if (stamp >= cl->later[i].since)
+			limits_refund(c, &one, stamp, 1, 0);
+	}
+}
+
+/* The recipients that are left in the bits of the claim were not attempted. */
+static void
+refund_rest(struct core *c, uint32_t k, uint32_t n)
+{
+	struct claim *cl = &c->claims[k];
+
+	if (!cl->one_by_one) {
+		limits_refund(c, &cl->charges, cl->stamp, n, 0);
+		count_attempted(c, k, n, true);
+		return;
+	}
+	for (unsigned i = 0; cl->stamps && i < c->entries[cl->entry].n_rcpts; i++) {
+		if (!bit_get(cl->bits, i) || cl->stamps[i] == 0)
+			continue;
+		limits_refund(c, &cl->charges, cl->stamps[i], 1, 0);
+		refund_later(c, cl, cl->stamps[i]);
+		count_attempted(c, k, 1, true);
+	}
+}
+
+/* `used`: bytes of a body that somebody got; the rest of what was reserved goes back. */
+static void
+refund_volume(struct core *c, uint32_t k, uint64_t used)
+{
+	struct claim *cl = &c->claims[k];
+
+	if (used < cl->bytes)
+		limits_refund(c, &cl->charges, cl->stamp, 0, cl->bytes - used);
 }
 
 static uint32_t
@@ -208,34 +255,42 @@ claim_make(struct core *c, uint32_t e, uint32_t conn, unsigned worker, uint32_t 
 }
 
 enum granted
-grants_make(struct core *c, uint32_t qi, uint32_t conn, uint32_t room)
+grants_make(struct core *c, struct grant *g)
 {
-	struct queue *q = &c->queues[qi];
-	struct conn *cn = &c->conns[conn];
-	uint32_t e = q->ready.head, k;
+	struct conn *cn = &c->conns[g->conn];
 	struct core_work w;
+	struct claim *cl;
+	uint32_t k;
 
-	CHECK(e != CORE_NONE && cn->state == CONN_IDLE && cn->queue == qi && room > 0);
+	CHECK(c->entries[g->e].place == PLACE_READY && c->entries[g->e].queue == g->qi);
+	CHECK(cn->state == CONN_IDLE && cn->queue == g->qi && g->yes.room > 0);
 	/* A row whose recipients are all finished should have been deleted: nothing is to be sent.
 	 */
-	if (grants_expired(c, e) || entries_unfinished(c, e) == 0) {
-		grants_give_up(c, e, CORE_EXPIRED, "");
+	if (grants_expired(c, g->e) || entries_unfinished(c, g->e) == 0) {
+		grants_give_up(c, g->e, CORE_EXPIRED, "");
 		return GRANT_NO_ENTRY;
 	}
-	k = claim_make(c, e, conn, cn->worker, cn->source,
-		       claim_size(pump_settings(c, qi), q->active, cn, room));
-	c->claims[k].lease = c->next_lease++;
+	k = claim_make(c, g->e, g->conn, cn->worker, cn->source,
+		       claim_size(pump_settings(c, g->qi), cn, g->yes.room));
+	cl = &c->claims[k];
+	cl->lease = c->next_lease++;
+	cl->one_by_one = !cn->pipelining && limits_measure(c, &g->set, CORE_MEASURE_MSG);
+	cl->bytes = g->bytes;
 	cn->claim = k;
-	conns_set(c, conn, CONN_BUSY);
-	describe(c, e, k, &w);
+	conns_set(c, g->conn, CONN_BUSY);
+	describe(c, g->e, k, g->yes.within, &w);
 	if (!c->ops.work(c->ctx, &w)) {
 		c->workers[cn->worker].full = true;
-		entries_ready(c, e, true);
+		entries_ready(c, g->e, true);
 		claim_free(c, k, CONN_IDLE);
 		return GRANT_FULL;
 	}
 	cn->n_messages++;
-	count_grant(c, k, c->claims[k].n_attempt, false);
+	g->n_rcpts = cl->n_attempt;
+	cl->charges = g->set;
+	limits_charge(c, &cl->charges, cl->one_by_one ? 0 : cl->n_attempt, cl->bytes);
+	if (!cl->one_by_one)
+		count_attempted(c, k, cl->n_attempt, false);
 	return GRANTED;
 }
 
@@ -272,10 +327,13 @@ core_returned(struct core *c, const struct core_now *now, uint32_t entry, uint64
 	if (k == CORE_NONE)
 		return false;
 	qi = c->entries[entry].queue;
-	count_grant(c, k, c->claims[k].n_attempt, true);
+	refund_rest(c, k, c->claims[k].n_attempt);
+	refund_volume(c, k, 0);
 	if (c->claims[k].conn != CORE_NONE)
 		c->conns[c->claims[k].conn].n_messages--;
-	if (c->entries[entry].idle_returns + 1 >= IDLE_RETURNS_MAX) {
+	if (c->claims[k].refused) {
+		entries_ready(c, entry, true); /* a limit's doing, not its own */
+	} else if (c->entries[entry].idle_returns + 1 >= IDLE_RETURNS_MAX) {
 		defer(c, entry, IDLE_RETURN_HOLD_US);
 	} else {
 		c->entries[entry].idle_returns++;
@@ -292,8 +350,9 @@ struct tally {
 
 /* Applies what the worker says; recipients not of this claim, or named twice, are ignored. */
 static struct tally
-apply_results(struct core *c, const struct claim *cl, const struct core_result *r)
+apply_results(struct core *c, uint32_t k, const struct core_result *r)
 {
+	const struct claim *cl = &c->claims[k];
 	struct tally t = { 0, 0, 0 };
 
 	for (size_t i = 0; i < r->n_rcpts; i++) {
@@ -314,7 +373,7 @@ apply_results(struct core *c, const struct claim *cl, const struct core_result *
 			break;
 		default:
 			t.deferred++;
-			if (!r->host_failed)
+			if (!r->host_failed && !r->interrupted)
 				entries_tried_rcpt(c, cl->entry, index);
 		}
 	}
@@ -337,13 +396,16 @@ count_results(struct core *c, uint32_t k, struct tally t)
 
 /* Where the entry goes after the attempt. */
 static void
-place_after(struct core *c, uint32_t e, struct tally t, bool host_failed)
+place_after(struct core *c, uint32_t e, struct tally t, bool host_failed, bool held_up)
 {
 	struct entry *en = &c->entries[e];
 	uint64_t hold = pump_settings(c, en->queue)->retry_recipients_after_us;
 
 	if (entries_unfinished(c, e) == 0) {
 		entries_move(c, e, PLACE_LEAVING);
+	} else if (held_up && entries_untried(c, e) > 0) {
+		entries_ready(c, e,
+			      true); /* not its own fault: a limit, or mail of a higher priority */
 	} else if (entries_untried(c, e) == 0 ||
 		   (en->n_rcpts == 1 && t.deferred > 0 && !host_failed)) {
 		defer(c, e, hold); /* all had their turn in this round */
@@ -397,6 +459,7 @@ core_settle(struct core *c, const struct core_now *now, const struct core_result
 	uint32_t k, qi, conn;
 	struct tally t;
 	unsigned attempted;
+	bool held_up;
 	struct conn *cn;
 
 	core_clock(c, now);
@@ -405,9 +468,10 @@ core_settle(struct core *c, const struct core_now *now, const struct core_result
 		return false;
 	qi = c->entries[r->entry].queue;
 	cn = c->claims[k].conn == CORE_NONE ? NULL : &c->conns[c->claims[k].conn];
-	t = apply_results(c, &c->claims[k], r);
+	t = apply_results(c, k, r);
 	attempted = t.delivered + t.bounced + t.deferred;
-	count_grant(c, k, c->claims[k].n_attempt - attempted, true);
+	refund_rest(c, k, c->claims[k].n_attempt - attempted);
+	refund_volume(c, k, r->maybe_dup ? UINT64_MAX : r->body_bytes);
 	count_results(c, k, t);
 	if (attempted > 0 && c->entries[r->entry].attempts < UINT16_MAX)
 		c->entries[r->entry].attempts++;
@@ -419,6 +483,8 @@ core_settle(struct core *c, const struct core_now *now, const struct core_result
 		cn->n_messages--;
 	if (cn && r->host_failed)
 		targets_failed(c, qi, cn, TARGET_FAILED);
+	else if (cn)
+		cn->n_errors += t.bounced + t.deferred;
 	if (t.delivered > 0) {
 		if (c->queues[qi].retry_level > 0) {
 			c->queues[qi].retry_level = 0;
@@ -428,10 +494,11 @@ core_settle(struct core *c, const struct core_now *now, const struct core_result
 			targets_succeeded(c, qi, cn);
 	}
 	conn = c->claims[k].conn;
+	held_up = c->claims[k].refused || r->interrupted;
 	claim_free(c, k, conn_afterwards(c, k, r->connection_gone));
 	if (conn != CORE_NONE && r->host_failed && !r->connection_gone)
 		conns_close(c, conn);
-	place_after(c, r->entry, t, r->host_failed);
+	place_after(c, r->entry, t, r->host_failed, held_up);
 	if (r->host_failed)
 		targets_round_over(c, qi);
 	decide(c, r->entry, out);
@@ -468,6 +535,129 @@ core_adopt(struct core *c, const struct core_now *now, uint32_t entry, uint64_t 
 		c->claims[k].unknown = true;
 		c->workers[worker].n_unknown++;
 	}
-	count_grant(c, k, c->claims[k].n_attempt, false);
+	admit_message(c, qi, &c->claims[k].charges);
+	admit_message_source(c, qi, source_ip, &c->claims[k].charges);
+	admit_message_entry(c, entry, &c->claims[k].charges);
+	c->claims[k].bytes = admit_bytes(c, entry);
+	limits_adopt(c, &c->claims[k].charges, c->claims[k].n_attempt, c->claims[k].bytes);
+	count_attempted(c, k, c->claims[k].n_attempt, false);
 	run_push(c, qi);
+}
+
+/* Recipients one by one ----------------------------------------------------------------------- */
+static void
+add_rcpt_limits(const struct core *c, struct charges *set, const struct charges *from)
+{
+	for (uint32_t i = 0; i < from->n; i++) {
+		if (c->limits[from->of[i]].measure == CORE_MEASURE_MSG &&
+		    !charges_has(set, from->of[i]))
+			charges_add(set, from->of[i], false);
+	}
+}
+
+/* What a recipient is charged to: what its claim was, and what there is by now. */
+static void
+rcpt_limits(struct core *c, const struct claim *cl, struct charges *set)
+{
+	uint32_t qi = c->entries[cl->entry].queue;
+	struct charges now = { .n = 0 };
+
+	pump_settings(c, qi);
+	admit_message(c, qi, &now);
+	if (!cl->source_gone)
+		admit_message_source(c, qi, cl->source, &now);
+	admit_message_entry(c, cl->entry, &now);
+	add_rcpt_limits(c, set, &cl->charges);
+	for (uint32_t i = 0; i < cl->n_later; i++)
+		charges_add(set, cl->later[i].limit, false);
+	add_rcpt_limits(c, set, &now);
+}
+
+/* Those of the set that the claim does not have yet are its own from now on. Of one stamp are only
+ * recipients that were charged to the same. */
+static void
+keep_later(struct core *c, struct claim *cl, const struct charges *set)
+{
+	uint64_t since = c->now.boot_us;
+
+	for (unsigned i = 0; i < c->entries[cl->entry].n_rcpts && since == c->now.boot_us; i++)
+		since += cl->stamps[i] == since;
+	for (uint32_t k = 0; k < set->n; k++) {
+		bool has = charges_has(&cl->charges, set->of[k]);
+
+		for (uint32_t i = 0; i < cl->n_later && !has; i++)
+			has = cl->later[i].limit == set->of[k];
+		if (has)
+			continue;
+		mem_grow((void **)&cl->later, &cl->later_cap, (size_t)cl->n_later + 1,
+			 sizeof(*cl->later));
+		cl->later[cl->n_later++] = (struct later){ since, set->of[k] };
+		limits_hold(c, set->of[k]);
+	}
+}
+
+bool
+core_rcpt_ask(struct core *c, const struct core_now *now, uint32_t entry, uint64_t lease,
+	      unsigned index, uint64_t *stamp_us, uint64_t *deadline_us)
+{
+	struct answer yes = ANSWER_YES;
+	struct asker who = { .first = true, .want = 1 };
+	struct charges set = { .n = 0 };
+	struct claim *cl;
+	uint32_t k;
+
+	core_clock(c, now);
+	k = claim_of(c, entry, lease);
+	if (k == CORE_NONE)
+		return false;
+	cl = &c->claims[k];
+	/* Each once: a second ask is nonsense. */
+	if (!cl->one_by_one || index >= c->entries[entry].n_rcpts || !bit_get(cl->bits, index) ||
+	    (cl->stamps && cl->stamps[index]))
+		return false;
+	if (!cl->stamps)
+		cl->stamps = mem_calloc(c->entries[entry].n_rcpts, sizeof(*cl->stamps));
+	rcpt_limits(c, cl, &set);
+	who.qi = c->entries[entry].queue;
+	limits_ask(c, &who, &set, 0, &yes);
+	*deadline_us = c->now.boot_us + yes.within;
+	*stamp_us = c->now.boot_us;
+	if (yes.limit) {
+		cl->refused = true;
+		return false;
+	}
+	keep_later(c, cl, &set);
+	cl->stamps[index] = c->now.boot_us ? c->now.boot_us : 1;
+	limits_charge_more(c, &set, 1);
+	count_attempted(c, k, 1, false);
+	return true;
+}
+
+void
+core_adopt_asked(struct core *c, const struct core_now *now, uint32_t entry, uint64_t lease,
+		 const struct core_rcpt_stamp *granted, size_t n)
+{
+	uint32_t k;
+	struct claim *cl;
+
+	core_clock(c, now);
+	k = claim_of(c, entry, lease);
+	if (k == CORE_NONE || c->claims[k].one_by_one)
+		return;
+	cl = &c->claims[k];
+	limits_refund(c, &cl->charges, cl->stamp, cl->n_attempt, 0);
+	count_attempted(c, k, cl->n_attempt, true);
+	cl->one_by_one = true;
+	cl->stamps = mem_calloc(c->entries[entry].n_rcpts, sizeof(*cl->stamps));
+	for (size_t i = 0; i < n; i++) {
+		unsigned index = granted[i].index;
+
+		if (index >= c->entries[entry].n_rcpts || !bit_get(cl->bits, index) ||
+		    cl->stamps[index] != 0)
+			continue;
+		/* As all of an adopted claim. */
+		cl->stamps[index] = c->now.boot_us ? c->now.boot_us : 1;
+		limits_charge_more(c, &cl->charges, 1);
+		count_attempted(c, k, 1, false);
+	}
 }

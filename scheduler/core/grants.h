@@ -1,16 +1,23 @@
 /* grants: claims, from the grant of an entry to a ready connection until its end. */
 #pragma once
 
-#include "scheduler/core/state.h"
+#include "scheduler/core/limits.h"
 
 enum granted {
 	GRANTED,
 	GRANT_NO_ENTRY, /* what was ready had to be given up */
 	GRANT_FULL,     /* the worker's claim table has no room: nothing happened */
 };
-/* Grants the first ready entry of the queue, at most `room` recipients of it, to the idle
- * connection. */
-enum granted grants_make(struct core *c, uint32_t qi, uint32_t conn, uint32_t room);
+/* A ready entry of the queue, an idle connection, and what the grant is charged to, which has room
+ * for it. */
+struct grant {
+	uint32_t qi, e, conn;
+	struct charges set;
+	struct answer yes;
+	uint64_t bytes;
+	uint32_t n_rcpts; /* out: recipients granted */
+};
+enum granted grants_make(struct core *c, struct grant *g);
 /* Gives the entry up: it leaves its queue. */
 void grants_give_up(struct core *c, uint32_t e, enum core_give_up why, const char *text);
 bool grants_expired(struct core *c, uint32_t e);

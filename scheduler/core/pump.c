@@ -1,33 +1,21 @@
-#include "scheduler/core/pump.h"
+#include "scheduler/core/pump_impl.h"
 
 #include <string.h>
 
 #include "common/base/check.h"
 #include "common/base/mem.h"
+#include "scheduler/core/admit.h"
 #include "scheduler/core/conns.h"
 #include "scheduler/core/entries.h"
 #include "scheduler/core/grants.h"
+#include "scheduler/core/limits.h"
+#include "scheduler/core/lines.h"
+#include "scheduler/core/redirect.h"
 #include "scheduler/core/run.h"
 #include "scheduler/core/sources.h"
 #include "scheduler/core/targets.h"
 
 #define LAST_ERROR_MAX 512
-
-/* One visit: what is looked at and what comes of it. */
-struct visit {
-	struct queue *q;
-	struct active *a;
-	const struct conf_queue *s;
-	uint32_t qi;
-	unsigned left;  /* decisions until others have their turn */
-	bool again;     /* there is more to do at once */
-	enum line turn; /* the line that it heads and now has room */
-	unsigned heads; /* LINE_CONNS: of this worker; else WORKERS_MAX */
-	uint64_t wake;  /* earliest time at which something changes by itself */
-	enum line line; /* where it is to wait, with `of` */
-	unsigned of;
-	enum limit limit;
-};
 
 /* The larger half ---------------------------------------------------------------------------- */
 struct active *
@@ -49,22 +37,12 @@ pump_active_free(struct core *c, struct active **a)
 {
 	if (!*a)
 		return;
-	rate_free(&(*a)->msg);
-	rate_free(&(*a)->connect);
 	mem_free((*a)->targets);
+	mem_free((*a)->target_limits);
 	texts_drop(&c->errors, (*a)->last_error);
 	mem_free((*a)->doom_text);
 	mem_free(*a);
 	*a = NULL;
-}
-
-static void
-set_rate(struct rate **r, const struct conf_rate *limit, uint64_t now)
-{
-	if (limit->n == 0 || limit->window_us == 0)
-		rate_free(r);
-	else
-		rate_change(r, limit->n, limit->window_us < 1000 ? 1000 : limit->window_us, now);
 }
 
 /* Never 0. */
@@ -103,8 +81,10 @@ pump_settings(struct core *c, uint32_t qi)
 	a->settings = c->ops.settings(c->ctx, q->number, slice_of(q->name, q->name_len));
 	CHECK(a->settings);
 	note_route_key(a);
-	set_rate(&a->msg, &a->settings->max_msg_rate, c->now.boot_us);
-	set_rate(&a->connect, &a->settings->max_connect_rate, c->now.boot_us);
+	if (a->settings->allow_priority_interruption &&
+	    a->settings->queue_priority < c->lowest_priority)
+		c->lowest_priority = a->settings->queue_priority;
+	limits_queue_set(c, qi);
 	return a->settings;
 }
 
@@ -125,42 +105,70 @@ pump_last_error(struct core *c, uint32_t qi, struct slice text)
 	a->last_error_wall = c->now.wall_us;
 }
 
-bool
-pump_total_room(const struct core *c)
-{
-	return c->n_conns < c->total_max && c->n_conns < CORE_CONNECTIONS_MAX;
-}
-
-bool
-pump_asks_room(const struct core *c)
-{
-	return c->n_asks < DNS_INFLIGHT_MAX;
-}
-
 /* Steps of a visit --------------------------------------------------------------------------- */
-static void
-wake_at(struct visit *v, uint64_t at)
+void
+pump_wake_at(struct visit *v, uint64_t at)
 {
 	if (at < v->wake)
 		v->wake = at;
 }
 
-static enum core_wait
-wait_in_line(struct visit *v, enum line line, unsigned of, enum limit limit, enum core_wait wait)
+enum core_wait
+pump_wait_in_line(struct visit *v, enum line_kind line, uint32_t of, enum refusal refusal,
+		  enum core_wait wait)
 {
 	v->line = line;
 	v->of = of;
-	v->limit = limit;
+	v->line_wake = NEVER;
+	v->refusal = refusal;
 	return wait;
 }
 
-static enum core_wait
-wait_until(struct visit *v, uint64_t at, enum limit limit, enum core_wait wait)
+enum core_wait
+pump_wait_until(struct visit *v, uint64_t at, enum refusal refusal, enum core_wait wait)
 {
 	v->q->until = at;
-	v->limit = limit;
-	wake_at(v, at);
+	v->refusal = refusal;
+	pump_wake_at(v, at);
 	return wait;
+}
+
+/* For a limit that has no room: one of its own with its own timer, a shared one in its line. */
+enum core_wait
+pump_wait_for_limit(struct core *c, struct visit *v, const struct answer *no)
+{
+	const struct limit *l = &c->limits[no->limit];
+	enum core_wait wait = l->rate ? CORE_WAIT_RATE : CORE_WAIT_CONNECTIONS;
+
+	v->limit = no->limit;
+	if (l->scope == CORE_SCOPE_QUEUE || l->scope == CORE_SCOPE_QUEUE_SOURCE)
+		return pump_wait_until(v, no->when, REFUSAL_LIMIT, wait);
+	v->q->until = no->when;
+	pump_wait_in_line(v, LINE_LIMIT, no->limit, REFUSAL_LIMIT, wait);
+	v->line_wake = no->when;
+	return wait;
+}
+
+/* The turn is used: the next of the line may come. */
+void
+pump_use_turn(struct core *c, struct visit *v)
+{
+	if (v->turn && v->q->line == v->turn)
+		lines_leave(c, v->qi);
+	v->turn = 0;
+	v->a->owed[0] = v->a->owed[1] = 0;
+}
+
+struct asker
+pump_asker(const struct core *c, const struct visit *v)
+{
+	uint32_t e = v->q->ready.head, ready = v->q->n[PLACE_READY];
+
+	return (struct asker){ .bytes = e == CORE_NONE ? 1 : admit_bytes(c, e),
+			       .want = ready < CLAIM_RCPT_MAX ? CLAIM_RCPT_MAX : ready,
+			       .qi = v->qi,
+			       .priority = v->s->queue_priority,
+			       .turn = v->turn };
 }
 
 static void
@@ -200,7 +208,7 @@ expire(struct core *c, struct visit *v)
 	if (v->q->oldest == UINT32_MAX)
 		return;
 	first = us_of_seconds(v->q->oldest + after_s);
-	wake_at(v, first > v->q->scan_at ? first : v->q->scan_at);
+	pump_wake_at(v, first > v->q->scan_at ? first : v->q->scan_at);
 }
 
 static void
@@ -237,134 +245,78 @@ release(struct core *c, struct visit *v)
 	v->q->release_left = 0;
 	due = entries_due(c, v->q);
 	if (due != UINT32_MAX)
-		wake_at(v, us_of_seconds(due));
+		pump_wake_at(v, us_of_seconds(due));
 }
 
-/* A lookup, or a place in the line for one. */
-static enum core_wait
-ask(struct core *c, struct visit *v)
+/* The line is one for messages. */
+static bool
+grants_from(const struct core *c, uint32_t line)
 {
-	struct active *a = v->a;
+	const struct line *l = &c->lines[line];
+	const struct limit *li = &c->limits[l->of];
 
-	if (a->asked_at && a->asked_at + ASK_AGAIN_US > c->now.boot_us) {
-		wake_at(v, a->asked_at + ASK_AGAIN_US);
-		return CORE_WAIT_DNS;
-	}
-	if (!a->asked_at) {
-		if (!pump_asks_room(c) || (v->turn != LINE_ASKS && c->asks_line.head != CORE_NONE))
-			return wait_in_line(v, LINE_ASKS, 0, LIMIT_NONE, CORE_WAIT_DNS);
-		c->n_asks++;
-	}
-	a->asked_at = c->now.boot_us ? c->now.boot_us : 1;
-	c->ops.ask_route(c->ctx, v->q->number, slice_of(v->q->name, v->q->name_len));
-	v->left--;
-	wake_at(v, a->asked_at + ASK_AGAIN_US);
-	return CORE_WAIT_DNS;
-}
-
-static void
-open_one(struct core *c, struct visit *v, unsigned target, uint32_t source, unsigned worker)
-{
-	struct active *a = v->a;
-	uint32_t number = conns_new(c, v->qi, worker, source);
-	struct conn *cn = &c->conns[number];
-	uint64_t within = a->connect ? rate_delta_us(rate_window_us(a->connect)) : DEADLINE_US;
-	struct core_open o = {
-		.connection = number,
-		.queue = v->q->number,
-		.source_ip = source,
-		.worker = worker,
-		.route_slot = a->route_slot,
-		.route_generation = a->route_generation,
-		.target = (uint16_t)target,
-		.deadline_boot_us = c->now.boot_us + within,
-	};
-
-	cn->route_slot = a->route_slot;
-	cn->route_generation = a->route_generation;
-	cn->target = (uint16_t)target;
-	cn->target_id = a->targets[target].id;
-	a->turn = (uint16_t)target;
-	if (a->connect)
-		rate_charge(a->connect, c->now.boot_us, 1);
-	meter_add(&c->sources[source].connect, c->now.boot_us, 1);
-	c->totals.connect_attempts++;
-	c->ops.open(c->ctx, &o);
-	v->left--;
-}
-
-/* What stands against opening one more connection; opens it when nothing does (CORE_WAIT_NONE). */
-static enum core_wait
-try_open(struct core *c, struct visit *v, bool *opened)
-{
-	struct active *a = v->a;
-	uint64_t now = c->now.boot_us, when;
-	uint32_t source;
-	unsigned worker, full;
-	int target;
-
-	*opened = false;
-	if (v->q->vmta < 0)
-		return wait_until(v, NEVER, LIMIT_NO_VMTA, CORE_WAIT_SOURCES);
-	if (targets_round_over(c, v->qi)) {
-		v->again = true;
-		return CORE_WAIT_RETRY;
-	}
-	if (a->n_conns >= v->s->max_smtp_out)
-		return wait_until(v, NEVER, LIMIT_MAX_SMTP_OUT, CORE_WAIT_CONNECTIONS);
-	if (!targets_route_valid(c, a))
-		return ask(c, v);
-	target = targets_pick(c, a, v->s);
-	if (target < 0)
-		return wait_until(v, targets_again_at(a, v->s), LIMIT_TARGETS,
-				  CORE_WAIT_CONNECTIONS);
-	/* Nothing is known of the hosts yet: not all connections at once. */
-	if (a->n_idle + a->n_busy == 0 && a->n_opening >= v->s->mx_connection_attempts &&
-	    a->n_opening > 0)
-		return wait_until(v, NEVER, LIMIT_ATTEMPTS, CORE_WAIT_CONNECTIONS);
-	if (a->open_hold > now)
-		return wait_until(v, a->open_hold, LIMIT_HANDED_BACK, CORE_WAIT_CONNECTIONS);
-	if (a->connect && rate_room(a->connect, now) == 0)
-		return wait_until(v, rate_when(a->connect, now), LIMIT_CONNECT_RATE,
-				  CORE_WAIT_RATE);
-	if (!pump_total_room(c) || (v->turn != LINE_TOTAL && c->total_line.head != CORE_NONE))
-		return wait_in_line(v, LINE_TOTAL, 0, LIMIT_TOTAL, CORE_WAIT_CONNECTIONS);
-	if (!sources_pick(c, (uint32_t)v->q->vmta, v->heads, &a->source_turn, &source, &worker, &when,
-			  &full)) {
-		wake_at(v, when);
-		v->q->until = when;
-		if (full != WORKERS_MAX)
-			return wait_in_line(v, LINE_CONNS, full, LIMIT_DESCRIPTORS,
-					    CORE_WAIT_CONNECTIONS);
-		return wait_in_line(v, LINE_SOURCES, 0, LIMIT_NONE, CORE_WAIT_SOURCES);
-	}
-	open_one(c, v, (unsigned)target, source, worker);
-	if (v->turn == LINE_TOTAL || v->turn == LINE_CONNS) {
-		v->turn = LINE_NONE; /* one at a turn: others wait too */
-		v->heads = WORKERS_MAX;
-		run_line_leave(c, v->qi);
-	}
-	*opened = true;
-	return CORE_WAIT_NONE;
+	if (l->kind != LINE_LIMIT)
+		return l->kind == LINE_SENDERS;
+	return li->measure == CORE_MEASURE_MSG || li->measure == CORE_MEASURE_VOLUME ||
+	       (li->measure == CORE_MEASURE_SMTP_OUT &&
+		(li->scope == CORE_SCOPE_JOB || li->scope == CORE_SCOPE_SENDER));
 }
 
 static bool
 has_to_end(const struct core *c, const struct visit *v, const struct conn *cn)
 {
 	/* max-smtp-out may have been lowered. */
-	if (v->a->n_opening + v->a->n_idle + v->a->n_busy > v->s->max_smtp_out)
+	if (v->a->n_opening + v->a->n_idle + v->a->n_busy > limits_queue_out(c, v->qi))
 		return true;
-	return cn->retired || cn->n_messages >= v->s->max_msg_per_connection ||
+	if (v->s->max_errors_per_connection && cn->n_errors >= v->s->max_errors_per_connection)
+		return true;
+	return cn->retired || cn->yields || cn->n_messages >= v->s->max_msg_per_connection ||
 	       !targets_has(v->a, cn) || sources_leaving(c, cn->source);
+}
+
+/* What came of the search for an idle connection. */
+struct idle_choice {
+	uint32_t conn;    /* CORE_NONE: none */
+	unsigned full;    /* a worker whose claim table is full, WORKERS_MAX: none */
+	uint32_t blocked; /* so many come from source IPs that have no room for a message */
+	uint64_t when;    /* one of those has room */
+	bool shared;      /* it is a limit that other queues share */
+	uint32_t limit;
+};
+
+/* Whether the source IP of the connection has room for the message; its limits join the grant. */
+static bool
+source_has_room(struct core *c, struct visit *v, struct grant *g, uint32_t source,
+		struct idle_choice *ic)
+{
+	struct asker who = pump_asker(c, v);
+	struct charges set = { .n = 0 };
+	struct answer a = g->yes;
+
+	admit_message_source(c, v->qi, source, &set);
+	limits_ask(c, &who, &set, g->bytes, &a);
+	if (a.limit) {
+		ic->blocked++;
+		if (ic->limit == 0 || a.when < ic->when) {
+			ic->when = a.when;
+			ic->limit = a.limit;
+		}
+		ic->shared = ic->shared || c->limits[a.limit].scope == CORE_SCOPE_SOURCE;
+		return false;
+	}
+	charges_join(&g->set, &set);
+	g->yes = a;
+	return true;
 }
 
 /* The idle connection to use next: the most recently used one that may be used. Those that have to
  * end are closed. */
-static uint32_t
-usable_idle(struct core *c, struct visit *v, unsigned *full_worker)
+static void
+choose_idle(struct core *c, struct visit *v, struct grant *g, struct idle_choice *ic)
 {
-	uint32_t next;
+	uint32_t next, last = CORE_NONE;
 
+	*ic = (struct idle_choice){ .conn = CORE_NONE, .full = WORKERS_MAX, .when = NEVER };
 	for (uint32_t i = v->a->idle.head; i != CORE_NONE; i = next) {
 		struct conn *cn = &c->conns[i];
 
@@ -373,11 +325,125 @@ usable_idle(struct core *c, struct visit *v, unsigned *full_worker)
 			conns_close(c, i);
 			continue;
 		}
-		if (!c->workers[cn->worker].full)
-			return i;
-		*full_worker = cn->worker;
+		if (c->workers[cn->worker].full) {
+			ic->full = cn->worker;
+			continue;
+		}
+		if (cn->source == last) {
+			ic->blocked++;
+			continue;
+		}
+		if (source_has_room(c, v, g, cn->source, ic)) {
+			ic->conn = i;
+			return;
+		}
+		last = cn->source;
 	}
-	return CORE_NONE;
+}
+
+/* All idle connections come from source IPs that have no room, and no other may be opened. */
+static enum core_wait
+wait_for_sender(struct visit *v, const struct idle_choice *ic)
+{
+	enum core_wait wait = CORE_WAIT_RATE;
+
+	v->limit = ic->limit;
+	v->q->until = ic->when;
+	if (!ic->shared)
+		return pump_wait_until(v, ic->when, REFUSAL_LIMIT, wait);
+	pump_wait_in_line(v, LINE_SENDERS, (uint32_t)v->q->vmta, REFUSAL_LIMIT, wait);
+	v->line_wake = ic->when;
+	return wait;
+}
+
+/* None may be opened, says `w`, and the idle ones have no room. */
+static enum core_wait
+wait_blocked(struct core *c, struct visit *v, const struct idle_choice *ic, enum core_wait w)
+{
+	struct asker who = pump_asker(c, v);
+	struct source_choice sc;
+
+	if (w == CORE_WAIT_DNS || w == CORE_WAIT_RETRY || v->q->vmta < 0)
+		return w;
+	if (v->line == LINE_LIMIT) {
+		pump_wake_at(v, ic->when);
+		return w;
+	}
+	/* Another source IP has room, but its connections take all there may be. */
+	if (v->refusal == REFUSAL_MAX_SMTP_OUT && ic->when > c->now.boot_us + RATE_SOON_US &&
+	    v->a->n_conns == v->a->n_idle + v->a->n_busy && sources_pick(c, &who, NULL, &sc) &&
+	    sc.source != c->conns[v->a->idle.tail].source) {
+		conns_close(c, v->a->idle.tail);
+		return w;
+	}
+	return wait_for_sender(v, ic);
+}
+
+/* A message went out on a connection for which no room was kept: then one is kept too much. */
+static void
+keep_promise(struct core *c, struct visit *v)
+{
+	for (uint32_t i = v->a->idle.tail; i != CORE_NONE; i = c->conns[i].prev) {
+		if (c->conns[i].promises[0] == 0)
+			continue;
+		limits_promise_over(c, &c->conns[i]);
+		return;
+	}
+}
+
+/* Hands entries to idle connections; *go_on: what stands against it is the want of a connection. */
+static enum core_wait
+grant_all(struct core *c, struct visit *v, struct idle_choice *ic, uint64_t *room, bool *go_on)
+{
+	struct queue *q = v->q;
+
+	*go_on = false;
+	while (q->n[PLACE_READY] > 0) {
+		struct grant g = { .qi = v->qi, .yes = ANSWER_YES };
+		struct charges queue = { .n = 0 };
+		struct asker who = pump_asker(c, v);
+		enum granted done;
+		bool kept;
+
+		g.e = admit_entry(c, &who, &g.set, &g.yes);
+		if (g.e == CORE_NONE)
+			return pump_wait_for_limit(c, v, &g.yes);
+		g.bytes = admit_bytes(c, g.e);
+		admit_message(c, v->qi, &queue);
+		limits_ask(c, &who, &queue, g.bytes, &g.yes);
+		if (g.yes.limit)
+			return pump_wait_for_limit(c, v, &g.yes);
+		charges_join(&g.set, &queue);
+		/* While others wait a turn is for one transaction. */
+		*room = g.yes.crowded ? 1 : g.yes.room;
+		if (v->left == 0) {
+			v->again = true;
+			return CORE_WAIT_NONE;
+		}
+		choose_idle(c, v, &g, ic);
+		if (ic->conn == CORE_NONE && ic->full != WORKERS_MAX)
+			return pump_wait_in_line(v, LINE_ROOM, ic->full, REFUSAL_CLAIM_TABLE,
+						 CORE_WAIT_CONNECTIONS);
+		if (ic->conn == CORE_NONE)
+			break;
+		g.conn = ic->conn;
+		kept = c->conns[g.conn].promises[0] != 0;
+		done = grants_make(c, &g);
+		if (done != GRANT_FULL)
+			v->left--;
+		if (done != GRANTED)
+			continue;
+		if (!kept && v->a->n_promised > 0)
+			keep_promise(c, v);
+		/* One recipient for each turn: what is more is paid in turns. */
+		if (g.yes.crowded && v->a->debt < (int32_t)g.n_rcpts - 1)
+			v->a->debt = (int32_t)g.n_rcpts - 1;
+		if (v->turn && grants_from(c, v->turn))
+			pump_use_turn(c, v);
+		v->a->owed[0] = v->a->owed[1] = 0;
+	}
+	*go_on = true;
+	return CORE_WAIT_NONE;
 }
 
 /* Hands entries to idle connections and opens new ones, until something stands against it. */
@@ -386,43 +452,25 @@ hand_out(struct core *c, struct visit *v)
 {
 	struct queue *q = v->q;
 	struct active *a = v->a;
-	uint32_t room = UINT32_MAX;
-	bool opened = true;
+	struct idle_choice ic = { .conn = CORE_NONE };
+	uint64_t room = UINT64_MAX;
+	bool opened = true, go_on;
+	enum core_wait w = grant_all(c, v, &ic, &room, &go_on);
 
-	while (q->n[PLACE_READY] > 0) {
-		unsigned full = WORKERS_MAX;
-		uint32_t conn = usable_idle(c, v, &full);
-
-		if (a->msg)
-			room = rate_room(a->msg, c->now.boot_us);
-		if (room == 0)
-			return wait_until(v, rate_when(a->msg, c->now.boot_us), LIMIT_MSG_RATE,
-					  CORE_WAIT_RATE);
+	if (!go_on)
+		return w;
+	while (opened && a->n_opening + a->n_idle - ic.blocked <
+				 (q->n[PLACE_READY] < room ? q->n[PLACE_READY] : room)) {
 		if (v->left == 0) {
 			v->again = true;
 			return CORE_WAIT_NONE;
 		}
-		if (conn != CORE_NONE) {
-			if (grants_make(c, v->qi, conn, room) != GRANT_FULL)
-				v->left--;
+		w = pump_try_open(c, v, &opened);
+		if (opened)
 			continue;
-		}
-		if (full != WORKERS_MAX)
-			return wait_in_line(v, LINE_ROOM, full, LIMIT_CLAIM_TABLE,
-					    CORE_WAIT_CONNECTIONS);
-		break;
-	}
-	while (opened &&
-	       a->n_opening + a->n_idle < (q->n[PLACE_READY] < room ? q->n[PLACE_READY] : room)) {
-		enum core_wait w;
-
-		if (v->left == 0) {
-			v->again = true;
-			return CORE_WAIT_NONE;
-		}
-		w = try_open(c, v, &opened);
-		if (!opened)
-			return w;
+		if (ic.blocked > 0 && a->n_opening == 0 && !v->again)
+			return wait_blocked(c, v, &ic, w);
+		return w;
 	}
 	return CORE_WAIT_NONE;
 }
@@ -435,11 +483,11 @@ decide(struct core *c, struct visit *v)
 
 	if (q->paused)
 		return CORE_WAIT_PAUSED;
-	if (q->doom_left > 0)
+	if (q->doom_left > 0 || q->moving)
 		return CORE_WAIT_NONE;
 	if (q->retry_at > c->now.boot_us)
-		return wait_until(v, q->retry_at, LIMIT_NONE,
-				  q->retry_is_dns ? CORE_WAIT_DNS : CORE_WAIT_RETRY);
+		return pump_wait_until(v, q->retry_at, REFUSAL_NONE,
+				       q->retry_is_dns ? CORE_WAIT_DNS : CORE_WAIT_RETRY);
 	q->retry_at = 0;
 	if (q->n[PLACE_READY] > 0 && v->s->discard) {
 		targets_doom(c, v->qi, CORE_DISCARDED, "");
@@ -454,8 +502,25 @@ decide(struct core *c, struct visit *v)
 	if (q->n[PLACE_CLAIMED] + q->n[PLACE_HELD] > 0)
 		return CORE_WAIT_NONE;
 	if (q->n[PLACE_DEFERRED] > 0)
-		return wait_until(v, us_of_seconds(entries_due(c, q)), LIMIT_NONE, CORE_WAIT_RETRY);
+		return pump_wait_until(v, us_of_seconds(entries_due(c, q)), REFUSAL_NONE,
+				       CORE_WAIT_RETRY);
 	return CORE_WAIT_EMPTY;
+}
+
+/* Whether the queue is about to use its idle connections: it waits for something that comes soon,
+ * or at least not for long yet. */
+static bool
+needs_idle(const struct core *c, const struct visit *v, enum core_wait w, const struct conn *cn,
+	   bool wanted)
+{
+	uint64_t longest = wanted ? RATE_SOON_US : RATE_IDLE_US, now = c->now.boot_us;
+
+	if (v->q->n[PLACE_READY] == 0 || w == CORE_WAIT_PAUSED || w == CORE_WAIT_RETRY ||
+	    w == CORE_WAIT_DNS)
+		return false;
+	if (v->line == LINE_LIMIT || v->line == LINE_SENDERS)
+		return cn->since + longest > now;
+	return w != CORE_WAIT_RATE || v->q->until <= now + longest;
 }
 
 /* Closes idle connections that the queue has no use for: the oldest first. */
@@ -463,27 +528,27 @@ static void
 close_idle(struct core *c, struct visit *v, enum core_wait w)
 {
 	uint64_t now = c->now.boot_us, keep = v->s->connection_idle_timeout_us;
-	uint64_t longest = c->n_total_line + c->n_conns_line == 0 ? RATE_IDLE_US : RATE_SOON_US;
 	uint32_t prev;
 
 	if (v->again)
 		return;
-	if (v->q->n[PLACE_READY] > 0 && w != CORE_WAIT_PAUSED && w != CORE_WAIT_RETRY &&
-	    w != CORE_WAIT_DNS) {
-		if (w != CORE_WAIT_RATE || v->q->until <= now + longest)
-			return;
-	}
 	if (v->q->paused || v->q->retry_at > now)
 		keep = 0;
 	for (uint32_t i = v->a->idle.tail; i != CORE_NONE; i = prev) {
 		struct conn *cn = &c->conns[i];
+		bool wanted = limits_wanted(c, &cn->charges) || c->workers[cn->worker].conns;
 
 		prev = cn->prev;
-		if (keep && cn->since + keep > now && !has_to_end(c, v, cn) &&
-		    c->workers[cn->worker].conns.head == CORE_NONE)
-			wake_at(v, cn->since + keep);
-		else
+		if (cn->yields) {
 			conns_close(c, i);
+		} else if (needs_idle(c, v, w, cn, wanted)) {
+			if (v->line == LINE_LIMIT || v->line == LINE_SENDERS)
+				pump_wake_at(v, cn->since + RATE_IDLE_US);
+		} else if (keep && !wanted && cn->since + keep > now && !has_to_end(c, v, cn)) {
+			pump_wake_at(v, cn->since + keep);
+		} else {
+			conns_close(c, i);
+		}
 	}
 }
 
@@ -499,49 +564,96 @@ settle_clock(struct core *c, struct queue *q)
 		q->retry_at = 0;
 }
 
-void
-pump_visit(struct core *c, uint32_t qi, unsigned *decisions, enum line turn)
+/* What was owed to the queue, and promised, when it has no use for it. */
+static void
+forget_turns(struct core *c, uint32_t qi)
+{
+	struct active *a = c->queues[qi].active;
+
+	a->owed[0] = a->owed[1] = 0;
+	a->debt = 0;
+}
+
+/* A turn that was not used, for want of something else: the queue does not begin at the end again.
+ */
+static void
+keep_turn(struct core *c, struct visit *v)
+{
+	const struct line *l = &c->lines[v->turn];
+
+	if (v->turn == 0 || l->kind != LINE_LIMIT || v->again ||
+	    (v->line == LINE_LIMIT && v->of == l->of))
+		return;
+	limits_owe(v->a, l->of);
+}
+
+static void
+take_place(struct core *c, struct visit *v)
+{
+	bool head = v->line == LINE_LIMIT && (limits_is_owed(v->a, v->of) || v->a->n_promised > 0);
+
+	if (v->line == LINE_NONE) {
+		if (!v->again)
+			lines_leave(c, v->qi);
+		return;
+	}
+	lines_join(c, v->qi, v->line, v->of, head);
+	lines_wake_at(c, v->q->line, v->line_wake);
+	if (v->line == LINE_LIMIT && !c->limits[v->of].rate)
+		conns_make_room(c, v->of, v->s->queue_priority);
+	if (v->line == LINE_CONNS && sources_conn_room(c, v->of) == 0)
+		conns_make_worker_room(c, v->of);
+}
+
+/* What is to be done for a queue that has just been looked at. */
+static void
+finish(struct core *c, struct visit *v, enum core_wait w)
+{
+	struct queue *q = v->q;
+
+	if (q->until == NEVER)
+		q->until = 0;
+	close_idle(c, v, w);
+	q->wait = (uint8_t)w;
+	q->refusal = (uint8_t)v->refusal;
+	v->a->blocked_by = v->refusal == REFUSAL_LIMIT ? v->limit : 0;
+	if (q->n[PLACE_READY] == 0 && !v->again)
+		forget_turns(c, v->qi);
+	keep_turn(c, v);
+	take_place(c, v);
+	timers_set(&c->timers, v->qi, v->wake);
+	if (v->again)
+		run_push(c, v->qi);
+}
+
+bool
+pump_visit(struct core *c, uint32_t qi, unsigned *decisions, uint32_t turn)
 {
 	struct queue *q = &c->queues[qi];
 	struct visit v = { .q = q, .qi = qi, .left = QUANTUM, .turn = turn, .wake = NEVER };
 	enum core_wait w;
-	unsigned room_turn = q->room_turn ? q->line_of : WORKERS_MAX;
 
+	c->visits++;
+	run_touch(c, qi);
 	settle_clock(c, q);
-	v.heads = turn == LINE_CONNS ? q->line_of : WORKERS_MAX;
 	q->until = 0;
+	v.again = q->moving && redirect_step(c, qi);
 	if (!q->active && queue_entries(q) == 0) {
 		q->wait = q->paused ? CORE_WAIT_PAUSED : CORE_WAIT_EMPTY;
 		timers_set(&c->timers, qi, NEVER);
-		return;
+		return true;
 	}
 	v.s = pump_settings(c, qi);
 	v.a = q->active;
-	if (q->doom_left > 0)
-		doom(c, &v);
-	if (q->doom_left == 0)
-		release(c, &v);
-	expire(c, &v);
+	if (!q->moving) {
+		if (q->doom_left > 0)
+			doom(c, &v);
+		if (q->doom_left == 0)
+			release(c, &v);
+		expire(c, &v);
+	}
 	w = decide(c, &v);
-	if (q->until == NEVER)
-		q->until = 0;
-	close_idle(c, &v, w);
-	q->wait = (uint8_t)w;
-	q->limit = (uint8_t)v.limit;
-	if (v.line != LINE_NONE)
-		run_line_join(c, qi, v.line, v.of, v.line == LINE_ROOM && room_turn == v.of);
-	else if (!v.again)
-		run_line_leave(c, qi);
-	if (v.line == LINE_TOTAL && !pump_total_room(c))
-		conns_close_resting(c, WORKERS_MAX);
-	if (v.line == LINE_CONNS && sources_conn_room(c, v.of) == 0)
-		conns_close_resting(c, v.of);
-	timers_set(&c->timers, qi, v.wake);
-	if (v.again)
-		run_push(c, qi);
-	/* A worker's room goes to the next in its line when this queue left some. */
-	q->room_turn = false;
-	if (room_turn != WORKERS_MAX && !c->workers[room_turn].full)
-		run_wake_room(c, room_turn);
+	finish(c, &v, w);
 	*decisions += QUANTUM - v.left;
+	return v.turn == 0;
 }

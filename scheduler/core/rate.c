@@ -1,30 +1,6 @@
-#include "scheduler/core/rate.h"
-
-#include <stdbool.h>
-#include <stddef.h>
+#include "scheduler/core/rate_impl.h"
 
 #include "common/base/check.h"
-#include "common/base/mem.h"
-
-#define STAMPS_MAX 128
-#define BUCKETS    256
-
-struct rate {
-	uint64_t n;
-	uint64_t window_us;
-	uint64_t delta_us;
-	uint64_t long_us;  /* window + delta: how long a charge counts against n */
-	uint64_t short_us; /* tenth + delta: against the share */
-	uint64_t last_us;  /* latest clock value seen */
-	uint64_t sum;      /* of all that counts against n */
-	uint64_t width_us; /* of a bucket; 0: stamps */
-	uint64_t first;    /* stamps: position of the oldest; buckets: number of the oldest kept */
-	uint32_t share;
-	union {
-		uint64_t stamps[STAMPS_MAX]; /* ring by `first`; n of them in use at most */
-		uint32_t buckets[BUCKETS];   /* ring by number */
-	} u;
-};
 
 uint64_t
 rate_delta_us(uint64_t window_us)
@@ -36,33 +12,10 @@ rate_delta_us(uint64_t window_us)
 	return d > 1000000 ? 1000000 : d;
 }
 
-struct rate *
-rate_new(uint64_t n, uint64_t window_us)
+static uint64_t
+short_us(uint64_t window_us)
 {
-	struct rate *r = mem_zalloc(sizeof(*r));
-
-	CHECK(n > 0 && window_us >= 1000);
-	r->n = n;
-	r->window_us = window_us;
-	r->delta_us = rate_delta_us(window_us);
-	/* One more: a window holds both its ends. */
-	r->long_us = window_us + r->delta_us + 1;
-	r->short_us = window_us / 10 + r->delta_us + 1;
-	r->share = n / 5 > UINT32_MAX / 2 ? UINT32_MAX / 2 : (uint32_t)(n / 5);
-	if (r->share == 0)
-		r->share = 1;
-	/* A bucket counts until its end + long_us; so 254 widths reach over all that counts, and
-	 * the bucket that comes round has been dropped by then. */
-	if (n > STAMPS_MAX)
-		r->width_us = (r->long_us + BUCKETS - 3) / (BUCKETS - 2);
-	return r;
-}
-
-void
-rate_free(struct rate **r)
-{
-	mem_free(*r);
-	*r = NULL;
+	return window_us / 10 + rate_delta_us(window_us) + 1;
 }
 
 uint64_t
@@ -77,242 +30,404 @@ rate_limit(const struct rate *r)
 	return r->n;
 }
 
-uint32_t
+uint64_t
 rate_share(const struct rate *r)
 {
-	return r->share;
+	return r->n < 10 ? 1 : r->n / 5;
 }
 
 uint64_t
 rate_used(const struct rate *r)
 {
-	return r->sum;
+	return rate_has_buckets(r) ? r->u.big.sum : r->sum;
+}
+
+static uint64_t
+recent(const struct rate *r)
+{
+	return rate_has_buckets(r) ? r->u.big.recent : r->recent;
 }
 
 /* Stamps ------------------------------------------------------------------------------------- */
-static uint64_t *
-stamp_at(struct rate *r, uint64_t i)
-{
-	return &r->u.stamps[(r->first + i) % STAMPS_MAX];
-}
-
 static void
 stamps_advance(struct rate *r, uint64_t now)
 {
-	while (r->sum > 0 && *stamp_at(r, 0) + r->long_us <= now) {
-		r->first = (r->first + 1) % STAMPS_MAX;
+	uint64_t counts;
+
+	if (r->sum == 0)
+		return;
+	counts = rate_long_us(r->window_us);
+	while (r->sum > 0 && *rate_stamp_at(r, 0) + counts <= now) {
+		r->first = (uint8_t)(r->first + 1u == r->n ? 0 : r->first + 1u);
 		r->sum--;
 	}
-}
-
-/* Charges that still count against the share; counting stops at the share. */
-static uint32_t
-stamps_recent(struct rate *r, uint64_t now)
-{
-	uint32_t k = 0;
-
-	while (k < r->share && k<r->sum && * stamp_at(r, r->sum - 1 - k) + r->short_us> now)
-		k++;
-	return k;
+	if (r->recent > r->sum)
+		r->recent = r->sum;
+	counts = short_us(r->window_us);
+	while (r->recent > 0 && *rate_stamp_at(r, r->sum - r->recent) + counts <= now)
+		r->recent--;
 }
 
 static void
-stamps_add(struct rate *r, uint64_t now, uint32_t k)
+stamps_add(struct rate *r, uint64_t now, uint64_t k)
 {
 	if (k > r->n)
-		k = (uint32_t)r->n; /* older ones than the last n say nothing more */
+		k = r->n; /* older ones than the last n say nothing more */
 	while (k-- > 0) {
-		if (r->sum == r->n) {
-			r->first = (r->first + 1) % STAMPS_MAX;
-			r->sum--;
-		}
-		*stamp_at(r, r->sum++) = now;
+		if (r->sum == r->n)
+			r->first = (uint8_t)(r->first + 1u == r->n ? 0 : r->first + 1u);
+		else
+			r->sum++;
+		if (r->recent < r->sum)
+			r->recent++;
+		rate_put(rate_stamp_at(r, r->sum - 1u), now);
 	}
 }
 
+/* One step at a time: whoever dies here leaves one twice, and none out of order. */
 static void
-stamps_take_out(struct rate *r, uint64_t stamp, uint32_t k)
+stamps_take_out(struct rate *r, uint64_t stamp, uint64_t k)
 {
 	uint64_t from = r->sum;
 
-	while (from > 0 && *stamp_at(r, from - 1) >= stamp)
+	while (from > 0 && *rate_stamp_at(r, from - 1) >= stamp)
 		from--;
 	/* [from, sum) are of that stamp or later; the equal ones stand first. */
-	while (k-- > 0 && from < r->sum && *stamp_at(r, from) == stamp) {
+	for (; k > 0 && from < r->sum && *rate_stamp_at(r, from) == stamp; k--) {
 		for (uint64_t i = from; i + 1 < r->sum; i++)
-			*stamp_at(r, i) = *stamp_at(r, i + 1);
+			rate_put(rate_stamp_at(r, i), *rate_stamp_at(r, i + 1));
+		rate_put(rate_stamp_at(r, r->sum - 1u), 0);
+		if (r->sum - from <= r->recent)
+			r->recent--;
 		r->sum--;
 	}
 }
 
-/* Buckets ------------------------------------------------------------------------------------ */
+/* When at most `most` of the last `of` are left that count for `counts`. */
 static uint64_t
-bucket_end(const struct rate *r, uint64_t number)
+stamps_when(struct rate *r, uint64_t of, uint64_t most, uint64_t counts)
 {
-	return (number + 1) * r->width_us;
+	return of > most ? *rate_stamp_at(r, r->sum - most - 1) + counts : 0;
 }
 
+/* Works out what is not stored word by word; false: no rate leaves such words. */
+static bool
+stamps_order(struct rate *r)
+{
+	uint64_t newest = 0, n = r->n, at = n - 1, k = 0, all = 0;
+
+	for (uint64_t i = 0; i < n; i++) {
+		all += r->u.stamps[i] != 0;
+		if (r->u.stamps[i] > newest)
+			newest = r->u.stamps[i];
+	}
+	if (newest > r->last_us)
+		return false;
+	for (uint64_t i = 0; i < n; i++)
+		if (r->u.stamps[i] == newest && r->u.stamps[i + 1 == n ? 0 : i + 1] != newest)
+			at = i;
+	for (uint64_t before = newest; k < n; k++) {
+		uint64_t s = r->u.stamps[at >= k ? at - k : at + n - k];
+
+		if (s == 0 || s > before)
+			break;
+		before = s;
+	}
+	r->sum = r->recent = (uint8_t)k;
+	r->first = (uint8_t)(k == 0 ? 0 : at + 1 >= k ? at + 1 - k : at + 1 + n - k);
+	stamps_advance(r, r->last_us);
+	return k == all;
+}
+
+/* Buckets ------------------------------------------------------------------------------------ */
 static void
 buckets_advance(struct rate *r, uint64_t now)
 {
-	uint64_t number = now / r->width_us;
+	struct buckets *g = &r->u.big;
+	uint64_t number;
 
-	if (r->sum == 0 || number >= r->first + 2 * BUCKETS) {
-		for (unsigned i = 0; i < BUCKETS; i++)
-			r->u.buckets[i] = 0;
-		r->sum = 0;
-		r->first = number;
+	/* Mostly nothing has run out since. */
+	if (g->recent > 0 && rate_bucket_end(g, g->recent_first) + g->short_us > now &&
+	    rate_bucket_end(g, g->first) + g->long_us > now)
 		return;
-	}
-	while (r->first < number && bucket_end(r, r->first) + r->long_us <= now) {
-		uint32_t *b = &r->u.buckets[r->first % BUCKETS];
+	number = now / g->width_us;
+	while (g->recent > 0 && rate_bucket_end(g, g->recent_first) + g->short_us <= now)
+		g->recent -= g->b[g->recent_first++ % BUCKETS];
+	while (g->sum > 0 && rate_bucket_end(g, g->first) + g->long_us <= now) {
+		uint64_t *b = &g->b[g->first++ % BUCKETS];
 
-		r->sum -= *b;
-		*b = 0;
-		r->first++;
+		g->sum -= *b;
+		if (*b)
+			rate_put(b, 0);
 	}
-	CHECK(number - r->first < BUCKETS);
+	if (g->recent == 0)
+		g->recent_first = number;
+	if (g->sum == 0)
+		g->first = number;
+	CHECK(number - g->first < BUCKETS);
 }
 
-static uint64_t
-buckets_recent(const struct rate *r, uint64_t now)
+static inline void
+buckets_add(struct rate *r, uint64_t now, uint64_t k)
 {
-	uint64_t number = now / r->width_us, k = 0;
+	struct buckets *g = &r->u.big;
+	uint64_t *b = &g->b[now / g->width_us % BUCKETS];
 
-	for (uint64_t b = number;; b--) {
-		if (bucket_end(r, b) + r->short_us <= now)
-			break;
-		k += r->u.buckets[b % BUCKETS];
-		if (b == r->first)
-			break;
-	}
-	return k;
+	if (k > SUM_MAX - g->sum)
+		k = SUM_MAX - g->sum;
+	rate_put(b, *b + k);
+	g->sum += k;
+	g->recent += k;
 }
 
-static uint64_t
-buckets_when(const struct rate *r, uint64_t now)
+static void
+buckets_take_out(struct rate *r, uint64_t stamp, uint64_t k)
 {
-	uint64_t number = now / r->width_us, when = now;
-	uint64_t left = r->sum, recent = buckets_recent(r, now);
+	struct buckets *g = &r->u.big;
+	uint64_t number = stamp / g->width_us;
+	uint64_t *b = &g->b[number % BUCKETS];
 
-	for (uint64_t b = r->first; left >= r->n && b <= number; b++) {
-		left -= r->u.buckets[b % BUCKETS];
-		when = bucket_end(r, b) + r->long_us;
-	}
-	for (uint64_t b = r->first; recent >= r->share && b <= number; b++) {
-		if (bucket_end(r, b) + r->short_us <= now)
-			continue;
-		recent -= r->u.buckets[b % BUCKETS];
-		if (bucket_end(r, b) + r->short_us > when)
-			when = bucket_end(r, b) + r->short_us;
+	if (number < g->first || number > r->last_us / g->width_us)
+		return;
+	if (k > *b)
+		k = *b;
+	rate_put(b, *b - k);
+	g->sum -= k;
+	if (number >= g->recent_first)
+		g->recent -= k;
+}
+
+/* When at most `most` of `left`, that count for `counts` from number `b` on, are left. */
+static uint64_t
+buckets_when(const struct buckets *g, uint64_t b, uint64_t left, uint64_t most, uint64_t counts)
+{
+	uint64_t when = 0;
+
+	for (; left > most; b++) {
+		left -= g->b[b % BUCKETS];
+		when = rate_bucket_end(g, b) + counts;
 	}
 	return when;
 }
 
-/* Both --------------------------------------------------------------------------------------- */
-static uint64_t
-advance(struct rate *r, uint64_t now)
+bool
+rate_order_buckets(struct rate *r)
 {
-	if (now < r->last_us)
-		now = r->last_us;
-	r->last_us = now;
-	if (r->width_us)
+	struct buckets *g = &r->u.big;
+	uint64_t number, sum = 0;
+
+	g->long_us = rate_long_us(r->window_us);
+	g->short_us = short_us(r->window_us);
+	/* A bucket counts until its end + long_us; so 254 widths reach over all that counts, and
+	 * the bucket that comes round has been dropped by then. */
+	g->width_us = (g->long_us + BUCKETS - 3) / (BUCKETS - 2);
+	number = (r->last_us ? r->last_us : BIAS) / g->width_us;
+	for (unsigned i = 0; i < BUCKETS; i++) {
+		if (g->b[i] > SUM_MAX - sum)
+			return false;
+		sum += g->b[i];
+	}
+	g->sum = g->recent = sum;
+	g->first = g->recent_first = number - (BUCKETS - 1);
+	if (r->last_us == 0)
+		return sum == 0;
+	buckets_advance(r, r->last_us);
+	return true;
+}
+
+bool
+rate_order_words(struct rate *r)
+{
+	return rate_has_buckets(r) ? rate_order_buckets(r) : stamps_order(r);
+}
+
+/* Both --------------------------------------------------------------------------------------- */
+/* Until when something larger than n closes the rate: it takes as many windows as it is times n. */
+uint64_t
+rate_owed_until(const struct rate *r)
+{
+	__extension__ unsigned __int128 t =
+		(__extension__(unsigned __int128) r->owed * r->window_us) / r->n;
+	uint64_t most = RATE_WINDOW_MAX_US * 8;
+
+	return r->owed_us + (t < most ? (uint64_t)t : most) + rate_delta_us(r->window_us) + 1;
+}
+
+uint64_t
+rate_advance(struct rate *r, uint64_t now_us)
+{
+	uint64_t now = now_us + BIAS;
+
+	if (now <= r->last_us)
+		return r->last_us;
+	if (rate_has_buckets(r))
 		buckets_advance(r, now);
 	else
 		stamps_advance(r, now);
+	if (r->owed && rate_owed_until(r) <= now)
+		rate_put(&r->owed, 0);
+	rate_put(&r->last_us, now);
 	return now;
 }
 
-uint32_t
+static bool
+is_closed(const struct rate *r, uint64_t now)
+{
+	return now < r->closed_us || r->owed;
+}
+
+static uint64_t
+room_at(const struct rate *r, uint64_t now)
+{
+	uint64_t share = rate_share(r), used = rate_used(r), late = recent(r);
+
+	if (late >= share || used >= r->n || is_closed(r, now))
+		return 0;
+	return r->n - used < share - late ? r->n - used : share - late;
+}
+
+uint64_t
 rate_room(struct rate *r, uint64_t now_us)
 {
-	uint64_t now = advance(r, now_us);
-	uint64_t recent = r->width_us ? buckets_recent(r, now) : stamps_recent(r, now);
-	uint64_t room = r->sum < r->n ? r->n - r->sum : 0;
+	return room_at(r, rate_advance(r, now_us));
+}
 
-	if (recent >= r->share)
-		return 0;
-	return room < r->share - recent ? (uint32_t)room : (uint32_t)(r->share - recent);
+/* How much may count already, against n and against the share, for `k` to go. */
+static uint64_t
+before_long(const struct rate *r, uint64_t k)
+{
+	return k > r->n ? 0 : r->n - k;
+}
+
+static uint64_t
+before_short(const struct rate *r, uint64_t k)
+{
+	uint64_t share = rate_share(r);
+
+	return k > share ? 0 : share - k;
+}
+
+static bool
+fits_at(const struct rate *r, uint64_t now, uint64_t k)
+{
+	return rate_used(r) <= before_long(r, k) && recent(r) <= before_short(r, k) &&
+	       !is_closed(r, now);
+}
+
+bool
+rate_fits(struct rate *r, uint64_t now_us, uint64_t k)
+{
+	return fits_at(r, rate_advance(r, now_us), k);
+}
+
+static uint64_t
+later(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+uint64_t
+rate_when_fits(struct rate *r, uint64_t now_us, uint64_t k)
+{
+	uint64_t when = rate_advance(r, now_us), most = before_long(r, k), few = before_short(r, k);
+	struct buckets *g = &r->u.big;
+
+	when = later(when, r->closed_us);
+	if (r->owed)
+		when = later(when, rate_owed_until(r));
+	if (rate_has_buckets(r)) {
+		when = later(when, buckets_when(g, g->first, g->sum, most, g->long_us));
+		when = later(when, buckets_when(g, g->recent_first, g->recent, few, g->short_us));
+	} else {
+		when = later(when, stamps_when(r, r->sum, most, rate_long_us(r->window_us)));
+		when = later(when, stamps_when(r, r->recent, few, short_us(r->window_us)));
+	}
+	return when - BIAS;
 }
 
 uint64_t
 rate_when(struct rate *r, uint64_t now_us)
 {
-	uint64_t now = advance(r, now_us), when = now, t;
+	return rate_when_fits(r, now_us, 1);
+}
 
-	if (r->width_us)
-		return buckets_when(r, now);
-	if (r->sum >= r->n)
-		when = *stamp_at(r, 0) + r->long_us;
-	if (r->sum >= r->share) {
-		t = *stamp_at(r, r->sum - r->share) + r->short_us;
-		when = t > when ? t : when;
-	}
-	return when;
+static uint64_t
+amount(uint64_t k)
+{
+	return k < RATE_N_MAX ? k : RATE_N_MAX;
 }
 
 void
-rate_force(struct rate *r, uint64_t now_us, uint32_t k)
+rate_add(struct rate *r, uint64_t now, uint64_t k)
 {
-	uint64_t now = advance(r, now_us);
-
-	if (!r->width_us) {
+	if (rate_has_buckets(r))
+		buckets_add(r, now, k);
+	else
 		stamps_add(r, now, k);
-		return;
+}
+
+/* One thing of `k`; a second one that is too large, before the first is made up for, adds to it. */
+static void
+add_whole(struct rate *r, uint64_t now, uint64_t k)
+{
+	if (k > r->n) {
+		if (r->owed == 0)
+			rate_put(&r->owed_us, now);
+		rate_put(&r->owed, amount(r->owed + k));
 	}
-	r->u.buckets[now / r->width_us % BUCKETS] += k;
-	r->sum += k;
+	rate_add(r, now, k);
 }
 
 void
-rate_charge(struct rate *r, uint64_t now_us, uint32_t k)
+rate_force(struct rate *r, uint64_t now_us, uint64_t k)
 {
-	CHECK(k <= rate_room(r, now_us));
-	rate_force(r, now_us, k);
+	uint64_t now = now_us + BIAS;
+
+	if (now != r->last_us)
+		now = rate_advance(r, now_us);
+	if (rate_has_buckets(r))
+		buckets_add(r, now, amount(k));
+	else
+		stamps_add(r, now, amount(k));
 }
 
 void
-rate_refund(struct rate *r, uint64_t stamp_us, uint32_t k)
+rate_charge(struct rate *r, uint64_t now_us, uint64_t k)
 {
-	uint64_t number;
-	uint32_t *b;
+	uint64_t now = rate_advance(r, now_us);
 
-	if (!r->width_us) {
-		stamps_take_out(r, stamp_us, k);
-		return;
-	}
-	number = stamp_us / r->width_us;
-	if (number < r->first || number >= r->first + BUCKETS)
-		return;
-	b = &r->u.buckets[number % BUCKETS];
-	if (k > *b)
-		k = *b;
-	*b -= k;
-	r->sum -= k;
+	CHECK(fits_at(r, now, k));
+	add_whole(r, now, amount(k));
 }
 
 void
-rate_change(struct rate **rate, uint64_t n, uint64_t window_us, uint64_t now_us)
+rate_past(struct rate *r, uint64_t now_us, uint64_t age_us, uint64_t k)
 {
-	struct rate *old = *rate, *r;
-
-	if (old && old->n == n && old->window_us == window_us)
+	if (age_us >= BIAS / 2)
 		return;
-	r = rate_new(n, window_us);
-	if (old && old->width_us) {
-		uint64_t number = advance(old, now_us) / old->width_us;
+	/* `now` less `age` may be before the boot: less than 0, but not less than -BIAS. */
+	add_whole(r, rate_advance(r, now_us - age_us), amount(k));
+}
 
-		for (uint64_t b = old->first; b <= number; b++) {
-			uint64_t end = bucket_end(old, b);
+void
+rate_refund(struct rate *r, uint64_t stamp_us, uint64_t k)
+{
+	uint64_t stamp = stamp_us + BIAS;
 
-			if (old->u.buckets[b % BUCKETS])
-				rate_force(r, end < now_us ? end : now_us,
-					   old->u.buckets[b % BUCKETS]);
-		}
-	} else if (old) {
-		for (uint64_t i = 0; i < old->sum; i++)
-			rate_force(r, *stamp_at(old, i), 1);
+	if (rate_has_buckets(r))
+		buckets_take_out(r, stamp, k);
+	else
+		stamps_take_out(r, stamp, k);
+	if (r->owed && r->owed_us == stamp) {
+		uint64_t left = r->owed > k ? r->owed - k : 0;
+
+		rate_put(&r->owed, left > r->n ? left : 0);
 	}
-	rate_free(rate);
-	*rate = r;
+}
+
+void
+rate_close_until(struct rate *r, uint64_t boot_us)
+{
+	if (boot_us + BIAS > r->closed_us)
+		rate_put(&r->closed_us, boot_us + BIAS);
 }

@@ -1,12 +1,32 @@
 #include "scheduler/core/run.h"
 
+#include <string.h>
+
 #include "common/base/check.h"
+#include "common/base/mem.h"
+
+void
+run_note(struct core *c, uint32_t qi)
+{
+	/* Each stands there once: room for all of them is enough. */
+	if (c->touched_first > c->n_queues) {
+		c->n_touched -= c->touched_first;
+		memmove(c->touched, c->touched + c->touched_first,
+			c->n_touched * sizeof(*c->touched));
+		c->touched_first = 0;
+	}
+	mem_grow((void **)&c->touched, &c->touched_cap, (size_t)c->n_touched + 1,
+		 sizeof(*c->touched));
+	c->touched[c->n_touched++] = qi;
+	c->queues[qi].touched = true;
+}
 
 void
 run_push(struct core *c, uint32_t qi)
 {
 	struct queue *q = &c->queues[qi];
 
+	run_touch(c, qi);
 	if (q->in_run)
 		return;
 	q->in_run = true;
@@ -32,87 +52,6 @@ run_pop(struct core *c)
 	return qi;
 }
 
-static struct list *
-line_list(struct core *c, const struct queue *q)
-{
-	switch ((enum line)q->line) {
-	case LINE_TOTAL:
-		return &c->total_line;
-	case LINE_ASKS:
-		return &c->asks_line;
-	case LINE_SOURCES:
-		return &c->vmtas[q->vmta].line;
-	case LINE_ROOM:
-		return &c->workers[q->line_of].line;
-	case LINE_CONNS:
-		return &c->workers[q->line_of].conns;
-	case LINE_NONE:
-		break;
-	}
-	return NULL;
-}
-
-void
-run_line_leave(struct core *c, uint32_t qi)
-{
-	struct queue *q = &c->queues[qi];
-	struct list *l = line_list(c, q);
-
-	if (!l)
-		return;
-	if (q->line_prev == CORE_NONE)
-		l->head = q->line_next;
-	else
-		c->queues[q->line_prev].line_next = q->line_next;
-	if (q->line_next == CORE_NONE)
-		l->tail = q->line_prev;
-	else
-		c->queues[q->line_next].line_prev = q->line_prev;
-	c->n_total_line -= q->line == LINE_TOTAL;
-	if (q->line == LINE_CONNS) {
-		c->n_conns_line--;
-		c->workers[q->line_of].n_conns_line--;
-	}
-	q->line = LINE_NONE;
-}
-
-void
-run_line_join(struct core *c, uint32_t qi, enum line which, unsigned of, bool head)
-{
-	struct queue *q = &c->queues[qi];
-	struct list *l;
-
-	CHECK(which != LINE_NONE);
-	if (q->line == which && ((which != LINE_ROOM && which != LINE_CONNS) || q->line_of == of))
-		return;
-	run_line_leave(c, qi);
-	q->line = (uint8_t)which;
-	q->line_of = (uint16_t)of;
-	c->n_total_line += which == LINE_TOTAL;
-	if (which == LINE_CONNS) {
-		c->n_conns_line++;
-		c->workers[of].n_conns_line++;
-	}
-	l = line_list(c, q);
-	q->line_next = head ? l->head : CORE_NONE;
-	q->line_prev = head ? CORE_NONE : l->tail;
-	if (q->line_prev == CORE_NONE)
-		l->head = qi;
-	else
-		c->queues[q->line_prev].line_next = qi;
-	if (q->line_next == CORE_NONE)
-		l->tail = qi;
-	else
-		c->queues[q->line_next].line_prev = qi;
-}
-
-void
-run_wake_line(struct core *c, const struct list *line)
-{
-	for (uint32_t qi = line->head; qi != CORE_NONE; qi = c->queues[qi].line_next)
-		run_push(c, qi);
-}
-
 void
 run_join_doomed(struct core *c, uint32_t qi)
 {
@@ -133,7 +72,9 @@ void
 run_wake_doomed(struct core *c)
 {
 	/* No more than can find room: each has at least one. */
-	for (uint32_t n = c->give_up_room; n > 0 && c->doomed.head != CORE_NONE; n--) {
+	uint32_t room = c->give_up_room > c->move_room ? c->give_up_room : c->move_room;
+
+	for (uint32_t n = room; n > 0 && c->doomed.head != CORE_NONE; n--) {
 		uint32_t qi = c->doomed.head;
 
 		c->doomed.head = c->queues[qi].doomed_next;
@@ -142,17 +83,4 @@ run_wake_doomed(struct core *c)
 		c->queues[qi].in_doomed = false;
 		run_push(c, qi);
 	}
-}
-
-void
-run_wake_room(struct core *c, unsigned worker)
-{
-	uint32_t qi = c->workers[worker].line.head;
-
-	if (qi == CORE_NONE)
-		return;
-	run_line_leave(c, qi);
-	c->queues[qi].room_turn = true;
-	c->queues[qi].line_of = (uint16_t)worker;
-	run_push(c, qi);
 }

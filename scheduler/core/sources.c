@@ -1,149 +1,23 @@
 #include "scheduler/core/sources.h"
 
-#include <string.h>
-
 #include "common/base/check.h"
-#include "common/base/mem.h"
+#include "scheduler/core/admit.h"
 #include "scheduler/core/conns.h"
+#include "scheduler/core/lines.h"
+#include "scheduler/core/pump.h"
 #include "scheduler/core/run.h"
 
-/* Bounds of the table of turns of one virtual MTA. */
-#define TURNS_MAX      16384
-#define TURNS_WORK_MAX 16000000u
 /* Queues and source IPs that are looked at to find one that can use a worker's room. */
 #define OFFER_LOOKS 1024
+/* So many are told of one source IP's room: one may have something else in the way. */
+#define OFFER_MOST 4
 
-/* Making ------------------------------------------------------------------------------------- */
-static uint64_t
-name_hash(struct slice name)
-{
-	uint64_t h = 14695981039346656037ull;
-
-	for (size_t i = 0; i < name.n; i++) {
-		unsigned char ch = (unsigned char)name.p[i];
-
-		if (ch >= 'A' && ch <= 'Z')
-			ch = (unsigned char)(ch + 32);
-		h = (h ^ ch) * 1099511628211ull;
-	}
-	return h;
-}
-
-/* Smooth weighted round robin, written out once: each takes its weight as credit every step, the
- * richest has the turn and pays the sum. */
-static void
-make_turns(struct vmta *v, const struct conf_vmta *from)
-{
-	unsigned n = from->n_sources;
-	uint64_t sum = 0, most = TURNS_WORK_MAX / n < TURNS_MAX ? TURNS_WORK_MAX / n : TURNS_MAX;
-	uint64_t *weight = mem_calloc(n, sizeof(*weight));
-	int64_t *credit = mem_calloc(n, sizeof(*credit));
-	bool even = true;
-
-	for (unsigned i = 0; i < n; i++) {
-		weight[i] = from->sources[i].weight ? from->sources[i].weight : 1;
-		even = even && weight[i] == weight[0];
-		sum += weight[i];
-	}
-	if (most < n)
-		most = n;
-	for (unsigned i = 0; i < n; i++) {
-		if (even)
-			weight[i] = 1;
-		else if (sum > most)
-			weight[i] = weight[i] * most / sum ? weight[i] * most / sum : 1;
-	}
-	sum = 0;
-	for (unsigned i = 0; i < n; i++)
-		sum += weight[i];
-	v->n_turns = (uint32_t)sum;
-	v->turns = mem_calloc(sum, sizeof(*v->turns));
-	for (uint64_t t = 0; t < sum; t++) {
-		unsigned best = 0;
-
-		for (unsigned i = 0; even ? false : i < n; i++) {
-			credit[i] += (int64_t)weight[i];
-			if (credit[i] > credit[best])
-				best = i;
-		}
-		if (even)
-			best = (unsigned)t;
-		credit[best] -= (int64_t)sum;
-		v->turns[t] = from->sources[best].source_ip;
-	}
-	mem_free(weight);
-	mem_free(credit);
-}
-
-static void
-make_tables(struct core *c, const struct core_world *w)
-{
-	CHECK(w->n_source_ips >= 1);
-	c->n_sources = w->n_source_ips;
-	c->sources = mem_calloc(c->n_sources, sizeof(*c->sources));
-	for (size_t i = 0; i < c->n_sources; i++)
-		c->sources[i].guest = -1;
-	c->n_vmtas = w->n_vmtas;
-	c->vmtas = mem_calloc(w->n_vmtas ? w->n_vmtas : 1, sizeof(*c->vmtas));
-	for (size_t i = 0; i < w->n_vmtas; i++) {
-		struct vmta *v = &c->vmtas[i];
-
-		CHECK(w->vmtas[i].n_sources > 0);
-		for (unsigned k = 0; k < w->vmtas[i].n_sources; k++)
-			CHECK(w->vmtas[i].sources[k].source_ip < c->n_sources);
-		v->name = mem_strdup(w->vmtas[i].name);
-		v->line = (struct list){ CORE_NONE, CORE_NONE };
-		make_turns(v, &w->vmtas[i]);
-		map_put(&c->vmta_names, name_hash(slice_str(v->name)), i);
-	}
-	c->move_next = NEVER;
-}
-
-void
-sources_make(struct core *c, const struct core_world *w)
-{
-	CHECK(w->workers >= 1 && w->workers <= WORKERS_MAX);
-	c->n_workers = w->workers;
-	for (unsigned i = 0; i < WORKERS_MAX; i++)
-		c->workers[i].line = c->workers[i].conns = (struct list){ CORE_NONE, CORE_NONE };
-	make_tables(c, w);
-}
-
-void
-sources_clear(struct core *c)
-{
-	for (size_t i = 0; i < c->n_vmtas; i++) {
-		mem_free(c->vmtas[i].name);
-		mem_free(c->vmtas[i].turns);
-	}
-	mem_free(c->vmtas);
-	mem_free(c->sources);
-	map_clear(&c->vmta_names);
-}
-
-int
-sources_vmta(const struct core *c, struct slice queue_name)
-{
-	struct slice vmta = queue_name;
-	uint64_t i;
-
-	for (size_t k = queue_name.n; k > 0; k--) {
-		if (queue_name.p[k - 1] == '/') {
-			vmta = slice_sub(queue_name, k);
-			break;
-		}
-	}
-	i = map_get(&c->vmta_names, name_hash(vmta));
-	if (i != MAP_NONE && slice_eq_nocase(vmta, slice_str(c->vmtas[i].name)))
-		return (int)i;
-	return -1;
-}
+/* In the map of what is disabled, where NEVER means nothing. */
+#define DISABLED_FOR_EVER (NEVER - 1)
 
 /* Owners ------------------------------------------------------------------------------------- */
-/* Whether the worker is a home of the source IP: one has it, all those with the same remainder when
- * there are fewer IPs than workers, all have index 0 ("the kernel chooses"). */
-static bool
-is_home(const struct core *c, uint32_t source, unsigned worker)
+bool
+sources_is_home(const struct core *c, uint32_t source, unsigned worker)
 {
 	unsigned real = (unsigned)c->n_sources - 1;
 
@@ -158,7 +32,7 @@ static bool
 home_is_up(const struct core *c, uint32_t source)
 {
 	for (unsigned w = 0; w < c->n_workers; w++) {
-		if (c->workers[w].up && is_home(c, source, w))
+		if (c->workers[w].up && sources_is_home(c, source, w))
 			return true;
 	}
 	return false;
@@ -178,7 +52,7 @@ sources_worker(const struct core *c, uint32_t source)
 	if (s->guest >= 0)
 		return s->guest;
 	for (unsigned w = 0; w < c->n_workers; w++) {
-		if (c->workers[w].up && is_home(c, source, w))
+		if (c->workers[w].up && sources_is_home(c, source, w))
 			return (int)w;
 	}
 	return -1;
@@ -198,10 +72,10 @@ sources_conn_room(const struct core *c, unsigned worker)
 
 /* Nobody overtakes those that wait for it. */
 static bool
-takes_conn(const struct core *c, unsigned worker, unsigned heads, unsigned *full)
+takes_conn(const struct core *c, const struct asker *who, unsigned worker, unsigned *full)
 {
 	if (sources_conn_room(c, worker) > 0 &&
-	    (worker == heads || c->workers[worker].conns.head == CORE_NONE))
+	    !lines_ahead(c, c->workers[worker].conns, who->qi, who->priority))
 		return true;
 	*full = worker;
 	return false;
@@ -209,19 +83,20 @@ takes_conn(const struct core *c, unsigned worker, unsigned heads, unsigned *full
 
 /* The worker for its next connection, -1: none now. */
 static int
-next_worker(struct core *c, uint32_t source, unsigned heads, unsigned *full)
+next_worker(struct core *c, const struct asker *who, uint32_t source, unsigned *full)
 {
 	struct source *s = &c->sources[source];
 
 	if (s->guest >= 0) {
-		if (sources_leaving(c, source) || !takes_conn(c, (unsigned)s->guest, heads, full))
+		if (sources_leaving(c, source) || !takes_conn(c, who, (unsigned)s->guest, full))
 			return -1;
 		return s->guest;
 	}
 	for (unsigned i = 1; i <= c->n_workers; i++) {
 		unsigned w = (s->turn + i) % c->n_workers;
 
-		if (c->workers[w].up && is_home(c, source, w) && takes_conn(c, w, heads, full)) {
+		if (c->workers[w].up && sources_is_home(c, source, w) &&
+		    takes_conn(c, who, w, full)) {
 			s->turn = w;
 			return (int)w;
 		}
@@ -229,32 +104,187 @@ next_worker(struct core *c, uint32_t source, unsigned heads, unsigned *full)
 	return -1;
 }
 
-bool
-sources_pick(struct core *c, uint32_t vmta, unsigned heads, uint32_t *turn, uint32_t *source,
-	     unsigned *worker, uint64_t *when, unsigned *full)
+/* Until when the source IP is not to be used (by this queue), 0: it is; NEVER: without end. */
+static uint64_t
+out_of_use(const struct core *c, uint32_t qi, uint32_t source, bool *own)
 {
-	struct vmta *v = &c->vmtas[vmta];
+	const struct source *s = &c->sources[source];
+	uint64_t until = s->bad_until, own_until;
+
+	*own = false;
+	if (s->disabled && s->disabled_until > until)
+		until = s->disabled_until;
+	if (qi != CORE_NONE && c->disabled.n > 0) {
+		own_until = map_get(&c->disabled, sources_disabled_key(qi, source));
+		if (own_until != MAP_NONE && own_until > until) {
+			until = own_until == DISABLED_FOR_EVER ? NEVER : own_until;
+			*own = true;
+		}
+	}
+	return until > c->now.boot_us ? until : 0;
+}
+
+/* What one source IP has against it; true: nothing. */
+static bool
+try_source(struct core *c, const struct asker *who, const struct core_target_limits *t, uint32_t s,
+	   struct source_choice *out, bool *all_own)
+{
+	struct answer a = ANSWER_YES;
+	struct charges set = { .n = 0 };
+	bool own;
+	uint64_t until = out_of_use(c, who->qi, s, &own);
+	int w;
+
+	if (until) {
+		uint64_t *at = own ? &out->own_when : &out->when;
+
+		*at = until < *at ? until : *at;
+		*all_own = *all_own && own;
+		return false;
+	}
+	admit_connection_source(c, who->qi, s, &set);
+	admit_mx(c, t, s, &set);
+	admit_message_source(c, who->qi, s, &set);
+	limits_ask(c, who, &set, who->bytes, &a);
+	if (a.limit) {
+		bool mine = c->limits[a.limit].scope == CORE_SCOPE_QUEUE_SOURCE;
+		uint64_t *at = mine ? &out->own_when : &out->when;
+
+		if (out->no.limit == 0 || a.when < out->no.when)
+			out->no = a;
+		*at = a.when < *at ? a.when : *at;
+		*all_own = *all_own && mine;
+		return false;
+	}
+	w = next_worker(c, who, s, &out->full);
+	if (w < 0) {
+		*all_own = false;
+		return false;
+	}
+	out->source = s;
+	out->worker = (unsigned)w;
+	out->within = a.within;
+	return true;
+}
+
+bool
+sources_pick(struct core *c, const struct asker *who, const struct core_target_limits *t,
+	     struct source_choice *out)
+{
+	struct vmta *v = &c->vmtas[c->queues[who->qi].vmta];
+	uint32_t turn = c->queues[who->qi].active->source_turn, failed = 0;
+	bool all_own = true;
+
+	*out = (struct source_choice){ .when = NEVER, .own_when = NEVER, .full = WORKERS_MAX };
+	c->picks++;
+	for (uint32_t i = 0; i < v->n_turns && failed < v->n_sources; i++) {
+		uint32_t at = (turn % v->n_turns + i) % v->n_turns, s = v->turns[at];
+
+		if (c->sources[s].pick == c->picks)
+			continue; /* looked at already */
+		if (try_source(c, who, t, s, out, &all_own)) {
+			out->turn = (at + 1) % v->n_turns;
+			return true;
+		}
+		c->sources[s].pick = c->picks;
+		failed++;
+	}
+	out->what = all_own ? SOURCE_NO_OWN : SOURCE_NO_WORKER;
+	return false;
+}
+
+void
+sources_took(struct core *c, uint32_t vmta, uint32_t *turn, const struct source_choice *sc)
+{
+	(void)c;
+	(void)vmta;
+	*turn = sc->turn;
+}
+
+static bool
+group_has_room(struct core *c, uint32_t group, bool connections, uint64_t *when)
+{
+	static const struct asker nobody = { .first = true, .qi = CORE_NONE, .want = 1 };
+	struct charges set = { .n = 0 };
+	struct answer a = ANSWER_YES;
+
+	charges_add_group(c, &set, group, CORE_MEASURE_MSG);
+	charges_add_group(c, &set, group, CORE_MEASURE_VOLUME);
+	if (connections) {
+		charges_add_group(c, &set, group, CORE_MEASURE_CONNECT);
+		charges_add_group(c, &set, group, CORE_MEASURE_SMTP_OUT);
+	}
+	limits_ask_room(c, &nobody, &set, 1, &a);
+	if (a.limit && a.when < *when)
+		*when = a.when;
+	return a.limit == 0;
+}
+
+bool
+sources_have_room(struct core *c, uint32_t vmta, bool connections, uint64_t *when)
+{
+	const struct vmta *v = &c->vmtas[vmta];
+	bool own;
 
 	*when = NEVER;
-	*full = WORKERS_MAX;
-	for (uint32_t i = 0; i < v->n_turns; i++) {
-		uint32_t s = v->turns[(*turn + i) % v->n_turns];
-		uint64_t bad = c->sources[s].bad_until;
-		int w;
+	for (uint32_t i = 0; i < v->n_sources; i++) {
+		uint32_t s = v->sources[i];
+		uint64_t until = out_of_use(c, CORE_NONE, s, &own);
 
-		if (bad > c->now.boot_us) {
-			*when = bad < *when ? bad : *when;
+		if (until) {
+			*when = until < *when ? until : *when;
 			continue;
 		}
-		w = next_worker(c, s, heads, full);
-		if (w < 0)
-			continue;
-		*turn = (*turn + i + 1) % v->n_turns;
-		*source = s;
-		*worker = (unsigned)w;
-		return true;
+		if (sources_worker(c, s) >= 0 && !sources_leaving(c, s) &&
+		    group_has_room(c, c->sources[s].group, connections, when))
+			return true;
 	}
 	return false;
+}
+
+static bool
+has_source(const struct source *s, const struct queue *q)
+{
+	for (uint32_t i = 0; q->vmta >= 0 && i < s->n_vmtas; i++) {
+		if (s->vmtas[i] == (uint32_t)q->vmta)
+			return true;
+	}
+	return false;
+}
+
+/* Those that wait for a worker's connection, and have this source IP too, look again: the first
+ * few. */
+static void
+offer_source(struct core *c, const struct source *s)
+{
+	unsigned looks = 0, told = 0;
+
+	for (unsigned w = 0; w < c->n_workers; w++) {
+		const struct line *l = &c->lines[c->workers[w].conns];
+
+		for (uint32_t k = 0; c->workers[w].conns && k < l->n_classes; k++) {
+			for (uint32_t qi = l->classes[k].queues.head;
+			     qi != CORE_NONE && told < OFFER_MOST && ++looks < OFFER_LOOKS;
+			     qi = c->queues[qi].line_next) {
+				if (c->queues[qi].in_run || !has_source(s, &c->queues[qi]))
+					continue;
+				run_push(c, qi);
+				told++;
+			}
+		}
+	}
+}
+
+void
+sources_poke(struct core *c, uint32_t source)
+{
+	const struct source *s = &c->sources[source];
+
+	for (uint32_t i = 0; i < s->n_vmtas; i++) {
+		lines_poke(c, c->vmtas[s->vmtas[i]].lines[0]);
+		lines_poke(c, c->vmtas[s->vmtas[i]].lines[1]);
+	}
+	offer_source(c, s);
 }
 
 void
@@ -268,10 +298,12 @@ sources_bad(struct core *c, uint32_t source)
 static void
 wake_all(struct core *c)
 {
-	for (size_t i = 0; i < c->n_vmtas; i++)
-		run_wake_line(c, &c->vmtas[i].line);
+	for (size_t i = 0; i < c->n_vmtas; i++) {
+		lines_push_all(c, c->vmtas[i].lines[0]);
+		lines_push_all(c, c->vmtas[i].lines[1]);
+	}
 	for (unsigned w = 0; w < c->n_workers; w++)
-		run_wake_line(c, &c->workers[w].conns);
+		lines_push_all(c, c->workers[w].conns);
 }
 
 /* Whether it could have a connection of the worker. */
@@ -280,15 +312,25 @@ may_use(const struct core *c, const struct queue *q, unsigned worker, unsigned *
 {
 	const struct vmta *v = q->vmta < 0 ? NULL : &c->vmtas[q->vmta];
 
-	for (uint32_t i = 0; v && i < v->n_turns && *looks < OFFER_LOOKS; i++) {
-		uint32_t s = v->turns[i];
+	for (uint32_t i = 0; v && i < v->n_sources && *looks < OFFER_LOOKS; i++) {
+		uint32_t s = v->sources[i];
 
 		++*looks;
 		if (c->sources[s].bad_until > c->now.boot_us)
 			continue;
 		if (c->sources[s].guest >= 0
 			    ? c->sources[s].guest == (int)worker && !sources_leaving(c, s)
-			    : is_home(c, s, worker))
+			    : sources_is_home(c, s, worker))
+			return true;
+	}
+	return false;
+}
+
+static bool
+somebody_waits(const struct core *c)
+{
+	for (unsigned w = 0; w < c->n_workers; w++) {
+		if (c->workers[w].conns)
 			return true;
 	}
 	return false;
@@ -297,24 +339,52 @@ may_use(const struct core *c, const struct queue *q, unsigned worker, unsigned *
 void
 sources_conn_ended(struct core *c, unsigned worker)
 {
-	c->workers[worker].offers += c->n_conns_line > 0;
+	c->workers[worker].offers += somebody_waits(c);
+	lines_poke(c, c->workers[worker].conns);
 }
 
-void
-sources_offer(struct core *c, unsigned worker)
+/* One of that line may use the worker's room: it is looked at. */
+static bool
+offer_to(struct core *c, const struct line *l, unsigned worker, unsigned *looks)
+{
+	for (uint32_t k = 0; k < l->n_classes; k++) {
+		for (uint32_t qi = l->classes[k].queues.head;
+		     qi != CORE_NONE && ++*looks < OFFER_LOOKS; qi = c->queues[qi].line_next) {
+			if (c->queues[qi].in_run || !may_use(c, &c->queues[qi], worker, looks))
+				continue;
+			run_push(c, qi);
+			return true;
+		}
+	}
+	return false;
+}
+
+static void
+offer(struct core *c, unsigned worker)
 {
 	unsigned looks = 0;
 
 	for (unsigned i = 1; i < c->n_workers; i++) {
 		unsigned other = (worker + i) % c->n_workers;
 
-		for (uint32_t qi = c->workers[other].conns.head;
-		     qi != CORE_NONE && looks++ < OFFER_LOOKS; qi = c->queues[qi].line_next) {
-			if (c->queues[qi].in_run || !may_use(c, &c->queues[qi], worker, &looks))
-				continue;
-			run_push(c, qi);
+		if (c->workers[other].conns &&
+		    offer_to(c, &c->lines[c->workers[other].conns], worker, &looks))
 			return;
-		}
+	}
+}
+
+void
+sources_offer_all(struct core *c)
+{
+	for (unsigned w = 0; w < c->n_workers; w++) {
+		uint32_t room = c->workers[w].offers ? sources_conn_room(c, w) : 0;
+
+		if (c->workers[w].offers > room)
+			c->workers[w].offers = room;
+		if (c->workers[w].conns)
+			continue;
+		for (; c->workers[w].offers > 0; c->workers[w].offers--)
+			offer(c, w);
 	}
 }
 
@@ -392,56 +462,6 @@ sources_begin(struct core *c)
 	}
 }
 
-/* A connection stays where it is only if its source IP is still there and at home. */
-static void
-renumber_conns(struct core *c, const uint32_t *map)
-{
-	for (uint32_t i = 0; i < c->n_conns_made; i++) {
-		struct conn *cn = &c->conns[i];
-		uint32_t to;
-
-		if (cn->state == CONN_FREE)
-			continue;
-		to = map[cn->source];
-		cn->source = to == CORE_NONE ? 0 : to;
-		if (to == CORE_NONE || !is_home(c, to, cn->worker))
-			cn->retired = 1;
-		c->sources[cn->source].n_conns++;
-		run_push(c, cn->queue);
-	}
-	for (uint32_t k = 0; k < c->n_claims_made; k++) {
-		uint32_t to = c->claims[k].lease ? map[c->claims[k].source] : 0;
-
-		c->claims[k].source = to == CORE_NONE ? 0 : to;
-	}
-}
-
-void
-sources_change(struct core *c, const struct core_world *w, const uint32_t *map)
-{
-	struct source *old = c->sources;
-	size_t n_old = c->n_sources;
-
-	CHECK(w->workers == c->n_workers && map[0] == 0);
-	c->sources = NULL;
-	sources_clear(c);
-	make_tables(c, w);
-	for (size_t i = 0; i < n_old; i++) {
-		struct source *s = map[i] == CORE_NONE ? NULL : &c->sources[map[i]];
-
-		if (!s)
-			continue;
-		*s = old[i];
-		s->n_conns = 0;
-		s->move_at = 0;
-		s->guest = -1;
-		s->turn %= c->n_workers;
-	}
-	mem_free(old);
-	renumber_conns(c, map);
-	sources_begin(c);
-}
-
 /* Queues with an idle connection on a source IP that has to go home are to look at it. */
 static void
 push_idle_users(struct core *c)
@@ -462,7 +482,7 @@ sources_worker_up(struct core *c, unsigned worker)
 	for (uint32_t i = 1; i < c->n_sources; i++) {
 		struct source *s = &c->sources[i];
 
-		if (is_home(c, i, worker)) {
+		if (sources_is_home(c, i, worker)) {
 			s->move_at = 0;
 			if (s->guest >= 0 && s->n_conns == 0)
 				s->guest = -1;
@@ -481,17 +501,53 @@ sources_worker_down(struct core *c, unsigned worker)
 {
 	c->workers[worker].up = false;
 	c->workers[worker].full = false;
-	run_wake_line(c, &c->workers[worker].line);
+	lines_push_all(c, c->workers[worker].line);
+	lines_push_all(c, c->workers[worker].conns);
 	c->workers[worker].offers = 0;
 	for (uint32_t i = 1; i < c->n_sources; i++) {
 		struct source *s = &c->sources[i];
 
 		if (s->guest == (int)worker)
 			s->guest = -1;
-		else if (!is_home(c, i, worker))
+		else if (!sources_is_home(c, i, worker))
 			continue;
 		if (s->guest < 0 && s->move_at == 0 && !home_is_up(c, i))
 			arrange_move(c, i, c->now.boot_us + MOVE_AFTER_US);
 	}
 	wake_all(c);
+}
+
+/* Out of use by hand -------------------------------------------------------------------------- */
+void
+core_source_disable(struct core *c, const struct core_now *now, uint32_t queue, uint32_t source_ip,
+		    bool disabled, uint64_t until_boot_us)
+{
+	uint32_t qi = CORE_NONE;
+
+	core_clock(c, now);
+	if (source_ip >= c->n_sources)
+		return;
+	if (queue != CORE_NONE) {
+		if (queue >= c->n_numbers || c->by_number[queue] == CORE_NONE)
+			return;
+		qi = c->by_number[queue];
+		map_take(&c->disabled, sources_disabled_key(qi, source_ip));
+		if (disabled)
+			map_put(&c->disabled, sources_disabled_key(qi, source_ip),
+				until_boot_us == NEVER ? DISABLED_FOR_EVER : until_boot_us);
+		run_push(c, qi);
+	} else {
+		c->sources[source_ip].disabled = disabled;
+		c->sources[source_ip].disabled_until = disabled ? until_boot_us : 0;
+		sources_poke(c, source_ip);
+	}
+	for (uint32_t i = 0; disabled && i < c->n_conns_made; i++) {
+		struct conn *cn = &c->conns[i];
+
+		if (cn->state == CONN_FREE || cn->source != source_ip ||
+		    (qi != CORE_NONE && cn->queue != qi))
+			continue;
+		cn->retired = 1;
+		run_push(c, cn->queue);
+	}
 }

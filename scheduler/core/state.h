@@ -61,7 +61,8 @@ enum place {
 	PLACE_LEAVING, /* given up, withdrawn or finished: counts for nothing, waits for
 			  core_entry_gone() */
 };
-#define PLACES (PLACE_CLAIMED + 1) /* of entries that count in their queue; PLACE_FREE's count stays 0 */
+#define PLACES                                                                                     \
+	(PLACE_CLAIMED + 1) /* of entries that count in their queue; PLACE_FREE's count stays 0 */
 
 /* Widths: message ids are counted up from 1, 2^48 last 89 years at 100,000 a second. */
 struct entry {
@@ -102,28 +103,105 @@ struct list {
 };
 
 /* What many queues may wait for together. */
-enum line {
+enum line_kind {
 	LINE_NONE,
-	LINE_TOTAL,   /* total-max-smtp-out */
+	LINE_LIMIT,   /* a limit that several queues share; `of`: limits[] */
 	LINE_ASKS,    /* lookups in flight */
-	LINE_SOURCES, /* of its virtual MTA */
-	LINE_ROOM,    /* the claim table of a worker */
-	LINE_CONNS,   /* the connections that a worker can have */
+	LINE_SOURCES, /* a source IP of a virtual MTA with room for a connection; `of`: vmtas[] */
+	LINE_SENDERS, /* the same, with room for a message */
+	LINE_ROOM,    /* the claim table of a worker; `of`: workers[] */
+	LINE_CONNS,   /* the connections that a worker can have; `of`: workers[] */
 };
 
-/* Which directive refused; the texts are in view.c. */
-enum limit {
-	LIMIT_NONE,
-	LIMIT_MAX_SMTP_OUT,
-	LIMIT_TOTAL,
-	LIMIT_MSG_RATE,
-	LIMIT_CONNECT_RATE,
-	LIMIT_CLAIM_TABLE,
-	LIMIT_NO_VMTA,
-	LIMIT_TARGETS,
-	LIMIT_ATTEMPTS,
-	LIMIT_HANDED_BACK,
-	LIMIT_DESCRIPTORS,
+/* Queues in their order, by queue-priority; made when the first one comes. The one at the head has
+ * its turn when there is room (`poked`), again when the timer says so, or when something is given
+ * back. */
+struct line {
+	struct line_class {
+		struct list queues; /* by line_next */
+		uint32_t n;
+		uint8_t priority;
+	} * classes; /* the highest first */
+	size_t cap;
+	uint32_t n_classes, n; /* classes with queues; queues */
+	uint32_t of;
+	uint32_t heap_pos;   /* in line_timers */
+	uint32_t poked_next; /* FREE: next free */
+	uint32_t vain;       /* turns in a row that were not used */
+	uint32_t asked;      /* those of them after which the queue stayed in the line */
+	uint8_t kind;        /* enum line_kind; LINE_NONE: free */
+	bool poked;
+};
+
+/* Which directive refused, beside the limits of limits[]; the texts are in view.c. */
+enum refusal {
+	REFUSAL_NONE,
+	REFUSAL_MAX_SMTP_OUT,
+	REFUSAL_LIMIT, /* active.blocked_by */
+	REFUSAL_CLAIM_TABLE,
+	REFUSAL_NO_VMTA,
+	REFUSAL_TARGETS,
+	REFUSAL_ATTEMPTS,
+	REFUSAL_HANDED_BACK,
+	REFUSAL_RAMPUP,
+	REFUSAL_DESCRIPTORS,
+};
+
+/* One limit: scope x measure. A rate has charges, a count users. */
+struct limit {
+	struct rate *rate; /* NULL: a count */
+	void *memory;      /* of ops.charges, where the rate lives; NULL: its own */
+	uint64_t n;
+	uint64_t promise_epoch; /* of promised[0]; before it promised[1] */
+	uint64_t paced; /* a steady pace of N has used what was charged by then */
+	uint64_t no_refund_until; /* what it remembers has other stamps */
+	uint64_t off_until; /* not 0: it was taken away, and refuses nothing; charged on until then */
+	uint64_t refused;
+	uint64_t sure; /* rate: room for at least so much, at any time until more is charged; 0: not known */
+	uint64_t within;   /* the deadline that it sets; NEVER: none */
+	uint64_t pace_one; /* rate: what one takes at a steady pace */
+	uint64_t pace_late;
+	uint32_t used;     /* count: connections */
+	uint32_t ending;   /* count: those of them that are being closed, or yield */
+	uint32_t idle;     /* count: those of them that are idle */
+	uint32_t promised[2]; /* connections made for want of one, not used yet: room is kept for each */
+	uint32_t refs;     /* claims and connections that are charged to it */
+	uint32_t line;     /* who waits for it; 0: nobody */
+	uint32_t owner;    /* queue, or group; free: next free */
+	uint8_t scope, measure;
+	uint8_t mode; /* of its queue in which it holds: enum limit_mode */
+	bool owned; /* false: no such limit any more; what is charged to it ends with it */
+	bool made;
+	bool found; /* an earlier process charged to it: so are its claims */
+};
+
+enum limit_mode { LIMIT_ALWAYS, LIMIT_NORMAL, LIMIT_BACKOFF };
+
+/* The limits of one object by measure, 0: none. */
+#define MEASURES (CORE_MEASURE_SMTP_OUT + 1)
+struct bounds {
+	uint32_t of[MEASURES];
+};
+
+/* An object that has limits, other than a queue; found by group_key(). */
+struct group {
+	uint64_t key, id;
+	struct bounds bounds;
+	uint32_t number; /* of its kind: source IP, virtual MTA, provider, job, sender domain; queue */
+	uint32_t source; /* QUEUE_SOURCE, MX_SOURCE */
+	uint32_t users;  /* who holds it beside what is charged to its limits; free: next free */
+	uint8_t scope;
+	bool made, stale; /* its limits are to be asked for again */
+	bool tagged;      /* ops.tag knows that it is here */
+	char *name;
+};
+
+/* What one decision is charged to. */
+#define CHARGES_MAX 32 /* bits of `counts` */
+struct charges {
+	uint32_t n;
+	uint32_t counts; /* bit k: of[k] is a count */
+	uint32_t of[CHARGES_MAX];
 };
 
 struct queue {
@@ -138,8 +216,8 @@ struct queue {
 	uint32_t run_next;
 	uint32_t line_next, line_prev;
 	uint32_t doomed_next; /* in the line for core_give_up_room() */
-	uint32_t n[PLACES]; /* entries by place */
-	uint32_t n_rcpts;            /* unfinished ones */
+	uint32_t n[PLACES];   /* entries by place */
+	uint32_t n_rcpts;     /* unfinished ones */
 	struct list ready;
 	struct list lanes[2]; /* deferred, each sorted by due: one for the usual delay, one for
 				 others */
@@ -148,11 +226,11 @@ struct queue {
 	uint32_t doom_left;    /* so many from the heads of the lists are to be given up */
 	uint32_t release_left; /* so many from the lanes are to be released at once */
 	int32_t vmta;          /* -1: not configured */
+	uint32_t line;         /* it stands in; 0: none */
 	uint16_t name_len;
-	uint16_t line_of; /* worker of LINE_ROOM, LINE_CONNS */
-	uint8_t wait;     /* enum core_wait */
-	uint8_t limit;    /* enum limit */
-	uint8_t line;     /* enum line */
+	uint8_t line_priority; /* its class there */
+	uint8_t wait;          /* enum core_wait */
+	uint8_t refusal;       /* enum refusal */
 	uint8_t retry_level;
 	uint8_t doom_why;
 	uint8_t scan_stage; /* 0: not scanning; 1 ready, 2, 3 lanes */
@@ -162,7 +240,9 @@ struct queue {
 	bool retry_is_dns : 1;
 	bool retry_is_wall : 1;
 	bool unsorted : 1;  /* lanes[0] is to be sorted */
-	bool room_turn : 1; /* woken by a worker's room: passes it on */
+	bool backoff : 1;   /* the back-off twins of its limits hold */
+	bool touched : 1;   /* in c->touched */
+	bool moving : 1;    /* its entries are another's (core.moves), and on their way */
 };
 _Static_assert(sizeof(struct queue) <= 160, "a queue is 160 bytes");
 
@@ -173,18 +253,38 @@ struct meter {
 	uint32_t step;
 };
 
+/* Groups of queue x source IP that are remembered with the queue. */
+#define SOURCE_GROUPS 4
+
+/* Former providers that are remembered; one more and the nearest to its end is forgotten. */
+#define OLD_PROVIDERS 3
+
 struct active {
 	const struct conf_queue *settings; /* NULL: to be asked for */
-	struct rate *msg, *connect;        /* NULL: unlimited */
+	struct bounds own, backoff;        /* rates; the count max-smtp-out is n_conns */
 	struct list idle;                  /* connections, most recently used first */
+	uint32_t provider;                 /* group; 0: none */
+	uint32_t source_groups[SOURCE_GROUPS]; /* by source IP; where it was the last time */
+	struct old_provider {
+		uint32_t group;
+		uint64_t until; /* its windows are empty then */
+	} old_providers[OLD_PROVIDERS];
+	uint32_t blocked_by; /* limit */
+	uint32_t out_refused; /* times max-smtp-out did */
+	uint32_t n_promised; /* connections for which room is kept */
+	uint32_t owed[2];    /* limits that gave it a turn which another limit refused */
+	int32_t debt;        /* recipients sent beyond its share of a line's turns */
+	uint64_t last_open;  /* 0: never */
 	uint32_t n_conns, n_opening, n_idle, n_busy;
 	uint32_t route_slot;
 	uint64_t route_generation; /* 0: none */
 	uint64_t route_expires;
-	uint64_t route_key;  /* what smtp-hosts and port the route is for, as a hash; 0: not known yet */
+	uint64_t route_key;  /* what smtp-hosts and port the route is for, as a hash; 0: not known
+				yet */
 	uint64_t asked_at;   /* 0: no lookup under way */
 	uint64_t dead_until; /* the domain cannot get mail: so said the DNS, and for so long */
 	struct core_target *targets;
+	struct core_target_limits *target_limits; /* NULL: none */
 	uint16_t n_targets;
 	uint16_t turn;      /* target of the last OPEN */
 	bool targets_fresh; /* given for the route that comes next */
@@ -200,6 +300,8 @@ struct active {
 	uint64_t last_error_wall;
 	char *doom_text;
 };
+
+#define PROMISES_MAX 4
 
 enum conn_state { CONN_FREE, CONN_OPENING, CONN_IDLE, CONN_BUSY, CONN_CLOSING };
 struct conn {
@@ -217,8 +319,17 @@ struct conn {
 	uint32_t route_slot;
 	uint16_t target;
 	uint8_t worker;
-	uint8_t state : 7;
-	uint8_t retired : 1; /* its source IP is not to be used there any more, or not for its queue */
+	uint8_t state : 3;
+	uint8_t retired : 1;    /* its source IP is not to be used there any more, or not for its queue */
+	uint8_t yields : 1;     /* to a queue of higher priority, or to a lower count: ends with its
+				   message */
+	uint8_t pipelining : 1;
+	uint32_t n_errors;
+	struct core_target_limits limits; /* of its target */
+	struct charges charges; /* rates by `opened_at`, and counts */
+	uint64_t opened_at;
+	uint64_t promise_epoch;
+	uint32_t promises[PROMISES_MAX]; /* limits that keep room for its first message; 0: none */
 };
 
 struct claim {
@@ -229,8 +340,20 @@ struct claim {
 	uint32_t source;
 	uint16_t n_attempt;
 	uint8_t worker;
-	bool unknown; /* has a connection that is not in conns[] */
+	bool unknown;    /* has a connection that is not in conns[] */
+	bool one_by_one; /* recipients are charged by core_rcpt_ask() */
+	bool refused;    /* one of them was */
+	bool source_gone; /* its source IP is not configured any more, `source` is 0 */
 	uint8_t *bits; /* recipients to attempt */
+	uint64_t *stamps; /* one_by_one: when they were charged, 0: not yet */
+	uint64_t bytes;  /* of the volume reserved */
+	struct charges charges;
+	struct later { /* limits that its recipients fall in since then */
+		uint64_t since;
+		uint32_t limit;
+	} * later;
+	size_t later_cap;
+	uint32_t n_later;
 };
 
 struct source {
@@ -241,14 +364,22 @@ struct source {
 	uint32_t n_conns;
 	uint32_t turn; /* worker last given a connection, of shared ones */
 	int guest;     /* worker it lives at away from home, -1 */
+	uint32_t group;              /* its limits */
+	struct conf_limits limits;   /* as configured */
+	char *text;
+	bool disabled;
+	uint64_t disabled_until;
+	uint32_t *vmtas; /* that have it */
+	size_t vmtas_cap;
+	uint32_t n_vmtas;
+	uint64_t pick; /* the search that found it of no use */
 };
 
 struct worker {
-	struct list line;  /* queues waiting for its claim table */
-	struct list conns; /* queues waiting for a connection to end */
+	uint32_t line;  /* queues waiting for its claim table; 0: none */
+	uint32_t conns; /* queues waiting for a connection to end; 0: none */
 	uint32_t n_conns, n_closing;
-	uint32_t n_unknown; /* connections of claims from an earlier life, not in conns[] */
-	uint32_t n_conns_line; /* queues in `conns` */
+	uint32_t n_unknown;  /* connections of claims from an earlier life, not in conns[] */
 	uint32_t most_conns; /* 0: any number */
 	uint32_t offers; /* so many ended while queues stood in line: those of other workers' lines are
 			    to be told when its own is empty */
@@ -260,7 +391,11 @@ struct vmta {
 	char *name;
 	uint32_t *turns; /* source IPs in the order of their turns, by weight */
 	uint32_t n_turns;
-	struct list line;
+	uint32_t *sources; /* each once */
+	uint32_t n_sources;
+	uint32_t lines[2]; /* LINE_SOURCES, LINE_SENDERS; 0: none */
+	uint32_t group;
+	struct conf_limits limits;
 };
 
 struct core {
@@ -270,6 +405,7 @@ struct core {
 	bool started;
 	uint64_t next_lease;
 	uint64_t total_max;
+	unsigned lowest_priority; /* of any queue that may be interrupted */
 
 	struct entry *entries;
 	size_t entries_cap;
@@ -280,13 +416,14 @@ struct core {
 	} * chunks; /* CHUNK entries each: an empty one's memory goes back to the system */
 	size_t chunks_cap;
 	uint32_t n_chunks, low_chunk; /* those below are full */
-	uint32_t spare_chunk; /* empty, but not given back; CORE_NONE */
-	struct map marks; /* entry -> struct marks * */
+	uint32_t spare_chunk;         /* empty, but not given back; CORE_NONE */
+	struct map marks;             /* entry -> struct marks * */
 	struct texts errors;
 	struct map tags_map;
 	struct core_tag {
 		uint32_t job, sender_domain;
 		uint32_t n; /* entries that have it; 0: free, and `job` is the next free one */
+		uint32_t job_group, sender_group; /* where they were found the last time */
 	} * tags;
 	size_t tags_cap;
 	uint32_t n_tags, free_tag;
@@ -299,9 +436,18 @@ struct core {
 	uint32_t *by_number;
 	size_t n_numbers;
 	struct list run; /* by run_next */
-	struct list total_line, asks_line;
+	uint32_t *touched; /* queues, for core_each_changed(): from touched_first on */
+	size_t touched_cap;
+	uint32_t touched_first, n_touched;
+	struct line *lines; /* [0] is none */
+	size_t lines_cap;
+	uint32_t n_lines, free_line;
+	struct list poked; /* lines, by poked_next */
+	struct timers line_timers;
+	uint32_t asks_line;
 	struct list doomed; /* by doomed_next: queues with entries to give up, for want of room */
-	uint32_t give_up_room;
+	uint32_t give_up_room, move_room;
+	struct map moves; /* MOVING queue -> the one whose its entries are */
 	uint32_t n_asks;
 	struct timers timers;
 
@@ -310,7 +456,16 @@ struct core {
 	uint32_t n_conns_made, n_conns; /* numbers ever used; not free */
 	struct list free_conns;
 	struct list resting; /* all idle ones, by rest_next; the longest idle first */
-	uint32_t n_closing, n_total_line, n_conns_line;
+	uint32_t n_closing;
+	struct limit *limits; /* [0] is none */
+	size_t limits_cap;
+	uint32_t n_limits, free_limit;
+	uint32_t n_off, off_hand; /* limits that are off */
+	struct group *groups; /* [0] is none */
+	size_t groups_cap;
+	uint32_t n_groups, free_group, group_hand, sweep_due;
+	struct map group_map;
+	uint32_t all; /* group: total-max-smtp-out */
 	struct claim *claims;
 	size_t claims_cap;
 	uint32_t n_claims_made, n_claims, free_claim;
@@ -325,6 +480,9 @@ struct core {
 	struct map vmta_names;
 
 	struct core_totals totals;
+	uint64_t visits; /* queues looked at */
+	uint64_t picks;  /* searches for a source IP */
+	struct map disabled; /* queue and source IP: until when */
 	uint8_t one_done; /* the bitmap of a finished single recipient */
 };
 

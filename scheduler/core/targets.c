@@ -60,7 +60,7 @@ targets_again_at(const struct active *a, const struct conf_queue *s)
 }
 
 int
-targets_pick(struct core *c, struct active *a, const struct conf_queue *s)
+targets_pick(struct core *c, struct active *a, const struct conf_queue *s, uint64_t skip)
 {
 	int best = -1;
 	unsigned best_distance = 0;
@@ -71,7 +71,7 @@ targets_pick(struct core *c, struct active *a, const struct conf_queue *s)
 		/* In turn among equals: the first one behind the last used. */
 		unsigned distance = (i + a->n_targets - a->turn - 1u) % a->n_targets;
 
-		if (!usable(a, s, i))
+		if (!usable(a, s, i) || (skip & bit(i)))
 			continue;
 		if (best >= 0 && a->targets[i].preference > a->targets[best].preference)
 			continue;
@@ -185,7 +185,7 @@ targets_round_over(struct core *c, uint32_t qi)
 	uint64_t all;
 
 	if (a->route_generation == 0 || a->n_opening + a->n_idle + a->n_busy > 0 ||
-	    targets_pick(c, a, s) >= 0)
+	    targets_pick(c, a, s, 0) >= 0)
 		return false;
 	all = a->n_targets < 64 ? bit(a->n_targets) - 1 : UINT64_MAX;
 	if (s->bounce_upon_5xx_greeting && a->refused == all) {

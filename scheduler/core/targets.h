@@ -5,8 +5,8 @@
 #include "scheduler/core/state.h"
 
 bool targets_route_valid(const struct core *c, const struct active *a);
-/* The next one, -1 when all failed in this round. */
-int targets_pick(struct core *c, struct active *a, const struct conf_queue *s);
+/* The next one, -1 when all failed in this round; `skip`: bits of those that are not wanted. */
+int targets_pick(struct core *c, struct active *a, const struct conf_queue *s, uint64_t skip);
 /* When what failed is tried again although others work, boot µs. */
 uint64_t targets_again_at(const struct active *a, const struct conf_queue *s);
 /* A connection of the queue on that target failed. */

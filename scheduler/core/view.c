@@ -1,7 +1,10 @@
 /* view: what others may see of the core; changes nothing. */
 #include "common/base/check.h"
 #include "scheduler/core/entries.h"
+#include "scheduler/core/limits.h"
+#include "scheduler/core/lines.h"
 #include "scheduler/core/pump.h"
+#include "scheduler/core/redirect.h"
 #include "scheduler/core/sources.h"
 
 /* Entries looked at for one that is called for. */
@@ -9,20 +12,57 @@
 #define SCAN_LEAST     65536
 
 // clang-format off
-static const char *const limit_texts[] = {
-	[LIMIT_NONE] = NULL,
-	[LIMIT_MAX_SMTP_OUT] = "max-smtp-out",
-	[LIMIT_TOTAL] = "total-max-smtp-out",
-	[LIMIT_MSG_RATE] = "max-msg-rate",
-	[LIMIT_CONNECT_RATE] = "max-connect-rate",
-	[LIMIT_CLAIM_TABLE] = "claim table of the worker",
-	[LIMIT_NO_VMTA] = "virtual MTA is not configured",
-	[LIMIT_TARGETS] = "no other host is left in this round",
-	[LIMIT_ATTEMPTS] = "mx-connection-attempts",
-	[LIMIT_HANDED_BACK] = "the worker handed connections back",
-	[LIMIT_DESCRIPTORS] = "descriptors of the worker",
+static const char *const refusal_texts[] = {
+	[REFUSAL_NONE] = NULL,
+	[REFUSAL_MAX_SMTP_OUT] = "max-smtp-out",
+	[REFUSAL_LIMIT] = NULL,
+	[REFUSAL_CLAIM_TABLE] = "claim table of the worker",
+	[REFUSAL_NO_VMTA] = "virtual MTA is not configured",
+	[REFUSAL_TARGETS] = "no other host is left in this round",
+	[REFUSAL_ATTEMPTS] = "mx-connection-attempts",
+	[REFUSAL_HANDED_BACK] = "the worker handed connections back",
+	[REFUSAL_RAMPUP] = "smtp-out-rampup-interval",
+	[REFUSAL_DESCRIPTORS] = "descriptors of the worker",
+};
+/* Directives by measure, of each scope that calls them by other names than the first row. */
+static const char *const directives[][MEASURES] = {
+	{ "max-msg-rate", "max-connect-rate", "max-data-volume-rate", "max-smtp-out" },
+	{ "backoff-max-msg-rate", "backoff-max-connect-rate", "backoff-max-data-volume-rate",
+	  "backoff-max-smtp-out" },
+	{ "source-ip-max-msg-rate", "source-ip-max-connect-rate", "source-ip-max-data-volume-rate",
+	  "source-ip-max-smtp-out" },
+	{ "max-smtp-msg-rate", "max-connect-rate", "max-smtp-data-volume-rate", "max-smtp-out" },
 };
 // clang-format on
+
+static const char *
+directive(const struct limit *l)
+{
+	switch ((enum core_scope)l->scope) {
+	case CORE_SCOPE_QUEUE_SOURCE:
+		return directives[2][l->measure];
+	case CORE_SCOPE_VMTA:
+		return directives[3][l->measure];
+	case CORE_SCOPE_MX_SOURCE:
+		return "mx-connection-limit";
+	case CORE_SCOPE_DESTINATION:
+		return "ip-connection-limit";
+	case CORE_SCOPE_ALL:
+		return "total-max-smtp-out";
+	default:
+		return directives[l->mode == LIMIT_BACKOFF][l->measure];
+	}
+}
+
+static const char *
+refusal_text(const struct core *c, const struct queue *q)
+{
+	if (q->paused)
+		return NULL;
+	if (q->refusal == REFUSAL_LIMIT && q->active)
+		return directive(&c->limits[q->active->blocked_by]);
+	return refusal_texts[q->refusal];
+}
 
 static const struct queue *
 find(const struct core *c, uint32_t number)
@@ -52,7 +92,7 @@ core_queue_view(const struct core *c, const struct core_now *now, uint32_t queue
 		.retry_level = q->retry_level,
 		/* An operator who paused it is told so, also before the queue's next turn. */
 		.wait = q->paused ? CORE_WAIT_PAUSED : (enum core_wait)q->wait,
-		.limit = limit_texts[q->paused ? LIMIT_NONE : q->limit],
+		.limit = refusal_text(c, q),
 		.last_error = SLICE_NONE,
 	};
 	if (q->retry_is_wall)
@@ -88,6 +128,22 @@ core_each_queue(const struct core *c, uint32_t *cursor, unsigned most,
 }
 
 bool
+core_each_changed(struct core *c, unsigned most, void (*fn)(void *arg, uint32_t queue), void *arg)
+{
+	while (c->touched_first < c->n_touched) {
+		struct queue *q;
+
+		if (most-- == 0)
+			return true;
+		q = &c->queues[c->touched[c->touched_first++]];
+		q->touched = false;
+		fn(arg, q->number);
+	}
+	c->touched_first = c->n_touched = 0;
+	return false;
+}
+
+bool
 core_each_entry(const struct core *c, uint32_t queue, uint32_t *cursor, unsigned most,
 		void (*fn)(void *arg, uint32_t entry), void *arg)
 {
@@ -109,7 +165,7 @@ core_each_entry(const struct core *c, uint32_t queue, uint32_t *cursor, unsigned
 			continue;
 		}
 		++*cursor;
-		if (!place_counts(en->place) || (qi != CORE_NONE && en->queue != qi))
+		if (!place_counts(en->place) || (qi != CORE_NONE && redirect_end(c, en->queue) != qi))
 			continue;
 		most--;
 		fn(arg, *cursor - 1);
@@ -142,4 +198,143 @@ core_totals(const struct core *c, struct core_totals *out)
 	*out = c->totals;
 	out->connections = c->n_conns;
 	out->next_lease = c->next_lease;
+}
+
+/* Limits ------------------------------------------------------------------------------------- */
+static void
+describe_group(const struct core *c, const struct group *g, struct core_limit_view *v)
+{
+	switch ((enum core_scope)g->scope) {
+	case CORE_SCOPE_QUEUE_SOURCE:
+		v->queue = c->queues[g->number].number;
+		v->source_ip = g->source;
+		break;
+	case CORE_SCOPE_SOURCE:
+	case CORE_SCOPE_MX_SOURCE:
+		v->source_ip = g->source;
+		break;
+	case CORE_SCOPE_DESTINATION:
+	case CORE_SCOPE_ALL:
+		break;
+	default:
+		v->number = g->number;
+	}
+	if (g->name)
+		v->name = slice_str(g->name);
+}
+
+static void
+describe_limit(struct core *c, const struct core_now *now, struct limit *l,
+	       struct core_limit_view *v)
+{
+	uint64_t when;
+
+	*v = (struct core_limit_view){
+		.scope = (enum core_scope)l->scope,
+		.measure = (enum core_measure)l->measure,
+		.backoff = l->mode == LIMIT_BACKOFF,
+		.n = l->n,
+		.refused = l->refused,
+		.waiting = l->line ? c->lines[l->line].n : 0,
+		.queue = CORE_NONE,
+		.source_ip = CORE_NONE,
+		.number = CORE_NONE,
+		.name = SLICE_NONE,
+	};
+	if (l->rate) {
+		when = rate_when(l->rate, now->boot_us);
+		v->window_us = rate_window_us(l->rate);
+		v->used = rate_used(l->rate);
+		if (when > now->boot_us)
+			v->next_room_wall_us = now->wall_us + (when - now->boot_us);
+	} else {
+		v->used = l->used;
+	}
+	if (l->scope == CORE_SCOPE_QUEUE)
+		v->queue = c->queues[l->owner].number;
+	else
+		describe_group(c, &c->groups[l->owner], v);
+}
+
+/* max-smtp-out of a queue is not in the table. */
+static bool
+describe_queue_out(const struct core *c, uint32_t qi, struct core_limit_view *v)
+{
+	const struct queue *q = &c->queues[qi];
+	uint64_t n;
+
+	if (!q->active || !q->active->settings)
+		return false;
+	n = limits_queue_out(c, qi);
+	if (n == CONF_UNLIMITED || (q->active->n_conns == 0 && q->refusal != REFUSAL_MAX_SMTP_OUT))
+		return false;
+	*v = (struct core_limit_view){
+		.scope = CORE_SCOPE_QUEUE,
+		.measure = CORE_MEASURE_SMTP_OUT,
+		.backoff = q->backoff && n != q->active->settings->max_smtp_out,
+		.n = n,
+		.used = q->active->n_conns,
+		.refused = q->active->out_refused,
+		.waiting = q->refusal == REFUSAL_MAX_SMTP_OUT,
+		.queue = q->number,
+		.source_ip = CORE_NONE,
+		.number = CORE_NONE,
+		.name = SLICE_NONE,
+	};
+	return true;
+}
+
+/* The cursor of queues, behind that of the table. */
+#define QUEUES_FROM (1u << 31)
+
+bool
+core_each_limit(const struct core *core, const struct core_now *now, uint32_t *cursor,
+		unsigned most, void (*fn)(void *arg, const struct core_limit_view *v), void *arg)
+{
+	struct core *c = (struct core *)(uintptr_t)core;
+	struct core_limit_view v;
+
+	while (*cursor < QUEUES_FROM) {
+		uint32_t i = *cursor;
+
+		if (i >= c->n_limits) {
+			*cursor = QUEUES_FROM;
+			break;
+		}
+		++*cursor;
+		if (!c->limits[i].made || !limit_is_in_force(&c->limits[i]))
+			continue;
+		describe_limit(c, now, &c->limits[i], &v);
+		fn(arg, &v);
+		if (--most == 0)
+			return true;
+	}
+	for (unsigned look = SCAN_LEAST; *cursor - QUEUES_FROM < c->n_queues; look--) {
+		if (look == 0 || most == 0)
+			return true;
+		if (!describe_queue_out(c, (*cursor)++ - QUEUES_FROM, &v))
+			continue;
+		fn(arg, &v);
+		most--;
+	}
+	return false;
+}
+
+bool
+core_blocking_limit(const struct core *core, const struct core_now *now, uint32_t queue,
+		    struct core_limit_view *out)
+{
+	struct core *c = (struct core *)(uintptr_t)core;
+	const struct queue *q = find(c, queue);
+	struct limit *l;
+
+	if (!q || q->paused || !q->active)
+		return false;
+	if (q->refusal == REFUSAL_MAX_SMTP_OUT)
+		return describe_queue_out(c, c->by_number[queue], out);
+	l = &c->limits[q->active->blocked_by];
+	if (q->refusal != REFUSAL_LIMIT || !l->made || !limit_is_in_force(l))
+		return false;
+	describe_limit(c, now, l, out);
+	return true;
 }

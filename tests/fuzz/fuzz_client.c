@@ -12,10 +12,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 struct run {
 	struct smtp_client c;
+	struct smtp_client_message message;
 	unsigned messages;
 	bool cut;        /* the last write was a short one */
 	bool dot_left;   /* the running message's dot is written */
 	bool yes_behind; /* and a byte `2` has come since */
+	bool ask;        /* each RCPT wants its leave */
+	unsigned leaves; /* what is answered: 2 bits each, from the lowest */
+	unsigned n_asked;
+	bool may; /* the next RCPT has its leave */
 };
 
 static struct slice
@@ -58,8 +63,45 @@ take_result(struct run *r)
 		for (size_t k = 0; k < text.n; k++)
 			CHECK((unsigned char)text.p[k] >= ' ' && text.p[k] != 0x7f);
 	}
-	r->dot_left = r->yes_behind = false;
+	r->dot_left = r->yes_behind = r->may = false;
 	smtp_client_taken(&r->c);
+}
+
+/* A leave given, refused, or (false) not there yet. */
+static bool
+answer(struct run *r)
+{
+	unsigned how = r->leaves >> 2 * (r->n_asked++ % 3) & 3;
+
+	CHECK(r->ask && (r->c.ehlo.has & SMTP_EHLO_PIPELINING) == 0 && !r->may);
+	CHECK(r->c.ask_rcpt < RCPTS && smtp_client_output(&r->c).n == 0);
+	if (how == 3)
+		return false;
+	r->may = how != 2;
+	smtp_client_may(&r->c, r->may);
+	return true;
+}
+
+/* The time ran out before a byte left. */
+static bool
+take_back(struct run *r)
+{
+	if ((r->leaves & 3) != 1 || r->n_asked % 3 != 1 || !r->may || smtp_client_has_said(&r->c))
+		return false;
+	r->may = false;
+	smtp_client_may(&r->c, false);
+	return true;
+}
+
+/* No RCPT leaves without its leave. */
+static void
+check_leave(struct run *r, struct slice out)
+{
+	if (!r->ask || (r->c.ehlo.has & SMTP_EHLO_PIPELINING) != 0 ||
+	    !slice_starts_nocase(out, "RCPT "))
+		return;
+	CHECK(r->may);
+	r->may = false;
 }
 
 /* Does what the machine wants until it only wants to read. `part`: of each write so much at most.
@@ -67,10 +109,6 @@ take_result(struct run *r)
 static void
 serve(struct run *r, size_t part)
 {
-	static const struct smtp_client_message message = { .sender = { "from@example.net", 16 },
-							    .body_bytes = 500,
-							    .n_rcpts = RCPTS,
-							    .rcpt = rcpt_of };
 	unsigned want;
 
 	while ((want = smtp_client_want(&r->c)) != SMTP_CLIENT_READ && want != SMTP_CLIENT_CLOSE) {
@@ -78,7 +116,14 @@ serve(struct run *r, size_t part)
 
 		if (want & SMTP_CLIENT_RESULT) {
 			take_result(r);
+		} else if (want & SMTP_CLIENT_MAY) {
+			if (!answer(r))
+				return; /* the answer is under way: bytes of the peer come between
+					 */
 		} else if (want & SMTP_CLIENT_WRITE) {
+			if (take_back(r))
+				continue;
+			check_leave(r, out);
 			if (!r->cut)
 				check_output(out);
 			r->cut = out.n > part;
@@ -90,7 +135,7 @@ serve(struct run *r, size_t part)
 			smtp_client_body_done(&r->c, true);
 		} else if (r->messages < MESSAGES_MOST && !smtp_client_spent(&r->c)) {
 			r->messages++;
-			smtp_client_begin(&r->c, &message);
+			smtp_client_begin(&r->c, &r->message);
 		} else {
 			smtp_client_quit(&r->c);
 		}
@@ -107,6 +152,13 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size < 2 || size > 65536)
 		return 0;
 	piece = 1 + data[0] % 200;
+	r.ask = data[0] >= 200; /* what is answered: the rest of this byte */
+	r.leaves = r.ask ? data[0] - 200u : 0;
+	r.message = (struct smtp_client_message){ .sender = SLICE_LIT("from@example.net"),
+						  .body_bytes = 500,
+						  .n_rcpts = RCPTS,
+						  .ask = r.ask,
+						  .rcpt = rcpt_of };
 	part = data[1] < 128 ? SIZE_MAX : 1u + data[1] % 64;
 	smtp_client_init(&r.c, &policy, SLICE_LIT("mta.example.net"));
 	for (size_t at = 2; at < size; at += piece) {

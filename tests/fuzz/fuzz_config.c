@@ -8,6 +8,42 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* Limits of all that may have some, and where they stand. */
+static void
+ask_limits(const struct conf *c, struct slice domain, struct slice vmta)
+{
+	static const char *const scopes[] = { "provider", "job", "sender", "virtual-mta", "source-ip",
+					      "queue-source-ip", "mx", "destination" };
+	static const char *const names[] = { "a", "10.1.2.3", "a.b/{default}", "x.a.b" };
+	const struct slice mx[] = { SLICE_LIT("a.b"), SLICE_LIT("x.a.b") };
+	const struct sockaddr_in to = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(0x0a010203) };
+	const struct conf_source_ip *ips;
+	const struct conf_provider *p;
+	size_t n = conf_source_ips(c, &ips), n_providers = conf_providers(c, &p);
+	struct conf_limits normal, backoff;
+	struct conf_setting s;
+
+	for (unsigned i = 0; i < n && i < 4; i++) {
+		conf_queue_source(c, domain, vmta, i, false, &normal);
+		conf_queue_source(c, domain, vmta, i, true, &backoff);
+		CHECK(normal.max_smtp_out <= 20000 && backoff.max_smtp_out <= 20000);
+	}
+	CHECK(conf_provider_find(c, mx, 2) < (int)n_providers);
+	for (size_t i = 0; i < n_providers && i < 4; i++)
+		CHECK(conf_provider_limits(c, slice_str(p[i].name)) == &p[i].limits);
+	CHECK(conf_mx_connection_limit(c, mx[1]) > 0);
+	CHECK(conf_ip_connection_limit(c, (const struct sockaddr *)&to) > 0);
+	(void)conf_job_limits(c, domain);
+	(void)conf_sender_limits(c, domain);
+	(void)conf_queue_to(c, domain, vmta);
+	(void)conf_rollup(c, domain, vmta, mx, 2);
+	for (size_t i = 0; i < sizeof scopes / sizeof *scopes * 4; i++) {
+		if (conf_limit_find(c, scopes[i / 4], slice_str(names[i % 4]), SLICE_LIT("10.1.2.3"),
+				    i / 4 == 5 ? "source-ip-max-msg-rate" : "max-msg-rate", &s))
+			CHECK(s.value != NULL && s.file != NULL && s.line > 0);
+	}
+}
+
 static void
 ask(const struct conf *c)
 {
@@ -30,6 +66,8 @@ ask(const struct conf *c)
 			conf_queue(c, slice_str(domains[k]), slice_str(v[i].name), &q);
 			CHECK(q.retry_after.n >= 1 && q.retry_after.n <= RETRY_STEPS_MAX);
 			CHECK(q.max_smtp_out >= 1 && q.default_smtp_port >= 1);
+			CHECK(q.backoff_retry_after.n >= 1 && q.backoff.max_smtp_out >= 1);
+			ask_limits(c, slice_str(domains[k]), slice_str(v[i].name));
 			json_init(&j, &out);
 			conf_show_settings(c, slice_str(domains[k]), slice_str(v[i].name), &j);
 			buf_clear(&out);

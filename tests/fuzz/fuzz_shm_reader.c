@@ -18,6 +18,7 @@ ask_everything(const struct stat_object *o)
 	struct stat_totals totals;
 	struct stat_queue q;
 	struct stat_source s;
+	struct stat_limit l;
 
 	CHECK(stat_get_info(o, &info) == 0);
 	CHECK(info.queues_used <= STAT_QUEUE_ROWS && info.sources_used <= STAT_SOURCE_ROWS);
@@ -31,6 +32,12 @@ ask_everything(const struct stat_object *o)
 	for (uint32_t row = 0; row < info.sources_used + 2; row++)
 		if (stat_get_source(o, row, &s) == 0)
 			CHECK(memchr(s.ip, '\0', sizeof s.ip) != NULL);
+	CHECK(info.limits_used <= STAT_LIMIT_ROWS);
+	for (uint32_t row = 0; row < info.limits_used + 2; row++)
+		if (stat_get_limit(o, row, &l) == 0)
+			CHECK(memchr(l.object, '\0', sizeof l.object) != NULL &&
+			      memchr(l.value, '\0', sizeof l.value) != NULL);
+	CHECK(stat_get_limit(o, UINT32_MAX, &l) == -E_MISSING);
 	CHECK(stat_get_queue(o, STAT_QUEUE_ROWS, &q) == -E_MISSING);
 	CHECK(stat_get_source(o, UINT32_MAX, &s) == -E_MISSING);
 }

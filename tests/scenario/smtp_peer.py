@@ -1,4 +1,5 @@
 """smtp_peer: an SMTP server whose every word a test decides; it keeps each byte that it hears, and when."""
+import contextlib
 import re
 import socket
 import struct
@@ -111,7 +112,8 @@ class Peer:
         self.taken = []  # (sender, recipients, body) answered by 2xx at the dot
         self.script = {}
         self.whole = None
-        threading.Thread(target=self.accept, daemon=True).start()
+        self.acceptor = threading.Thread(target=self.accept, daemon=True)
+        self.acceptor.start()
 
     def accept(self):
         while True:
@@ -180,6 +182,10 @@ class Peer:
         return sorted(r for _, rcpts, _ in self.taken for r in rcpts)
 
     def close(self):
+        """The thread ends first: its next accept() would meet whatever has the descriptor's number then."""
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.acceptor.join(10)
         self.listener.close()
 
 

@@ -21,7 +21,7 @@ def taken_by(sink, wanted):
 class Site:
     """A name server, a sink that listens on several addresses at one port, and an instance that asks and delivers there."""
 
-    def __init__(self, folder, nsd, addresses, zones, conf=None, workers=2, top="", listener=None):
+    def __init__(self, folder, nsd, addresses, zones, conf=None, workers=2, top="", listener=None, **more):
         self.nsd = nsd
         self.port = harness.free_port()
         for origin, records in zones.items():
@@ -31,10 +31,10 @@ class Site:
                 nsd.zone(origin, records)
         nsd.start()
         self.sink = harness.Sink(folder, [f"{a}:{self.port}" for a in addresses])
-        domains = conf or ('domains = ( { name = "*"; default-smtp-port = %d; retry-after = "1s,1s,1s,1s,1s,1s,1s,1s,1s"; '
+        domains = conf.replace("PORT", str(self.port)) if conf else ('domains = ( { name = "*"; default-smtp-port = %d; retry-after = "1s,1s,1s,1s,1s,1s,1s,1s,1s"; '
                            'retry-after-dns-error = "1s"; bounce-after = "1h"; } );' % self.port)
         self.sluice = harness.Sluice(folder, domains=domains, workers=workers,
-                                     top=f'name-server = "{nsd.name_server}"; {top}')
+                                     top=f'name-server = "{nsd.name_server}"; {top}', **more)
 
     def start(self):
         self.sluice.start()
@@ -214,3 +214,19 @@ def test_resolver_dies(site):
     s.sluice.wait_drained(60)
     assert len(s.taken(200)) == 200
     assert s.sluice.pids("resolver")[0] != first
+
+
+def test_queue_to(site):
+    """Domains of one queue go where the queue's own name leads, as one transaction; recipients keep their addresses."""
+    s = site(["127.0.0.61"], {"test": "third MX 5 h\nh A 127.0.0.61\n", "queue": "pair MX 5 mx\nmx A 127.0.0.61\n"},
+             conf='domains = ( { name = "*"; default-smtp-port = PORT; retry-after = "1s"; bounce-after = "1h"; },'
+                  ' { name = "[*.]both.example"; queue-to = "Pair.queue"; }, { name = "one.example"; queue-to = "pair.queue"; } );')
+    s.send("a@one.example", "b@both.example", "c@x.both.example", "d@third.test")
+    s.sluice.wait_drained(20)
+    assert sorted(s.taken(4)) == ["a@one.example", "b@both.example", "c@x.both.example", "d@third.test"]
+    assert s.bounced() == {}
+    harness.wait_for(lambda: len(s.records("d")) == 4, 10)
+    queues = {r["rcpt"]: r["queue"] for r in s.records("d")}
+    assert queues == {"a@one.example": "pair.queue/{default}", "b@both.example": "pair.queue/{default}",
+                      "c@x.both.example": "pair.queue/{default}", "d@third.test": "third.test/{default}"}
+    assert {q["name"] for q in s.sluice.ask("show", "queues")["queue"]} == {"pair.queue/{default}", "third.test/{default}"}

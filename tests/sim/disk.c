@@ -726,7 +726,7 @@ __wrap_eventfd(unsigned count, int flags)
 }
 
 unsigned
-disk_spoil(const char *path, struct slice what, size_t at)
+disk_spoil(const char *path, struct slice what, size_t at, unsigned char then)
 {
 	struct stat st;
 	unsigned char *p;
@@ -744,7 +744,7 @@ disk_spoil(const char *path, struct slice what, size_t at)
 		q = memmem(q, (size_t)(end - q), what.p, what.n);
 		if (q == NULL)
 			break;
-		if (q + at < end) {
+		if (q + at + 1 < end && q[at + 1] == then) {
 			q[at] |= 0x40;
 			n++;
 		}

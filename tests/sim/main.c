@@ -156,7 +156,7 @@ spoil_segment(void)
 	wire_put_u64(&row, info.bytes);
 	snprintf(path, sizeof path, "%s/lmdb/data.mdb", sim_root);
 	/* The highest byte of how far it is committed: never again what it was. */
-	if (disk_spoil(path, buf_slice(&row), row.len + 7) > 0) {
+	if (disk_spoil(path, buf_slice(&row), row.len + 7, STORE_SEGMENT_OPEN) > 0) {
 		sim_tell("the row of segment %u is damaged", info.number);
 		sim_spoilt = true;
 		done.spoilt++;
@@ -285,13 +285,18 @@ make_conf(void)
 		"retry-recipients-after = \"1s\"; bounce-after = \"8s\"; max-rcpt-per-transaction "
 		"= 2; "
 		"max-msg-per-connection = 3; } );",
+		"run = \"/run/sim\"; log-file = \"stderr\"; workers = 3; receivers = 2; "
+		"compact-after = \"2s\"; "
+		"host-name = \"mta.example\"; domains = ( { name = \"*\"; max-smtp-out = 4; "
+		"max-msg-rate = \"30/s\"; max-connect-rate = \"50/s\"; retry-after = \"2s\"; "
+		"retry-recipients-after = \"1s\"; bounce-after = \"30m\"; } );",
 	};
 	struct buf text = { 0 }, snapshot = { 0 };
 	struct conf_report report = { 0 };
 	struct conf *conf;
 
 	buf_printf(&text, "spool = \"%s\"; ", sim_root);
-	buf_puts(&text, texts[sim_below(2)]);
+	buf_puts(&text, texts[sim_below(3)]);
 	conf_snapshot_text(&snapshot, "sim.conf", buf_slice(&text));
 	HOLDS(conf_parse(buf_slice(&snapshot), &conf, &report) == 0,
 	      "the configuration is refused");
@@ -435,13 +440,14 @@ report(uint64_t first)
 	       (unsigned long long)disk_errors(), (unsigned long long)done.failures);
 	printf("messages=%llu acknowledged=%llu refused=%llu delivered=%llu bounced=%llu "
 	       "expired=%llu deferred=%llu "
-	       "twice=%llu leases=%llu from_moved_records=%llu events=%llu\n",
+	       "twice=%llu leases=%llu from_moved_records=%llu events=%llu stamped=%llu redirects=%llu\n",
 	       (unsigned long long)c->written, (unsigned long long)c->acked,
 	       (unsigned long long)c->refused, (unsigned long long)c->delivered,
 	       (unsigned long long)c->bounced, (unsigned long long)c->expired,
 	       (unsigned long long)c->deferred, (unsigned long long)c->dups,
 	       (unsigned long long)c->leases, (unsigned long long)c->moved,
-	       (unsigned long long)c->events);
+	       (unsigned long long)c->events, (unsigned long long)c->stamped,
+	       (unsigned long long)c->redirects);
 	printf("steps=%llu cpu_s=%.1f steps_a_cpu_minute=%.0f digest=%016llx violations=0\n",
 	       (unsigned long long)steps, s, (double)steps / s * 60, (unsigned long long)digest);
 }

@@ -380,7 +380,7 @@ receiver_connect(struct receiver *v)
 }
 
 /* Workers -------------------------------------------------------------------------------------- */
-enum phase { GOT, BEGUN, SENT, ANSWERED };
+enum phase { GOT, BEGUN, ASKING, SENT, ANSWERED };
 struct sim_conn {
 	bool used, opening, closing, orphan, busy;
 	uint32_t number;
@@ -391,6 +391,8 @@ struct sim_conn {
 	struct result_rcpt rcpts[8];
 	char addresses[8][64];
 	unsigned n_rcpts;
+	bool asked; /* the scheduler's answer is due */
+	unsigned n_asked, n_stamped;
 };
 struct out {
 	struct message m;
@@ -484,6 +486,13 @@ decide(struct sim_conn *c, bool after_dot)
 		struct result_rcpt *r = &c->rcpts[i];
 		unsigned x = sim_calm ? 0 : sim_below(100);
 
+		if ((c->work.u.work.flags & WORK_ASK) != 0 && r->stamp_boot_us == 0)
+			r->stamp_boot_us = EVENT_STAMP_NONE;
+		/* Lost before anybody was asked for: all bear it. */
+		if (r->stamp_boot_us == EVENT_STAMP_NONE && (c->n_stamped > 0 || after_dot)) {
+			r->action = EVENT_UNATTEMPTED;
+			continue;
+		}
 		r->action = !after_dot || x >= 85 ? EVENT_DEFERRED
 			    : x < 75              ? EVENT_DELIVERED
 						  : EVENT_BOUNCED;
@@ -563,6 +572,70 @@ give_back(struct sim_worker *w, struct sim_conn *c)
 		c->used = false;
 }
 
+static struct sim_conn *find_conn(struct sim_worker *w, uint32_t number);
+
+/* The rest is not attempted: DATA with those that were, or RSET. */
+static void
+conn_asked_all(struct sim_worker *w, struct sim_conn *c)
+{
+	if (c->n_stamped == 0) {
+		decide(c, true);
+		send_result(w, c, 0);
+		return;
+	}
+	HOLDS(claim_dot(w->claims, c->work.u.work.claim_slot, c->work.u.work.lease) == 0,
+	      "a claim cannot send its dot");
+	c->phase = SENT;
+}
+
+static void
+conn_asks(struct sim_worker *w, struct sim_conn *c)
+{
+	struct message m = { .kind = MESSAGE_RCPT_ASK };
+
+	if (!sim_calm && sim_percent(3)) { /* lost before the dot */
+		decide(c, false);
+		send_result(w, c, RESULT_CONNECTION_GONE | (sim_percent(50) ? RESULT_HOST : 0));
+		return;
+	}
+	if (c->n_asked == c->n_rcpts || c->orphan) {
+		conn_asked_all(w, c);
+		return;
+	}
+	if (c->asked)
+		return;
+	c->asked = true;
+	m.u.rcpt_ask.lease = c->work.u.work.lease;
+	m.u.rcpt_ask.connection = c->number;
+	m.u.rcpt_ask.claim_slot = c->work.u.work.claim_slot;
+	m.u.rcpt_ask.index = c->rcpts[c->n_asked].index;
+	worker_say(w, &m, SLICE_NONE);
+}
+
+static void
+conn_may(struct sim_worker *w, const struct message *m)
+{
+	struct sim_conn *c = find_conn(w, m->u.rcpt_may.connection);
+	uint64_t lease = m->u.rcpt_may.lease;
+	unsigned index = m->u.rcpt_may.index;
+
+	if (c == NULL || !c->busy || c->phase != ASKING || !c->asked ||
+	    c->work.u.work.lease != lease)
+		return;
+	HOLDS(c->rcpts[c->n_asked].index == index, "an answer to another question");
+	c->asked = false;
+	if (m->u.rcpt_may.may == 0 || m->u.rcpt_may.deadline_boot_us < sim_clock.boot_us) {
+		conn_asked_all(w, c);
+		return;
+	}
+	HOLDS(claim_stamp(w->claims, c->work.u.work.claim_slot, lease, c->n_stamped,
+			  (uint16_t)index, m->u.rcpt_may.stamp_boot_us) == 0,
+	      "a claim takes no stamp");
+	ledger_stamped(lease, index, m->u.rcpt_may.stamp_boot_us);
+	c->rcpts[c->n_asked++].stamp_boot_us = m->u.rcpt_may.stamp_boot_us;
+	c->n_stamped++;
+}
+
 static void
 conn_works(struct sim_worker *w, struct sim_conn *c)
 {
@@ -580,6 +653,12 @@ conn_works(struct sim_worker *w, struct sim_conn *c)
 		break;
 	case BEGUN:
 		read_record(w, c);
+		if ((c->work.u.work.flags & WORK_ASK) != 0) {
+			c->asked = false;
+			c->n_asked = c->n_stamped = 0;
+			c->phase = ASKING;
+			break;
+		}
 		if (!sim_calm && sim_percent(5)) { /* lost before the dot */
 			decide(c, false);
 			send_result(w, c,
@@ -588,6 +667,9 @@ conn_works(struct sim_worker *w, struct sim_conn *c)
 		}
 		HOLDS(claim_dot(w->claims, slot, lease) == 0, "a claim cannot send its dot");
 		c->phase = SENT;
+		break;
+	case ASKING:
+		conn_asks(w, c);
 		break;
 	case SENT:
 		c->lost = !sim_calm && sim_percent(5);
@@ -670,6 +752,9 @@ worker_hears(struct sim_worker *w)
 	case MESSAGE_WORK:
 		worker_is_given(w, &m, payload);
 		break;
+	case MESSAGE_RCPT_MAY:
+		conn_may(w, &m);
+		break;
 	case MESSAGE_CLOSE:
 		c = find_conn(w, m.u.conn.connection);
 		if (c != NULL)
@@ -690,6 +775,7 @@ open_ends(struct sim_worker *w, struct sim_conn *c)
 	if (sim_calm || sim_percent(85)) {
 		m.u.opened.connection = c->number;
 		m.u.opened.rcpt_max = sim_percent(20) ? 1 : 0;
+		m.u.opened.flags = sim_percent(50) ? OPENED_PIPELINING : 0;
 		worker_say(w, &m, SLICE_NONE);
 		return;
 	}

@@ -68,8 +68,9 @@ void disk_end(void);
 void disk_kill(void);       /* the scheduler's descriptors and maps go, nothing else */
 void disk_power_cut(void);  /* of what is not synced, anything may be lost */
 void disk_write_back(void); /* the kernel writes some pages that nobody asked it to */
-/* Sets a bit `at` bytes behind the begin of each place that looks like this: how many. */
-unsigned disk_spoil(const char *path, struct slice what, size_t at);
+/* Sets a bit `at` bytes behind the begin of each place that looks like this and has the byte `then` behind it: how many.
+ * (What is left of a row in a page of a new use ends in the middle, and what follows is alive.) */
+unsigned disk_spoil(const char *path, struct slice what, size_t at, unsigned char then);
 int disk_eventfd_ready(int fd);
 unsigned disk_unsynced(void);
 
@@ -124,6 +125,8 @@ void ledger_written(const struct sim_record *r);
 void ledger_acknowledged(msg_id_t id);
 void ledger_refused(msg_id_t id);
 void ledger_granted(const struct message *work, struct slice bits, unsigned worker);
+/* An RCPT that was asked for leaves, granted at this stamp. */
+void ledger_stamped(uint64_t lease, unsigned rcpt, uint64_t stamp_boot_us);
 void ledger_took(uint64_t lease, unsigned rcpt,
 		 enum event_action action);        /* the far end answered */
 void ledger_lease_ends(uint64_t lease, bool said); /* result read or sent, or its worker is dead */
@@ -135,6 +138,7 @@ uint64_t ledger_rows(struct scheduler *s);
 void ledger_tell_open(void);
 unsigned ledger_open(void); /* acknowledged recipients without an end */
 struct sim_counts {
-	uint64_t written, acked, delivered, bounced, expired, deferred, dups, events, leases, refused, moved;
+	uint64_t written, acked, delivered, bounced, expired, deferred, dups, events, leases, refused, moved, stamped,
+		redirects;
 };
 extern struct sim_counts sim_counts;

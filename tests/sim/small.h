@@ -13,5 +13,6 @@
 #define STORE_MAP_BYTES (32ull << 20)
 #undef RING_ENTRIES
 #define RING_ENTRIES 32
+#define REDIRECT_FEW 0 /* a redirect also of a single entry */
 #undef CORE_CONNECTIONS_MAX
 #define CORE_CONNECTIONS_MAX 64

@@ -26,6 +26,68 @@ random_rate(struct conf_rate *r)
 		*r = (struct conf_rate){ n[below(7)], window[below(4)] * SECOND };
 }
 
+/* Limits of a scope that several share: roomier, and often none. */
+static void
+random_limits(struct conf_limits *l)
+{
+	static const unsigned n[] = { 2, 9, 30, 150, 500 };
+	static const unsigned window[] = { 1, 2, 10, 60 };
+
+	memset(l, 0, sizeof(*l));
+	if (percent(25))
+		l->max_msg_rate = (struct conf_rate){ n[below(5)], window[below(4)] * SECOND };
+	if (percent(25))
+		l->max_connect_rate = (struct conf_rate){ n[below(5)], window[below(4)] * SECOND };
+	if (percent(10))
+		l->max_data_volume_rate = (struct conf_rate){ 1000 * 1024 * (1 + below(40)),
+							      window[below(4)] * SECOND };
+	if (percent(25))
+		l->max_smtp_out = 1 + below(8);
+}
+
+static void
+random_scopes(void)
+{
+	for (unsigned i = 0; i < SOURCES; i++) {
+		random_limits(&w.sources[i].l);
+	}
+	for (unsigned i = 0; i < VMTAS; i++)
+		random_limits(&w.vmtas[i].l);
+	for (unsigned i = 0; i < PROVS; i++)
+		random_limits(&w.provs[i].l);
+	for (unsigned i = 0; i < TAGS; i++) {
+		random_limits(&w.jobs[i].l);
+		random_limits(&w.senders[i].l);
+	}
+	for (unsigned i = 0; i < HOSTS; i++) {
+		w.ip[i].l.max_smtp_out = percent(30) ? 1 + below(4) : 0;
+		for (unsigned s = 0; s < SOURCES; s++)
+			w.mx[i][s].l.max_smtp_out = s             ? w.mx[i][0].l.max_smtp_out
+						    : percent(30) ? 1 + below(4)
+								  : 0;
+	}
+	for (unsigned q = 0; q < QUEUES; q++) {
+		struct conf_queue *s = &w.queues[q].settings;
+
+		s->source_limits = percent(40);
+		for (unsigned i = 0; i < SOURCES && s->source_limits; i++)
+			random_limits(&w.queues[q].at[i].l);
+	}
+}
+
+static void
+own_scopes(void)
+{
+	for (unsigned q = 0; q < QUEUES; q++) {
+		struct conf_queue *s = &w.queues[q].settings;
+
+		w.queues[q].own.l = (struct conf_limits){ .max_msg_rate = s->max_msg_rate,
+							  .max_connect_rate = s->max_connect_rate,
+							  .max_smtp_out = s->max_smtp_out };
+		w.queues[q].provider = -1;
+	}
+}
+
 static void
 random_settings(struct conf_queue *s)
 {
@@ -56,17 +118,45 @@ static const struct conf_vmta_source one[] = { { 0, "", 1 } },
 				     two[] = { { 1, "a", 1 }, { 2, "b", 3 } },
 				     three[] = { { 2, "b", 1 }, { 3, "c", 1 }, { 4, "d", 2 } },
 				     four[] = { { 2, "b", 1 } };
-static const struct conf_vmta vmtas[2][3] = {
-	{ { "{default}", 1, one }, { "m1", 2, two }, { "m2", 3, three } },
-	{ { "{default}", 1, one }, { "m2", 3, three }, { "m1", 1, four } }
+static struct conf_vmta vmtas[2][VMTAS] = {
+	{ { .name = "{default}", .n_sources = 1, .sources = one },
+	  { .name = "m1", .n_sources = 2, .sources = two },
+	  { .name = "m2", .n_sources = 3, .sources = three } },
+	{ { .name = "{default}", .n_sources = 1, .sources = one },
+	  { .name = "m2", .n_sources = 3, .sources = three },
+	  { .name = "m1", .n_sources = 1, .sources = four } }
 };
 static const uint32_t renumbered[2][SOURCES] = { { 0, 1, 2, 4, 3 }, { 0, CORE_NONE, 2, 4, 3 } };
+
+/* The configuration of now. */
+static struct core_world
+world_now(void)
+{
+	static const char *const texts[] = { "", "a", "b", "c", "d" };
+
+	for (unsigned i = 0; i < VMTAS; i++) {
+		vmtas[0][i].limits = w.vmtas[i].l;
+		vmtas[1][(VMTAS - i) % VMTAS].limits = w.vmtas[i].l;
+	}
+	for (unsigned i = 0; i < SOURCES; i++)
+		w.source_ips[i] = (struct conf_source_ip){
+			.text = texts[physical(i)],
+			.limits = w.sources[physical(i)].l,
+		};
+	return (struct core_world){ .workers = WORKERS,
+				    .total_max_smtp_out = w.total_max,
+				    .n_source_ips = SOURCES,
+				    .n_vmtas = VMTAS,
+				    .vmtas = vmtas[w.conf],
+				    .source_ips = w.source_ips };
+}
 
 static void
 make_core(uint64_t next_lease)
 {
+	w.room_to_move = UINT32_MAX;
 	static const char *const names[] = { "{default}", "m1", "m2" };
-	struct core_world cw = { WORKERS, w.total_max, SOURCES, 3, vmtas[w.conf] };
+	struct core_world cw = world_now();
 
 	w.core = core_new_in(&ops, NULL, &cw, next_lease);
 	for (unsigned i = 0; i < QUEUES; i++) {
@@ -81,6 +171,8 @@ static void
 begin(uint64_t seed)
 {
 	core_free(&w.core);
+	for (unsigned i = 0; i < w.n_kept; i++)
+		free(w.kept[i].memory);
 	memset(&w, 0, sizeof(w));
 	w.seed = seed;
 	w.rng = seed * 0x9e3779b97f4a7c15ull + 88172645463325252ull;
@@ -89,9 +181,20 @@ begin(uint64_t seed)
 	w.burst = percent(20) ? 40 : 1;
 	for (unsigned i = 0; i < QUEUES; i++)
 		random_settings(&w.queues[i].settings);
+	if (percent(70))
+		random_scopes();
+	own_scopes();
+	w.keeps = percent(50);
 	make_core(1);
 	for (unsigned i = 0; i < WORKERS; i++)
 		w.room[i] = w.burst > 1 ? 40 : 4;
+}
+
+static void
+pass_time(uint64_t us)
+{
+	w.now.boot_us += us;
+	w.now.wall_us += us;
 }
 
 static void
@@ -114,6 +217,9 @@ add_entry(void)
 	e->row_received_s = (uint32_t)(w.now.wall_us / SECOND);
 	e->due_s = percent(80) ? 0 : e->row_received_s + below(60);
 	e->message = ++w.next_message;
+	e->kbytes = below(1000);
+	e->job = below(TAGS);
+	e->sender = below(TAGS);
 
 	uint8_t done = 0;
 	struct core_entry_facts f = {
@@ -126,9 +232,9 @@ add_entry(void)
 		.due_s = e->due_s,
 		.first_rcpt = below(100),
 		.n_rcpts = (uint16_t)e->n_rcpts,
-		.kbytes = below(1000),
-		.job = below(3),
-		.sender_domain = below(3),
+		.kbytes = e->kbytes,
+		.job = e->job + 1,
+		.sender_domain = e->sender + 1,
 		.committed = !e->held,
 	};
 	if (e->n_rcpts > 1 && percent(20)) {
@@ -152,22 +258,66 @@ finish_entry(struct model_entry *e)
 static void
 end_claim(struct model_claim *k)
 {
+	struct model_entry *e = &w.entries[k->slot];
+
 	k->used = false;
-	w.entries[k->slot].claimed = false;
+	e->claimed = false;
+	unuse_count(&w.jobs[e->job]);
+	unuse_count(&w.senders[e->sender]);
 	w.room[k->worker]++;
 	if (w.up[k->worker])
 		core_worker_room(w.core, &w.now, k->worker);
 }
 
+/* The worker asks for some of its recipients. */
+static void
+ask_rcpts(struct model_claim *k)
+{
+	for (unsigned i = 0; i < 8; i++) {
+		uint64_t stamp, deadline;
+
+		if (!k->one_by_one || !(k->bits >> i & 1) || k->asked >> i & 1 || percent(20))
+			continue;
+		HOLDS(!core_rcpt_ask(w.core, &w.now, k->entry, k->lease + 100000, i, &stamp,
+				     &deadline));
+		if (!core_rcpt_ask(w.core, &w.now, k->entry, k->lease, i, &stamp, &deadline)) {
+			k->refused |= (uint8_t)(1 << i);
+			return;
+		}
+		HOLDS(stamp == w.now.boot_us && deadline > stamp);
+		use_msg(&k->scopes, w.now.boot_us);
+		w.queues[w.entries[k->slot].queue].attempted++;
+		k->asked |= (uint8_t)(1 << i);
+		k->stamps[i] = stamp;
+		if (percent(10)) { /* each once */
+			pass_time(below(1000));
+			HOLDS(!core_rcpt_ask(w.core, &w.now, k->entry, k->lease, i, &stamp,
+					     &deadline));
+		}
+	}
+}
+
+/* One recipient that was charged was not attempted after all. */
+static void
+give_back(struct model_claim *k, unsigned i)
+{
+	if (k->adopted)
+		return;
+	if (k->one_by_one && !(k->asked >> i & 1))
+		return;
+	unuse_msg(&k->scopes, k->one_by_one ? k->stamps[i] : k->stamp, 1);
+	w.queues[w.entries[k->slot].queue].attempted--;
+}
+
 static void
 return_claim(struct model_claim *k)
 {
-	unsigned n = 0;
-
-	for (unsigned r = 0; r < 8; r++)
-		n += k->bits >> r & 1;
-	stream_take(&w.queues[w.entries[k->slot].queue].msgs, k->stamp, n);
-	w.queues[w.entries[k->slot].queue].attempted -= n;
+	for (unsigned r = 0; r < 8; r++) {
+		if (k->bits >> r & 1)
+			give_back(k, r);
+	}
+	if (!k->adopted)
+		unuse_bytes(&k->scopes, k->stamp, k->bytes);
 	HOLDS(!core_returned(w.core, &w.now, k->entry, k->lease + 100000));
 	HOLDS(core_returned(w.core, &w.now, k->entry, k->lease));
 	end_claim(k);
@@ -182,7 +332,7 @@ settle_claim(struct model_claim *k)
 	struct core_result r = { .entry = k->entry, .lease = k->lease, .rcpts = rcpts };
 	struct core_decision d;
 	bool lost = k->conn == CORE_NONE;
-	unsigned alive = 0, refunded = 0;
+	unsigned alive = 0, delivered = 0;
 
 	r.host_failed = !w.calm && percent(10);
 	r.connection_gone = r.host_failed && percent(80);
@@ -201,9 +351,13 @@ settle_claim(struct model_claim *k)
 
 		if (!(k->bits >> i & 1))
 			continue;
-		if (lost)
+		if (k->one_by_one && !k->adopted && !(k->asked >> i & 1))
+			action = EVENT_UNATTEMPTED;
+		else if (lost)
 			action = EVENT_DEFERRED;
-		refunded += action == EVENT_UNATTEMPTED;
+		if (action == EVENT_UNATTEMPTED)
+			give_back(k, i);
+		delivered += action == EVENT_DELIVERED;
 		if (action != EVENT_UNATTEMPTED || percent(50))
 			rcpts[r.n_rcpts++] = (struct core_rcpt_result){ (uint16_t)i, action };
 		if (action == EVENT_DELIVERED)
@@ -211,8 +365,9 @@ settle_claim(struct model_claim *k)
 		if (action == EVENT_BOUNCED)
 			e->fate[i] = BOUNCED;
 	}
-	stream_take(&w.queues[e->queue].msgs, k->stamp, refunded);
-	w.queues[e->queue].attempted -= refunded;
+	r.body_bytes = delivered ? 1 + rnd() % k->bytes : 0;
+	if (!k->adopted && !r.maybe_dup)
+		unuse_bytes(&k->scopes, k->stamp, k->bytes - r.body_bytes);
 	HOLDS(core_settle(w.core, &w.now, &r, &d));
 	for (unsigned i = 0; i < e->n_rcpts; i++) {
 		alive += e->fate[i] == ALIVE;
@@ -244,7 +399,10 @@ forget_conn(uint32_t number)
 {
 	struct model_conn *cn = &w.conns[number];
 
-	w.queues[cn->queue].conns--;
+	for (unsigned i = 0; i < cn->scopes.n; i++)
+		unuse_count(cn->scopes.of[i]);
+	unuse_count(cn->mx);
+	unuse_count(cn->ip);
 	w.n_conns--;
 	for (unsigned i = 0; i < CLAIMS; i++) {
 		if (w.claims[i].conn == number)
@@ -264,13 +422,18 @@ step_conn(uint32_t number)
 		if (x < 70) {
 			cn->opening = false;
 			cn->open = true;
-			core_opened(w.core, &w.now, number, percent(80) ? 0 : 1 + below(3));
+			cn->pipelining = percent(70);
+			core_opened_as(w.core, &w.now, number, percent(80) ? 0 : 1 + below(3),
+				       cn->pipelining);
 			return;
 		}
 		why = below(6);
 		if (why == CORE_FAIL_NOT_ATTEMPTED || why == CORE_FAIL_SOURCE ||
 		    why == CORE_FAIL_DENIED || why == CORE_FAIL_NO_RESOURCES) {
-			stream_take(&w.queues[cn->queue].connects, cn->stamp, 1);
+			for (unsigned i = 0; i < cn->scopes.n; i++)
+				stream_take(&cn->scopes.of[i]->connects, cn->stamp, 1);
+			for (unsigned i = 0; i < cn->tags.n; i++)
+				stream_take(&cn->tags.of[i]->connects, cn->stamp, 1);
 		}
 		forget_conn(number);
 		core_open_failed(w.core, &w.now, number, (enum core_failure)why,
@@ -307,6 +470,42 @@ start_worker(unsigned worker)
 }
 
 static void
+answer_limits(unsigned queue, uint16_t n)
+{
+	struct core_target_limits *l = w.queues[queue].hosts;
+
+	for (unsigned i = 0; i < n; i++) {
+		unsigned mx = (queue + i / 2) % HOSTS, ip = (queue + i) % HOSTS;
+
+		l[i] = (struct core_target_limits){ mx + 1, ip + 1,
+						    (uint32_t)w.mx[mx][0].l.max_smtp_out,
+						    (uint32_t)w.ip[ip].l.max_smtp_out };
+	}
+}
+
+static void
+change_provider(unsigned queue)
+{
+	static const char *const names[PROVS] = { "p0", "p1", "p2" };
+	struct model_queue *q = &w.queues[queue];
+	int p = percent(60) ? q->provider : (int)below(PROVS + 1) - 1;
+
+	if (q->provider >= 0 && p != q->provider) {
+		const struct conf_limits *l = &w.provs[q->provider].l;
+		uint64_t longest = l->max_msg_rate.window_us;
+
+		if (l->max_connect_rate.window_us > longest)
+			longest = l->max_connect_rate.window_us;
+		if (l->max_data_volume_rate.window_us > longest)
+			longest = l->max_data_volume_rate.window_us;
+		q->provider_until[q->provider] = w.now.boot_us + longest;
+	}
+	q->provider = p;
+	core_route_provider(w.core, &w.now, queue, p < 0 ? CORE_NONE : (uint32_t)p,
+			    p < 0 ? SLICE_NONE : slice_str(names[p]));
+}
+
+static void
 answer(unsigned queue)
 {
 	struct core_target t[8];
@@ -318,21 +517,40 @@ answer(unsigned queue)
 	w.queues[queue].asked = false;
 	if (!w.calm && percent(20))
 		status = below(6);
-	if (status == CORE_ROUTE_GOOD && percent(70)) {
+	if (status == CORE_ROUTE_GOOD) {
+		bool limits = percent(70);
+
 		for (unsigned i = 0; i < n; i++)
 			t[i] = (struct core_target){ percent(50) ? i + 1 : 0,
 						     (uint16_t)(10 * (i / 2)), (uint16_t)(i / 2) };
-		core_route_targets(w.core, queue, t, n);
+		memset(w.queues[queue].hosts, 0, sizeof(w.queues[queue].hosts));
+		if (limits || percent(30))
+			core_route_targets(w.core, queue, t, n);
+		if (limits) {
+			answer_limits(queue, n);
+			core_route_target_limits(w.core, queue, w.queues[queue].hosts, n);
+		}
+		change_provider(queue);
 	}
 	core_route(w.core, &w.now, queue, status, below(100), 1 + rnd() % 1000000, status ? 0 : n,
 		   w.now.boot_us + below(60) * SECOND, "no such domain");
 }
 
+/* One queue's mail becomes another's; what comes meanwhile goes there too. */
 static void
-pass_time(uint64_t us)
+redirect(void)
 {
-	w.now.boot_us += us;
-	w.now.wall_us += us;
+	uint32_t from = below(QUEUES), to = below(QUEUES);
+	bool busy = core_redirected(w.core, from) != from, loop = core_redirected(w.core, to) == from;
+
+	HOLDS(core_redirect(w.core, &w.now, from, to, from) == (!busy && !loop));
+}
+
+static void
+may_move(uint32_t room)
+{
+	w.room_to_move = room;
+	core_move_room(w.core, &w.now, room);
 }
 
 static void
@@ -341,7 +559,14 @@ step_operator(void)
 	unsigned q = below(QUEUES);
 	struct model_entry *e = &w.entries[below(ENTRIES)];
 
-	switch (below(6)) {
+	switch (below(8)) {
+	case 7:
+		if (percent(30))
+			redirect();
+		break;
+	case 6:
+		may_move(percent(50) ? below(4) : 100);
+		break;
 	case 0:
 	case 1:
 		w.queues[q].paused = !w.queues[q].paused && percent(40);
@@ -371,12 +596,62 @@ step_operator(void)
 	}
 }
 
+/* What is held of a source IP that is gone is no matter of its limits any more. */
+static bool
+is_of_source(const struct model_limits *l, unsigned source)
+{
+	bool is = l == &w.sources[source];
+
+	for (unsigned q = 0; q < QUEUES; q++)
+		is = is || l == &w.queues[q].at[source];
+	for (unsigned i = 0; i < HOSTS; i++)
+		is = is || l == &w.mx[i][source];
+	return is;
+}
+
+static void
+forget_scopes(struct model_scopes *s, unsigned source)
+{
+	static struct model_limits nobody;
+
+	for (unsigned i = 0; i < s->n; i++) {
+		if (is_of_source(s->of[i], source))
+			s->of[i] = &nobody;
+	}
+}
+
+static void
+forget_limits(struct model_limits *l)
+{
+	l->msgs.n = l->connects.n = l->bytes.n = l->conns = 0;
+}
+
+static void
+forget_source(unsigned source)
+{
+	for (uint32_t i = 0; i < 1024; i++) {
+		forget_scopes(&w.conns[i].scopes, source);
+		if (w.conns[i].mx && is_of_source(w.conns[i].mx, source))
+			w.conns[i].mx = NULL;
+	}
+	for (unsigned k = 0; k < CLAIMS; k++)
+		forget_scopes(&w.claims[k].scopes, source);
+	forget_limits(&w.sources[source]);
+	for (unsigned q = 0; q < QUEUES; q++)
+		forget_limits(&w.queues[q].at[source]);
+	for (unsigned i = 0; i < HOSTS; i++)
+		forget_limits(&w.mx[i][source]);
+}
+
 static void
 reload(void)
 {
 	w.conf = !w.conf;
-	struct core_world cw = { WORKERS, w.total_max, SOURCES, 3, vmtas[w.conf] };
+	struct core_world cw;
 
+	if (w.conf)
+		forget_source(1); /* it is another one */
+	cw = world_now();
 	core_reconfigure_in(w.core, &w.now, &cw, renumbered[w.conf]);
 	core_check(w.core);
 }
@@ -395,6 +670,9 @@ load_entry(struct model_entry *e)
 		.due_s = e->due_s,
 		.n_rcpts = (uint16_t)e->n_rcpts,
 		.attempts = e->attempts,
+		.kbytes = e->kbytes,
+		.job = e->job + 1,
+		.sender_domain = e->sender + 1,
 		.row_flags = e->row_flags,
 		.done = slice_of(&done, 1),
 		.committed = true,
@@ -419,10 +697,13 @@ adopt_claim(struct model_claim *k)
 	struct model_entry *e = &w.entries[k->slot];
 
 	k->entry = e->index;
+	k->adopted = true;
+	k->one_by_one = false;
 	k->bits = 0;
 	for (unsigned r = 0; r < e->n_rcpts; r++)
 		k->bits |= (uint8_t)((e->fate[r] == ALIVE) << r);
-	core_adopt(w.core, &w.now, e->index, k->lease, k->conn, k->worker, below(SOURCES));
+	core_adopt(w.core, &w.now, e->index, k->lease, k->conn, k->worker,
+		   k->conn == CORE_NONE ? below(SOURCES) : physical(w.conns[k->conn].source));
 }
 
 static void
@@ -437,9 +718,62 @@ adopt_conns(void)
 		if ((!cn->opening && !cn->open && !cn->closing) || (busy && cn->open))
 			continue;
 		if (cn->open && percent(50))
-			HOLDS(core_adopt_connection(w.core, &w.now, i, cn->queue, cn->worker, 0));
+			HOLDS(core_adopt_connection(w.core, &w.now, i, cn->queue, cn->worker,
+						    physical(cn->source)));
 		else
 			forget_conn(i);
+	}
+}
+
+static void
+forget_streams(struct model_limits *l)
+{
+	l->msgs.n = l->connects.n = l->bytes.n = 0;
+}
+
+/* Without memory that outlives the core only what a queue used is known. */
+static void
+forget_uses(void)
+{
+	for (unsigned i = 0; i < SOURCES; i++)
+		forget_streams(&w.sources[i]);
+	for (unsigned i = 0; i < VMTAS; i++)
+		forget_streams(&w.vmtas[i]);
+	for (unsigned i = 0; i < PROVS; i++)
+		forget_streams(&w.provs[i]);
+	for (unsigned i = 0; i < TAGS; i++) {
+		forget_streams(&w.jobs[i]);
+		forget_streams(&w.senders[i]);
+	}
+	for (unsigned q = 0; q < QUEUES; q++) {
+		w.queues[q].own.bytes.n = 0;
+		for (unsigned i = 0; i < SOURCES; i++)
+			forget_streams(&w.queues[q].at[i]);
+	}
+}
+
+/* A new core learns providers and hosts with the next route. */
+static void
+forget_providers(void)
+{
+	for (unsigned q = 0; q < QUEUES; q++) {
+		w.queues[q].provider = -1;
+		memset(w.queues[q].provider_until, 0, sizeof(w.queues[q].provider_until));
+		memset(w.queues[q].hosts, 0, sizeof(w.queues[q].hosts));
+	}
+	for (uint32_t i = 0; i < 1024; i++) {
+		struct model_conn *cn = &w.conns[i];
+
+		if (!cn->opening && !cn->open && !cn->closing)
+			continue;
+		for (unsigned k = 0; k < cn->scopes.n; k++)
+			unuse_count(cn->scopes.of[k]);
+		unuse_count(cn->mx);
+		unuse_count(cn->ip);
+		cn->mx = cn->ip = NULL;
+		cn->scopes = scopes_of(cn->queue, cn->source);
+		for (unsigned k = 0; k < cn->scopes.n; k++)
+			cn->scopes.of[k]->conns++;
 	}
 }
 
@@ -457,8 +791,11 @@ load(uint64_t next_lease)
 		else if (e->used)
 			load_entry(e);
 	}
-	for (unsigned q = 0; q < QUEUES; q++) {
-		struct stream *m = &w.queues[q].msgs, *c = &w.queues[q].connects;
+	forget_providers();
+	if (!w.keeps)
+		forget_uses();
+	for (unsigned q = 0; q < QUEUES && !w.keeps; q++) {
+		struct stream *m = &w.queues[q].own.msgs, *c = &w.queues[q].own.connects;
 
 		for (unsigned i = 0; i < m->n; i++)
 			core_charge(w.core, &w.now, q, m->stamp[i], 1, 0);
@@ -488,6 +825,8 @@ restart(void)
 	}
 	core_totals(w.core, &t);
 	core_free(&w.core);
+	for (unsigned i = 0; i < w.n_kept; i++)
+		w.kept[i].taken = false;
 	load(t.next_lease);
 	for (unsigned q = 0; q < QUEUES; q++)
 		core_queue_restore(w.core, q, v[q].paused, v[q].retry_level, v[q].retry_at_wall_us,
@@ -531,8 +870,48 @@ step_claim(void)
 		return;
 	if (!w.calm && percent(10))
 		return_claim(k);
-	else
+	else if (w.calm || percent(60))
 		settle_claim(k);
+	else
+		ask_rcpts(k);
+}
+
+static const struct model_limits *
+seen_of(const struct core_limit_view *v)
+{
+	switch (v->scope) {
+	case CORE_SCOPE_QUEUE:
+		return &w.queues[v->queue].own;
+	case CORE_SCOPE_QUEUE_SOURCE:
+		return &w.queues[v->queue].at[physical(v->source_ip)];
+	case CORE_SCOPE_SOURCE:
+		return &w.sources[physical(v->source_ip)];
+	case CORE_SCOPE_JOB:
+		return &w.jobs[v->number - 1];
+	case CORE_SCOPE_SENDER:
+		return &w.senders[v->number - 1];
+	default:
+		return NULL;
+	}
+}
+
+/* No limit counts what was given back: it is not above what was seen in its window and deadline. */
+static void
+look_at_limit(void *arg, const struct core_limit_view *v)
+{
+	const struct model_limits *l = seen_of(v);
+	const struct stream *s;
+	uint64_t from, seen = 0;
+
+	(void)arg;
+	if (!l || w.restarted ||
+	    (v->measure != CORE_MEASURE_MSG && v->measure != CORE_MEASURE_CONNECT))
+		return;
+	s = v->measure == CORE_MEASURE_MSG ? &l->msgs : &l->connects;
+	from = v->window_us + v->window_us / 50 + 20000;
+	for (unsigned i = s->n; i-- > 0 && s->stamp[i] + from >= w.now.boot_us;)
+		seen++;
+	HOLDS(v->used <= seen);
 }
 
 /* What the core says of itself is what was seen. */
@@ -544,8 +923,13 @@ look(void)
 
 	HOLDS(core_queue_view(w.core, &w.now, i, &v));
 	HOLDS(w.restarted || v.attempted == w.queues[i].attempted);
-	HOLDS(v.connections == w.queues[i].conns);
+	HOLDS(v.connections == w.queues[i].own.conns);
 	HOLDS(v.paused == w.queues[i].paused);
+	if (percent(10)) {
+		uint32_t cursor = 0;
+
+		core_each_limit(w.core, &w.now, &cursor, 1000, look_at_limit, NULL);
+	}
 }
 
 static void
@@ -611,6 +995,7 @@ calm_down(void)
 		if (left == 0)
 			return;
 		for (unsigned i = 0; i < CLAIMS; i++) {
+			ask_rcpts(&w.claims[i]);
 			if (w.claims[i].used)
 				settle_claim(&w.claims[i]);
 		}
@@ -618,6 +1003,7 @@ calm_down(void)
 			step_conn(i);
 		for (unsigned i = 0; i < QUEUES; i++)
 			answer(i);
+		may_move(UINT32_MAX);
 		next = core_run(w.core, &w.now, 0);
 		core_check(w.core);
 		if (next == UINT64_MAX)

@@ -30,12 +30,12 @@ class Blow:
 
 
 class World:
-    def __init__(self, out, seed, variant="release", workers=3, receivers=2, sessions=60, rate=1500, size="2k", script=SCRIPT, **options):
+    def __init__(self, out, seed, variant="release", workers=3, receivers=2, sessions=60, rate=1500, size="2k", script=SCRIPT, port=None, **options):
         self.out, self.seed, self.variant = out, seed, variant
         self.rng = random.Random(seed)
         self.blows = []
         self.load_options = ("-s", sessions, "--rate", rate, "--size", size)
-        port = harness.free_port()
+        port = port or harness.free_port()
         self.folder = out.folder
         self.sink = harness.Sink(self.folder, script=script % port if script else None,
                                  listen=() if script else [f"127.0.0.1:{port}"])

@@ -263,15 +263,60 @@ static const struct row errors[] = {
 		"\"*\"; "
 		"} ); } );",
 	  "f:4: ", "is in the pools \"p\" and \"q\", which both have domains" },
+	/* limits */
+	{ D("max-msg-rate = \"5/0m\";"),
+	  "f:3: domain \"a.b\": max-msg-rate: ", "bad rate \"5/0m\"" },
+	{ D("backoff-max-msg-rate = \"5/31d\";"), "f:3: ", "bad rate \"5/31d\"" },
+	{ D("source-ip-max-msg-rate = [ \"0/0 5/h\",\n\"10/8 5/721h\" ];"),
+	  "f:4: ", "bad rate per CIDR \"10/8 5/721h\"" },
+	{ D("source-ip-max-smtp-out = \"0/0 0\";"), "f:3: ", "bad count per CIDR" },
+	{ D("backoff-source-ip-max-data-volume-rate = \"0/0 5x/h\";"), "f:3: ", "bad volume rate" },
+	{ D("backoff-max-smtp-out = 0;"), "f:3: ", "out of range 1..20000" },
+	{ D("queue-priority = 101;"), "f:3: ", "out of range 0..100" },
+	{ D("smtp-out-rampup-interval = 5;"), "f:3: ", "the bare integer 5 has no unit" },
+	{ G("providers = ( { name = \"g\"; mx = [ \"a.b\",\n\"*a.b\" ]; } );"),
+	  "f:2: ", "bad MX patterns \"*a.b\"" },
+	{ G("providers = ( { name = \"g\"; } );"), "f:1: ", "mx is missing" },
+	{ G("mx-connection-limit = \"a.*.b 5\";"), "f:1: ", "bad count per MX" },
+	{ G("ip-connection-limit = \"0/0 20001\";"), "f:1: ", "bad count per CIDR" },
+	{ D("queue-to = \"*.a\";"), "f:3: ", "bad queue \"*.a\"" },
+	{ D("queue-to = \"a.b/v\";"), "f:3: ", "bad queue \"a.b/v\"" },
+	{ G("mx-rollup-list = { mx = [ \"a.b c.rollup\",\n\"a.b\" ]; };"),
+	  "f:2: ", "bad rollups \"a.b\"" },
+	{ G("mx-rollup-list = { mx = \"a.b c.rollup by-ip\"; };"), "f:1: ", "bad rollups" },
+	{ G("mx-rollup-list = { mx = \"a.b c.d\"; };"), "f:1: ", "bad rollups \"a.b c.d\"" },
+	{ G("mx-rollup-list = { mx = \"a.b .rollup\"; };"), "f:1: ", "bad rollups" },
+	{ G("jobs = ( { max-msg-rate = \"5/h\"; } );"), "f:1: job: name is missing", "" },
+	{ G("smtp-source-hosts = ( { ip = \"::1\";\nmax-msg-rate = \"5/h\"; } );")
+		  V("smtp-source-hosts = ( { ip = \"0::1\";\nmax-msg-rate = \"6/h\"; } );"),
+	  "f:4: smtp-source-host \"0::1\": max-msg-rate: ", "\"6/h\" contradicts \"5/h\" in f:2" },
+	{ V("") "virtual-mta-pools = (\n{ name = \"p\"; virtual-mtas = \"v\"; max-smtp-out = 5; "
+		"},\n"
+		"{ name = \"q\"; virtual-mtas = \"v\"; max-smtp-out = 6; } );",
+	  "f:4: virtual MTA \"v\" would inherit max-smtp-out ", "\"6\" and \"5\" of f:3" },
 };
 
 static const struct row warnings[] = {
 	{ D("max-msg-rate = \"0\";"), "f:3: warning: ", "\"0\" means unlimited" },
 	{ D("use-dane = true;"), "f:3: warning: domain \"a.b\": use-dane: ", "not supported yet" },
-	{ G("providers = ( { name = \"g\"; mx = \"*.g\"; max-msg-rate = \"1/h\"; } );"),
-	  "f:1: warning: providers: not supported yet", "" },
+	{ G("http-listeners = ( { address = \"127.0.0.1:1\"; tls-ciphers = \"x\"; } );"),
+	  "f:1: warning: http-listeners: not supported yet", "" },
+	{ D("source-ip-max-msg-rate = [ \"10/8 5/h\",\n\"0/0 0\" ];"),
+	  "f:4: warning: ", "\"0\" means unlimited" },
+	{ D("source-ip-max-smtp-out = [ \"10.1/16 5\", \"10/8 2\", \"10.1.0.0/16 6\" ];"),
+	  "f:3: warning: domain \"a.b\": source-ip-max-smtp-out: ", "one CIDR stands twice" },
+	{ G("mx-connection-limit = [ \"*.a.b 5\", \"*.A.b 6\" ];"),
+	  "f:1: warning: mx-connection-limit: ", "one MX pattern stands twice" },
+	{ G("jobs = ( { name = \"g\"; max-msg-rate = \"0\"; } );"),
+	  "f:1: warning: ", "\"0\" means unlimited" },
+	{ V("max-smtp-out = 7;") "virtual-mta-pools = ( { name = \"p\"; virtual-mtas = \"v\"; "
+				 "max-smtp-out = 5; },\n"
+				 "{ name = \"q\"; virtual-mtas = \"v\"; max-smtp-out = 6; } );",
+	  NULL, NULL },
 	{ D("type = \"pipe\";"), "f:3: warning: ", "\"pipe\" is not supported yet" },
 	{ D("bounce-upon-no-mx = \"1d\";"), "f:3: warning: ", "\"1d\" is not supported yet" },
+	{ G("mx-rollup-list = { mx = [ \"a.b c.rollup\", \"e.f d.rollup rollup-by-ip\" ]; };"), "f:1: warning: mx-rollup-list: mx: ",
+	  "\"rollup-by-ip\" is not supported yet" },
 	{ G("acct-files = ( { path = \"|cat\"; } );"), "f:1: warning: ", "not supported yet" },
 	{ D("max-msg-per-hour = 5;"), "f:3: warning: ", "an old spelling of max-msg-rate" },
 	{ D("max-msg-per-hour = \"5/h\";"), "f:3: warning: ", "an old spelling of max-msg-rate" },
@@ -290,7 +335,21 @@ static const struct row warnings[] = {
 									   "\"$m\"; "
 									   "max-smtp-out = 2; } );",
 	  "f:3: warning: ", "max-smtp-out hides that of the narrower domain \"$m\" in f:5" },
+	{ D("backoff-max-msg-rate = \"2/m\"; max-msg-rate = \"100/h\";"),
+	  "f:3: warning: domain \"a.b\": backoff-max-msg-rate: ",
+	  "\"2/m\" is above the normal \"100/h\" of f:3" },
+	{ D("max-smtp-out = 5; backoff-max-smtp-out = 6;"),
+	  "f:3: warning: ", "\"6\" is above the normal \"5\"" },
+	{ D("max-connect-rate = \"5/m\"; },\n{ name = \"c.d\"; max-connect-rate = \"1/m\"; "
+	    "backoff-max-connect-rate = \"2/m\";"),
+	  "f:4: warning: domain \"c.d\": ", "above the normal \"1/m\" of f:4" },
+	{ G("domains = ( { name = \"*\"; max-data-volume-rate = \"1m/h\"; },\n"
+	    "{ name = \"a.b\"; backoff-max-data-volume-rate = \"2m/h\"; } );"),
+	  "f:2: warning: domain \"a.b\": ", "above the normal \"1m/h\" of f:1" },
 	/* nothing to warn of */
+	{ D("backoff-max-msg-rate = \"100/h\"; max-msg-rate = \"2/m\";"), NULL, NULL },
+	{ D("backoff-max-msg-rate = \"100/h\";"), NULL, NULL },
+	{ D("backoff-max-smtp-out = 20; max-smtp-out = 20;"), NULL, NULL },
 	{ V("domains = (\n{ name = \"*.c\"; max-smtp-out = 1; } );") "domains = (\n{ name = "
 								     "\"a.b\"; "
 								     "max-smtp-out = 2; } );",

@@ -474,7 +474,7 @@ test_show_settings(void **state)
 	expect_setting(out.data,
 		       "{\"name\":\"max-smtp-out\",\"value\":\"6\",\"file\":\"f\",\"line\":7,"
 		       "\"scope\":\"virtual-mta\",\"scopeName\":\"v\",\"domain\":\"[*.]a.b\","
-		       "\"supported\":true}");
+		       "\"supported\":true,\"origin\":null}");
 	expect_setting(out.data,
 		       "{\"name\":\"retry-after\",\"value\":\"1m\",\"file\":\"f\",\"line\":4,"
 		       "\"scope\":\"global\",\"scopeName\":null,\"domain\":\"*\",");
@@ -483,7 +483,7 @@ test_show_settings(void **state)
 	expect_setting(out.data,
 		       "{\"name\":\"use-dane\",\"value\":\"true\",\"file\":\"f\",\"line\":5,"
 		       "\"scope\":\"global\",\"scopeName\":null,\"domain\":\"*\","
-		       "\"supported\":false}");
+		       "\"supported\":false,\"origin\":null}");
 	expect_setting(out.data,
 		       "{\"name\":\"allow-destinations\",\"value\":\"127/8\",\"file\":\"f\","
 		       "\"line\":1,\"scope\":\"global\"");

@@ -18,6 +18,7 @@
 #define MINUTE (60 * SECOND)
 #define HOUR   (60 * MINUTE)
 #define QUEUES 400
+#define FRESH  10 /* numbers behind those of QUEUES */
 #define LOGGED 8192
 #define WALL_S 1800000000u
 
@@ -29,17 +30,19 @@ struct give_up {
 struct fixture {
 	struct core *core;
 	struct core_now now;
-	struct conf_queue settings[QUEUES];
+	struct conf_queue settings[QUEUES + FRESH];
 	struct core_open opens[LOGGED];
 	struct core_work works[LOGGED];
 	uint8_t bits[LOGGED][(ENTRY_RCPT_MAX + 7) / 8];
 	uint32_t closes[LOGGED];
 	uint32_t asks[LOGGED];
 	struct give_up gives[LOGGED];
-	size_t n_opens, n_works, n_closes, n_asks, n_gives, n_changed;
+	size_t n_opens, n_works, n_closes, n_asks, n_gives, n_changed, n_moved;
 	unsigned room; /* claims that workers still take */
 	uint64_t next_message;
 	struct core_decision d; /* of the last settle() */
+	struct core_queue_view shown[QUEUES + FRESH]; /* as core_each_changed() named them */
+	uint64_t shown_shift;
 };
 
 static struct fixture fx;
@@ -48,7 +51,7 @@ static const struct conf_queue *
 fx_settings(void *ctx, uint32_t queue, struct slice name)
 {
 	(void)ctx;
-	assert_true(queue < QUEUES && name.n > 0);
+	assert_true(queue < QUEUES + FRESH && name.n > 0);
 	return &fx.settings[queue];
 }
 
@@ -111,15 +114,23 @@ fx_changed(void *ctx, uint32_t queue)
 	fx.n_changed++;
 }
 
+static void
+fx_moved(void *ctx, uint32_t entry)
+{
+	(void)ctx;
+	(void)entry;
+	fx.n_moved++;
+}
+
 static const struct conf_vmta_source fx_default[] = { { 0, "", 1 } };
 static const struct conf_vmta_source fx_even[] = { { 1, "a", 1 }, { 2, "b", 1 } };
 static const struct conf_vmta_source fx_uneven[] = { { 1, "a", 1 }, { 2, "b", 3 } };
 static const struct conf_vmta_source fx_one[] = { { 1, "a", 1 } };
 static const struct conf_vmta fx_vmtas[] = {
-	{ "{default}", 1, fx_default },
-	{ "even", 2, fx_even },
-	{ "uneven", 2, fx_uneven },
-	{ "one", 1, fx_one },
+	{ .name = "{default}", .n_sources = 1, .sources = fx_default },
+	{ .name = "even", .n_sources = 2, .sources = fx_even },
+	{ .name = "uneven", .n_sources = 2, .sources = fx_uneven },
+	{ .name = "one", .n_sources = 1, .sources = fx_one },
 };
 
 /* A core in that world, with QUEUES queues "dN.example/V", V by turns {default}, even, uneven, one,
@@ -127,17 +138,26 @@ static const struct conf_vmta fx_vmtas[] = {
 static void
 fx_begin_in(unsigned workers, size_t n_source_ips, uint64_t total)
 {
-	static const struct core_ops ops = { fx_settings, fx_ask,     fx_open,   fx_work,
-					     fx_close,    fx_give_up, fx_changed, NULL };
-	struct core_world world = { workers, total, n_source_ips, n_source_ips > 2 ? 4 : 1,
-				    fx_vmtas };
+	static const struct core_ops ops = { .settings = fx_settings,
+					     .ask_route = fx_ask,
+					     .open = fx_open,
+					     .work = fx_work,
+					     .close = fx_close,
+					     .give_up = fx_give_up,
+					     .queue_changed = fx_changed,
+					     .moved = fx_moved };
+	struct core_world world = { .workers = workers,
+				    .total_max_smtp_out = total,
+				    .n_source_ips = n_source_ips,
+				    .n_vmtas = n_source_ips > 2 ? 4 : 1,
+				    .vmtas = fx_vmtas };
 
 	core_free(&fx.core);
 	memset(&fx, 0, sizeof(fx));
 	fx.room = UINT32_MAX;
 	fx.now = (struct core_now){ 5000 * SECOND, WALL_S * SECOND };
 	fx.core = core_new_in(&ops, NULL, &world, 100);
-	for (uint32_t i = 0; i < QUEUES; i++) {
+	for (uint32_t i = 0; i < QUEUES + FRESH; i++) {
 		static const char *const vmtas[] = { "{default}", "even", "uneven", "one" };
 		char name[40];
 
@@ -153,7 +173,8 @@ fx_begin_in(unsigned workers, size_t n_source_ips, uint64_t total)
 			.bounce_upon_5xx_greeting = true,
 		};
 		snprintf(name, sizeof(name), "d%u.example/%s", i, vmtas[i % 4]);
-		core_queue_add(fx.core, i, slice_str(name));
+		if (i < QUEUES)
+			core_queue_add(fx.core, i, slice_str(name));
 	}
 	for (unsigned i = 0; i < workers; i++)
 		core_worker_up(fx.core, &fx.now, i);
@@ -165,12 +186,53 @@ fx_begin(void)
 	fx_begin_in(2, 3, CONF_UNLIMITED);
 }
 
+static inline void
+fx_show(void *arg, uint32_t queue)
+{
+	(void)arg;
+	assert_true(queue < QUEUES + FRESH);
+	assert_true(core_queue_view(fx.core, &fx.now, queue, &fx.shown[queue]));
+}
+
+static inline uint64_t
+fx_due(const struct core_queue_view *v)
+{
+	return v->wait == CORE_WAIT_NONE || v->until_wall_us <= fx.now.wall_us ? 0
+									     : v->until_wall_us;
+}
+
+/* Who looks only at queues that are named as changed sees all there is to see. */
+static inline void
+fx_check_shown(void)
+{
+	uint64_t shift = fx.now.wall_us - fx.now.boot_us;
+
+	while (core_each_changed(fx.core, 7, fx_show, NULL))
+		;
+	for (uint32_t i = 0; i < QUEUES + FRESH; i++) {
+		const struct core_queue_view *s = &fx.shown[i];
+		struct core_queue_view v;
+
+		if (!core_queue_view(fx.core, &fx.now, i, &v))
+			continue;
+		assert_true(s->rcpts == v.rcpts && s->entries == v.entries && s->kbytes == v.kbytes);
+		assert_true(s->connections == v.connections && s->opening == v.opening);
+		assert_true(s->attempted == v.attempted && s->delivered == v.delivered);
+		assert_true(s->transient == v.transient && s->bounced == v.bounced);
+		assert_true(s->paused == v.paused && s->retry_level == v.retry_level);
+		if (shift == fx.shown_shift)
+			assert_int_equal(fx_due(s), fx_due(&v));
+	}
+	fx.shown_shift = shift;
+}
+
 static inline uint64_t
 run(void)
 {
 	uint64_t next = core_run(fx.core, &fx.now, 0);
 
 	core_check(fx.core);
+	fx_check_shown();
 	return next;
 }
 

@@ -226,9 +226,18 @@ nobody_lives(void **state)
 static void
 at_start(void **state)
 {
-	struct core_world w = { 2, CONF_UNLIMITED, 3, 4, fx_vmtas };
-	static const struct core_ops ops = { fx_settings, fx_ask,     fx_open,   fx_work,
-					     fx_close,    fx_give_up, fx_changed, NULL };
+	struct core_world w = { .workers = 2,
+				.total_max_smtp_out = CONF_UNLIMITED,
+				.n_source_ips = 3,
+				.n_vmtas = 4,
+				.vmtas = fx_vmtas };
+	static const struct core_ops ops = { .settings = fx_settings,
+					     .ask_route = fx_ask,
+					     .open = fx_open,
+					     .work = fx_work,
+					     .close = fx_close,
+					     .give_up = fx_give_up,
+					     .queue_changed = fx_changed };
 
 	(void)state;
 	fx_begin();
@@ -377,9 +386,15 @@ static void
 reload(void **state)
 {
 	static const struct conf_vmta_source only[] = { { 1, "n", 1 } };
-	static const struct conf_vmta vmtas[] = { { "{default}", 1, fx_default },
-						  { "even", 1, only } };
-	struct core_world w = { 2, 7, 3, 2, vmtas };
+	static const struct conf_vmta vmtas[] = {
+		{ .name = "{default}", .n_sources = 1, .sources = fx_default },
+		{ .name = "even", .n_sources = 1, .sources = only }
+	};
+	struct core_world w = { .workers = 2,
+				.total_max_smtp_out = 7,
+				.n_source_ips = 3,
+				.n_vmtas = 2,
+				.vmtas = vmtas };
 	static const uint32_t map[] = { 0, 2, CORE_NONE };
 	struct core_source_view v;
 
@@ -420,10 +435,16 @@ static void
 source_leaves_vmta(void **state)
 {
 	static const struct conf_vmta_source one[] = { { 1, "n", 1 } }, two[] = { { 2, "n", 1 } };
-	static const struct conf_vmta vmtas[] = { { "{default}", 1, fx_default },
-						  { "even", 1, one },
-						  { "one", 1, two } };
-	struct core_world w = { 2, 7, 3, 3, vmtas };
+	static const struct conf_vmta vmtas[] = {
+		{ .name = "{default}", .n_sources = 1, .sources = fx_default },
+		{ .name = "even", .n_sources = 1, .sources = one },
+		{ .name = "one", .n_sources = 1, .sources = two }
+	};
+	struct core_world w = { .workers = 2,
+				.total_max_smtp_out = 7,
+				.n_source_ips = 3,
+				.n_vmtas = 3,
+				.vmtas = vmtas };
 	static const uint32_t map[] = { 0, 1, 2 };
 
 	(void)state;

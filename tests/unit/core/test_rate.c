@@ -76,38 +76,48 @@ share_of(uint64_t n)
 /* As much as there is room for, at once: the exact limit, and 98 % of what twenty windows could
  * hold. */
 static void
+fill(uint64_t n, uint64_t window_us)
+{
+	struct rate *r = rate_new(n, window_us);
+	struct model m = { 0 };
+	uint64_t begin = 123456789, now = begin, end = begin + 20 * window_us;
+
+	while (now < end) {
+		uint64_t room = rate_room(r, now);
+		uint64_t when = rate_when(r, now);
+
+		assert_true(room == 0 ? when > now : when == now);
+		if (room > 0) {
+			assert_true(room <= rate_share(r));
+			rate_charge(r, now, room);
+			model_add(&m, now, room);
+		} else {
+			/* One tick earlier there is none: it wakes nobody in vain, and nobody
+			 * late. */
+			assert_int_equal(rate_room(r, when - 1), 0);
+			now = when;
+		}
+	}
+	assert_true(densest(&m, window_us) <= n);
+	assert_true(densest(&m, window_us / 10) <= share_of(n));
+	if (m.n < n * 20 * 98 / 100)
+		fail_msg("%llu in %llu us: %zu of %llu", (unsigned long long)n,
+			 (unsigned long long)window_us, m.n, (unsigned long long)n * 20);
+	free(m.stamps);
+	rate_free(&r);
+}
+
+static void
 greedy(void **state)
 {
+	static const uint64_t numbers[] = { 1, 2, 5, 7, 100, 128, 129, 1000, 5000 };
+	static const uint64_t seconds[] = { 1, 60, 600, 3600, 86400 };
+
 	(void)state;
-	for (size_t i = 0; i < ROWS; i++) {
-		struct rate *r = rate_new(rows[i].n, rows[i].window_us);
-		struct model m = { 0 };
-		uint64_t begin = 123456789, now = begin, end = begin + 20 * rows[i].window_us;
-
-		while (now < end) {
-			uint32_t room = rate_room(r, now);
-			uint64_t when = rate_when(r, now);
-
-			assert_true(room == 0 ? when > now : when == now);
-			if (room > 0) {
-				assert_true(room <= rate_share(r));
-				rate_charge(r, now, room);
-				model_add(&m, now, room);
-			} else {
-				/* One tick earlier there is none: it wakes nobody in vain, and
-				 * nobody late. */
-				assert_int_equal(rate_room(r, when - 1), 0);
-				now = when;
-			}
-		}
-		assert_true(densest(&m, rows[i].window_us) <= rows[i].n);
-		assert_true(densest(&m, rows[i].window_us / 10) <= share_of(rows[i].n));
-		if (m.n < rows[i].n * 20 * 98 / 100)
-			fail_msg("row %zu: %zu of %llu", i, m.n,
-				 (unsigned long long)rows[i].n * 20);
-		free(m.stamps);
-		rate_free(&r);
-	}
+	for (size_t i = 0; i < ROWS; i++)
+		fill(rows[i].n, rows[i].window_us);
+	for (size_t i = 0; i < 9 * 5; i++)
+		fill(numbers[i / 5], seconds[i % 5] * SECOND);
 }
 
 /* Random arrivals, sizes, gaps and refunds. */
@@ -160,7 +170,7 @@ late_attempts(void **state)
 
 		rng = i + 7;
 		for (unsigned k = 0; k < 2000; k++) {
-			uint32_t room = rate_room(r, now);
+			uint64_t room = rate_room(r, now);
 
 			if (room == 0) {
 				now = rate_when(r, now);
@@ -202,7 +212,7 @@ refunds(void **state)
 	(void)state;
 	for (unsigned i = 0; i < 3; i++) {
 		struct rate *r = rate_new(n[i], 10 * SECOND);
-		uint32_t share = rate_share(r);
+		uint64_t share = rate_share(r);
 
 		rate_charge(r, 100 * SECOND, share);
 		assert_int_equal(rate_room(r, 100 * SECOND), 0);
@@ -238,7 +248,7 @@ changes(void **state)
 
 		rate_change(&r, ch[i].n1, ch[i].w1 * SECOND, now);
 		while (now < 1000 * SECOND + half && used < ch[i].n1) {
-			uint32_t room = rate_room(r, now);
+			uint64_t room = rate_room(r, now);
 
 			if (room == 0) {
 				now = rate_when(r, now);
@@ -272,7 +282,7 @@ force_beyond(void **state)
 		struct rate *r = rate_new(n[i], SECOND);
 		uint64_t now = 77 * SECOND;
 
-		rate_force(r, now, (uint32_t)n[i] * 3);
+		rate_force(r, now, n[i] * 3);
 		assert_int_equal(rate_room(r, now), 0);
 		assert_true(rate_when(r, now) > now + SECOND);
 		assert_true(rate_when(r, now) < now + SECOND * 11 / 10);

@@ -422,6 +422,40 @@ a_new_boot_begins_a_new_file(void **state)
 	event_reader_close(&r);
 }
 
+/* A recipient's own stamp; without one the bytes are those of before. */
+static void
+stamps_of_recipients(void **state)
+{
+	struct event_rcpt rcpts[] = {
+		{ .index = 1,
+		  .action = EVENT_DELIVERED,
+		  .diag = SLICE_LIT("smtp;250 ok"),
+		  .stamp_boot_us = 1ull << 50 },
+		{ .index = 2, .action = EVENT_DEFERRED, .stamp_boot_us = EVENT_STAMP_NONE },
+		{ .index = 3, .action = EVENT_BOUNCED, .queue = SLICE_LIT("q") },
+	};
+	struct event e = { .kind = EVENT_RESULT,
+			   .provider = SLICE_LIT("google"),
+			   .volume_bytes = 12345,
+			   .rcpts = rcpts,
+			   .n_rcpts = 3 };
+	struct event out;
+	struct buf b = { 0 }, scratch = { 0 };
+
+	(void)state;
+	event_encode(&b, &e);
+	assert_int_equal(event_decode(&out, buf_slice(&b), &scratch), 0);
+	for (size_t i = 0; i < 3; i++)
+		assert_true(out.rcpts[i].stamp_boot_us == rcpts[i].stamp_boot_us);
+	assert_true(slice_is(out.rcpts[0].diag, "smtp;250 ok") &&
+		    slice_is(out.rcpts[2].queue, "q"));
+	assert_true(slice_is(out.provider, "google") && out.volume_bytes == 12345);
+	for (size_t n = 0; n < b.len; n++)
+		assert_int_equal(event_decode(&out, slice_of(b.data, n), &scratch), -E_BAD);
+	buf_clear(&b);
+	buf_clear(&scratch);
+}
+
 /* The largest event there may be, in files of the usual size. */
 static void
 a_large_event(void **state)
@@ -847,6 +881,7 @@ main(void)
 		TEST(recycled_files_are_empty),
 		TEST(a_new_boot_begins_a_new_file),
 		TEST(a_large_event),
+		TEST(stamps_of_recipients),
 		TEST(each_event_passed_over),
 		TEST(on_from_the_limit),
 		TEST(unknown_lsn_before_damage),

@@ -63,6 +63,7 @@ round_trip(size_t n)
 		assert_int_equal(a->action, z->action);
 		assert_memory_equal(a->status, z->status, 3);
 		assert_int_equal(a->code, z->code);
+		assert_true(a->stamp_boot_us == z->stamp_boot_us);
 		if (z->diag.n > 0) /* shortened at most */
 			assert_memory_equal(a->diag.p, z->diag.p, z->diag.n);
 		if (a->diag.n == z->diag.n)
@@ -97,6 +98,33 @@ test_plain(void **state)
 	set(3, 65535, EVENT_DEFERRED, 450, SLICE_LIT("smtp;450 4.2.1"));
 	set(4, 0, EVENT_DEFERRED, 450, SLICE_LIT("smtp;450 4.2.1"));
 	assert_int_equal(round_trip(5), 5);
+}
+
+/* Stamps of their own: each comes back, a talk of hours too, and the claim's and none between. */
+static void
+test_stamps(void **state)
+{
+	static const uint64_t base = 1ull << 50;
+	char whole[] = "smtp;250 2.0.0 ok";
+
+	(void)state;
+	for (size_t i = 0; i < CLAIM_RCPT_MAX; i++) {
+		set(i, (unsigned)i, EVENT_DELIVERED, 250, slice_str(whole));
+		rcpts[i].stamp_boot_us = i % 7 == 3   ? 0
+					 : i % 7 == 5 ? EVENT_STAMP_NONE
+						      : base - 34000000000u + i * 34000000u;
+	}
+	assert_int_equal(round_trip(CLAIM_RCPT_MAX), CLAIM_RCPT_MAX);
+	rcpts[0].stamp_boot_us = 2;
+	assert_int_equal(round_trip(1), 1);
+	rcpts[0].stamp_boot_us = EVENT_STAMP_NONE;
+	assert_int_equal(round_trip(2), 2);
+	for (size_t i = 0; i < CLAIM_RCPT_MAX; i++) /* the worst case by far */
+		set(i, (unsigned)(65535 - 2 * i), i % 2 ? EVENT_DELIVERED : EVENT_BOUNCED,
+		    250 + i % 2, SLICE_NONE);
+	for (size_t i = 0; i < CLAIM_RCPT_MAX; i++)
+		rcpts[i].stamp_boot_us = base - (i % 2) * ((1ull << 34) + i);
+	assert_int_equal(round_trip(CLAIM_RCPT_MAX), CLAIM_RCPT_MAX);
 }
 
 /* Rows: how the text of recipient i is made, how many must come back whole. */
@@ -274,11 +302,9 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_plain),
-		cmocka_unit_test(test_bounds),
-		cmocka_unit_test(test_long_strings_are_cut),
-		cmocka_unit_test(test_malformed),
-		cmocka_unit_test(test_strings),
+		cmocka_unit_test(test_plain),     cmocka_unit_test(test_stamps),
+		cmocka_unit_test(test_bounds),    cmocka_unit_test(test_long_strings_are_cut),
+		cmocka_unit_test(test_malformed), cmocka_unit_test(test_strings),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -122,7 +122,7 @@ every_move(void **state)
 		bool begin, dot, answer, give_back;
 	} rows[] = {
 		{ CLAIM_GRANTED, true, false, false, true },
-		{ CLAIM_BEGUN, false, true, true, false },
+		{ CLAIM_BEGUN, false, true, true, true },
 		{ CLAIM_DOT_SENT, false, false, true, false },
 		{ CLAIM_ANSWERED, false, false, false, false },
 		{ CLAIM_RETURNED, false, false, false, false },
@@ -280,6 +280,52 @@ every_flipped_bit(void **state)
 	close(fd);
 }
 
+/* What was asked for one by one: read by another process, whatever the worker was writing when it
+ * died. */
+static void
+stamps_of_each(void **state)
+{
+	struct fixture *f = *state;
+	struct claim_grant g = grant_of(5);
+	struct claim_stamped seen[CLAIM_RCPT_MAX];
+	struct claim_view v;
+	char results[CLAIM_RESULT_BYTES];
+	int slot;
+
+	g.ask = true;
+	g.n_rcpts = CLAIM_RCPT_MAX;
+	slot = claim_grant(f->scheduler, &g);
+	assert_int_equal(claim_stamp(f->worker, (unsigned)slot, 5, 0, 3, 1000), -E_DENIED);
+	assert_int_equal(claim_begin(f->worker, (unsigned)slot, 5), 0);
+	assert_int_equal(claim_stamps(f->scheduler, (unsigned)slot, 5, seen, CLAIM_RCPT_MAX), 0);
+	for (unsigned k = 0; k < CLAIM_RCPT_MAX; k++)
+		assert_int_equal(
+			claim_stamp(f->worker, (unsigned)slot, 5, k, (uint16_t)(k + 3), 1000 + k),
+			0);
+	assert_int_equal(claim_stamp(f->worker, (unsigned)slot, 5, CLAIM_RCPT_MAX, 0, 1),
+			 -E_TOO_BIG);
+	assert_int_equal(claim_stamp(f->worker, (unsigned)slot, 6, 0, 0, 1), -E_DENIED);
+	assert_int_equal(claim_stamps(f->scheduler, (unsigned)slot, 6, seen, CLAIM_RCPT_MAX), 0);
+	assert_int_equal(claim_stamps(f->scheduler, (unsigned)slot, 5, seen, 10), 10);
+	assert_int_equal(claim_stamps(f->scheduler, (unsigned)slot, 5, seen, CLAIM_RCPT_MAX),
+			 CLAIM_RCPT_MAX);
+	for (unsigned k = 0; k < CLAIM_RCPT_MAX; k++)
+		assert_true(seen[k].index == k + 3 && seen[k].stamp_boot_us == 1000 + k);
+	assert_int_equal(claim_read(f->scheduler, (unsigned)slot, &v), 0);
+	assert_true(v.grant.ask);
+	/* An answer of the usual size leaves those of the usual number alone. */
+	memset(results, 'r', sizeof results);
+	assert_int_equal(claim_answer(f->worker, (unsigned)slot, 5, slice_of(results, 4000)), 0);
+	assert_int_equal(claim_stamps(f->scheduler, (unsigned)slot, 5, seen, CLAIM_RCPT_MAX), 750);
+	assert_int_equal(claim_read(f->scheduler, (unsigned)slot, &v), 0);
+	assert_true(v.results_ok && v.results.n == 4000);
+	claim_free(f->scheduler, (unsigned)slot);
+	/* The next claim in the slot has none of them. */
+	g.lease = 7;
+	assert_int_equal(claim_grant(f->scheduler, &g), slot);
+	assert_int_equal(claim_stamps(f->scheduler, (unsigned)slot, 7, seen, CLAIM_RCPT_MAX), 0);
+}
+
 static void
 refused_not_reset(void **state)
 {
@@ -325,10 +371,15 @@ main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(the_whole_way),           TEST(every_move),
-		TEST(a_freed_slot_is_nobodys), TEST(as_many_as_there_are),
-		TEST(results_have_a_bound),    TEST(every_flipped_bit),
-		TEST(refused_not_reset),       TEST(a_header_of_zeros_was_never_made),
+		TEST(the_whole_way),
+		TEST(every_move),
+		TEST(a_freed_slot_is_nobodys),
+		TEST(as_many_as_there_are),
+		TEST(results_have_a_bound),
+		TEST(every_flipped_bit),
+		TEST(stamps_of_each),
+		TEST(refused_not_reset),
+		TEST(a_header_of_zeros_was_never_made),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

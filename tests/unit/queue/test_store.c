@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include <endian.h>
+#include <lmdb.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -551,6 +552,162 @@ a_damaged_list_of_receptions(void **state)
 	buf_clear(&got);
 }
 
+/* Operators' acts ----------------------------------------------------------------------------- */
+struct acts_seen {
+	unsigned n;
+	struct store_act last;
+	char texts[3][300];
+};
+
+static void
+see_act(void *arg, uint32_t number, const struct store_act *act)
+{
+	struct acts_seen *seen = arg;
+
+	seen->n += number;
+	seen->last = *act;
+	str_copy(seen->texts[0], sizeof seen->texts[0], act->object);
+	str_copy(seen->texts[1], sizeof seen->texts[1], act->name);
+	str_copy(seen->texts[2], sizeof seen->texts[2], act->value);
+}
+
+static void
+acts_come_back(void **state)
+{
+	struct fixture *f = *state;
+	struct store_act limit = { STORE_ACT_LIMIT,      2, 1795290408000000u, 1795290409000000u, SLICE_LIT("a.example/mta1"),
+				   SLICE_LIT("max-msg-rate"), SLICE_LIT("100/h") };
+	static const char longest[STORE_ACT_TEXT_MAX + 1];
+	struct acts_seen seen = { 0 };
+	struct store_txn *t;
+	uint64_t bad;
+
+	assert_int_equal(store_begin(f->s, &t), 0);
+	assert_int_equal(store_put_act(t, 3, &limit), 0);
+	assert_int_equal(store_put_act(t, 5, &limit), 0);
+	assert_int_equal(store_commit(&t), 0);
+	reopen(f);
+	assert_int_equal(store_begin(f->s, &t), 0);
+	assert_int_equal(store_del_act(t, 5), 0);
+	assert_int_equal(store_del_act(t, 9), 0);
+	assert_int_equal(store_commit(&t), 0);
+	reopen(f);
+	assert_int_equal(store_load_acts(f->s, see_act, &seen, &bad), 0);
+	assert_int_equal(bad, 0);
+	assert_int_equal(seen.n, 3);
+	assert_int_equal(seen.last.kind, STORE_ACT_LIMIT);
+	assert_int_equal(seen.last.scope, 2);
+	assert_int_equal(seen.last.since_wall_us, limit.since_wall_us);
+	assert_int_equal(seen.last.until_wall_us, limit.until_wall_us);
+	assert_string_equal(seen.texts[0], "a.example/mta1");
+	assert_string_equal(seen.texts[1], "max-msg-rate");
+	assert_string_equal(seen.texts[2], "100/h");
+	limit.object = slice_of(longest, sizeof longest);
+	limit.name = limit.value = SLICE_NONE;
+	assert_int_equal(store_begin(f->s, &t), 0);
+	assert_int_equal(store_put_act(t, 3, &limit), -E_TOO_BIG);
+	limit.object.n--;
+	assert_int_equal(store_put_act(t, 3, &limit), 0);
+	store_abort(&t);
+}
+
+/* Redirects ----------------------------------------------------------------------------------- */
+static void
+see_redirect(void *arg, uint32_t from, uint32_t to)
+{
+	uint32_t *seen = arg;
+
+	assert_true(from < 10);
+	assert_int_equal(seen[from], 0);
+	seen[from] = to;
+}
+
+static void
+see_nothing_of(void *arg, uint32_t number, struct slice name)
+{
+	assert_int_not_equal(number, *(uint32_t *)arg);
+	assert_true(name.n > 0);
+}
+
+static void
+see_no_state_of(void *arg, uint32_t number, const struct store_queue *q)
+{
+	assert_int_not_equal(number, *(uint32_t *)arg);
+	assert_true(q->paused);
+}
+
+/* The number loses its name and its state together with what was its own. */
+static void
+redirects_come_back(void **state)
+{
+	static const struct store_queue paused = { .paused = true };
+	struct fixture *f = *state;
+	uint32_t seen[10] = { 0 }, from = 3;
+	struct store_txn *t;
+	uint64_t bad;
+
+	assert_int_equal(store_begin(f->s, &t), 0);
+	for (uint32_t i = 3; i < 6; i++) {
+		assert_int_equal(store_put_name(t, i, SLICE_LIT("a.example/mta1")), 0);
+		assert_int_equal(store_put_queue(t, i, &paused), 0);
+	}
+	assert_int_equal(store_commit(&t), 0);
+	assert_int_equal(store_begin(f->s, &t), 0);
+	assert_int_equal(store_put_redirect(t, 3, 5), 0);
+	assert_int_equal(store_put_redirect(t, 7, 3), 0); /* has neither */
+	assert_int_equal(store_put_redirect(t, 8, 4), 0);
+	assert_int_equal(store_del_redirect(t, 8), 0);
+	assert_int_equal(store_del_redirect(t, 9), 0);
+	assert_int_equal(store_commit(&t), 0);
+	reopen(f);
+	assert_int_equal(store_load_redirects(f->s, see_redirect, seen, &bad), 0);
+	assert_int_equal(bad, 0);
+	assert_int_equal(seen[3], 5);
+	assert_int_equal(seen[7], 3);
+	assert_int_equal(seen[8], 0);
+	assert_int_equal(store_load_names(f->s, see_nothing_of, &from, &bad), 0);
+	assert_int_equal(store_load_queues(f->s, see_no_state_of, &from, &bad), 0);
+}
+
+/* A spool of before there were such: opened for looking as well as for use. */
+static void
+store_without_acts(void **state)
+{
+	struct fixture *f = *state;
+	struct acts_seen seen = { 0 };
+	struct store *looking = NULL;
+	struct store_txn *t;
+	MDB_env *env;
+	MDB_txn *txn;
+	MDB_dbi acts, redirects;
+	uint32_t none[10] = { 0 };
+	uint64_t bad;
+
+	assert_int_equal(store_begin(f->s, &t), 0);
+	assert_int_equal(store_put_name(t, 1, SLICE_LIT("a/b")), 0);
+	assert_int_equal(store_commit(&t), 0);
+	store_close(&f->s);
+	assert_int_equal(mdb_env_create(&env), 0);
+	assert_int_equal(mdb_env_set_maxdbs(env, 16), 0);
+	assert_int_equal(mdb_env_open(env, scratch_path(f->path, "lmdb"), 0, 0640), 0);
+	assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
+	assert_int_equal(mdb_dbi_open(txn, "acts", 0, &acts), 0);
+	assert_int_equal(mdb_drop(txn, acts, 1), 0);
+	assert_int_equal(mdb_dbi_open(txn, "redirects", 0, &redirects), 0);
+	assert_int_equal(mdb_drop(txn, redirects, 1), 0);
+	assert_int_equal(mdb_txn_commit(txn), 0);
+	mdb_env_close(env);
+	assert_int_equal(store_open_reading(&looking, f->path, us), 0);
+	assert_int_equal(store_load_acts(looking, see_act, &seen, &bad), 0);
+	assert_int_equal(bad, 0);
+	assert_int_equal(seen.n, 0);
+	assert_int_equal(store_load_redirects(looking, see_redirect, none, &bad), 0);
+	store_close(&looking);
+	assert_int_equal(store_open(&f->s, f->path, us), 0);
+	assert_int_equal(store_load_acts(f->s, see_act, &seen, &bad), 0);
+	assert_int_equal(seen.n, 0);
+}
+
 int
 main(void)
 {
@@ -567,6 +724,9 @@ main(void)
 		TEST(any_bit),
 		TEST(a_full_map),
 		TEST(a_large_queue_loads_fast),
+		cmocka_unit_test_setup_teardown(acts_come_back, setup, teardown),
+		TEST(redirects_come_back),
+		cmocka_unit_test_setup_teardown(store_without_acts, setup, teardown),
 	};
 
 	log_threshold(0);

@@ -257,7 +257,8 @@ write_conf(const char *path)
 		"); } );\n"
 		"virtual-mta-pools = ( { name = \"pool1\"; virtual-mtas = [ \"mta1\", \"mta2\" ]; "
 		"} );\n"
-		"domains = ( { name = \"*\"; max-smtp-out = 20; } );\n",
+		"domains = ( { name = \"*\"; max-smtp-out = 20; },\n"
+		"  { name = \"*.many.example\"; queue-to = \"many.queue\"; } );\n",
 		st.dir, st.dir, st.port);
 	fclose(f);
 }
@@ -574,6 +575,44 @@ a_message_reaches_disk_and_scheduler(void **state)
 	assert_true(slice_is(slice_sub(r.body, r.body.n - 20), "Subject: s\r\n\r\n.dot\r\n"));
 	record_done(&r);
 	expect(&c, "QUIT\r\n", 1, "221 2.0.0");
+	client_close(&c);
+	stop();
+}
+
+/* Domains of one queue: one entry for all their recipients, who keep their addresses. */
+static void
+queue_to(void **state)
+{
+	static const char *const rcpts[] = { "a@x.many.example", "c@many.queue", "d@x.many.example", "a@y.many.example",
+					     "p@p.example", "e@zz.example" };
+	struct client c;
+	struct record r;
+
+	(void)state;
+	start(0);
+	connect_scheduler();
+	c = greeted("127.0.0.1");
+	expect(&c,
+	       FROM "RCPT TO:<a@Y.many.example>\r\nRCPT TO:<e@zz.example>\r\nRCPT TO:<a@x.many.example>\r\n"
+		    "RCPT TO:<p@p.example>\r\nRCPT TO:<d@x.many.example>\r\nRCPT TO:<c@many.queue>\r\nDATA\r\n",
+	       8, "354");
+	expect(&c, "\r\n.\r\n", 1, "250 2.0.0");
+	assert_int_equal(st.told[0].n_entries, 3);
+	assert_string_equal(st.told[0].domain, "many.queue");
+	read_record(&st.told[0], &r);
+	assert_int_equal(r.env.n_rcpts, 6);
+	assert_int_equal(r.env.entries[0].count, 4);
+	assert_true(slice_is(r.env.entries[0].domain, "many.queue"));
+	assert_true(slice_is(r.env.entries[1].domain, "p.example"));
+	for (unsigned i = 0; i < 6; i++) {
+		bool found = false;
+
+		for (unsigned k = 0; k < 6; k++)
+			found |= slice_is(r.env.rcpts[k], rcpts[i]);
+		assert_true(found);
+	}
+	assert_true(slice_is(r.env.rcpts[4], "p@p.example"));
+	record_done(&r);
 	client_close(&c);
 	stop();
 }
@@ -912,6 +951,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_message_reaches_disk_and_scheduler),
+		cmocka_unit_test(queue_to),
 		cmocka_unit_test(refusals),
 		cmocka_unit_test(no_open_relay),
 		cmocka_unit_test(many_clients),

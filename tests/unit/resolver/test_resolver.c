@@ -475,6 +475,35 @@ test_bounds(void **state)
 	world_free(w);
 }
 
+/* What tells which domains go to the same hosts: those of the lowest preference, with an address or not. */
+static void
+test_best_hosts(void **state)
+{
+	static const struct {
+		const char *key, *best;
+	} rows[] = {
+		{ "good.test", "mx1.good.test" },
+		{ "alias.test\n2525", "mx1.good.test" },
+		{ "equal.test", "e1.test,e2.test,e3.test" },
+		{ "implicit.test", "implicit.test" },
+		{ "mixed.test", "x.servfail.test" },
+		{ "dotplus.test", "mx2.good.test" },
+		{ "=mx2.good.test,MX1.good.test;e1.test\n25", "mx1.good.test,mx2.good.test" },
+		{ "=lookup-mx:equal.test\n25", "e1.test,e2.test,e3.test" },
+		{ "=[192.0.2.77];e1.test\n25", "[192.0.2.77]" },
+	};
+	struct world *w = world_new(server, 0);
+	struct route r;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		ask(w, rows[i].key, &r);
+		if (strcmp(r.best, rows[i].best) != 0)
+			fail_msg("%s: %s", rows[i].key, r.best);
+	}
+	world_free(w);
+}
+
 /* Each of three equal hosts is first about equally often: chi-square, two degrees of freedom, p <
  * 10^-6. */
 static void
@@ -629,7 +658,7 @@ main(void)
 		cmocka_unit_test(test_answers),       cmocka_unit_test(test_bounds),
 		cmocka_unit_test(test_ttl_and_cache), cmocka_unit_test(test_equal_preferences),
 		cmocka_unit_test(test_many_at_once),  cmocka_unit_test(test_silent_server),
-		cmocka_unit_test(test_new_scheduler), cmocka_unit_test(test_bad_name_server),
+		cmocka_unit_test(test_best_hosts),    cmocka_unit_test(test_new_scheduler), cmocka_unit_test(test_bad_name_server),
 	};
 	return cmocka_run_group_tests(tests, start_nsd, stop_nsd);
 }

@@ -149,6 +149,7 @@ some_results(struct world *w, struct result_rcpt *rows, unsigned n)
 						.status = { 4, 4, 2 } };
 		rows[i].action = (uint8_t)(rnd(w) % 8 == 0 ? rnd(w) : rnd(w) % EVENT_ACTION_COUNT);
 		rows[i].diag = SLICE_LIT("smtp;450 4.2.1 perhaps");
+		rows[i].stamp_boot_us = rnd(w) % 4 == 0 ? bent(w, clock_boot_us()) : 0;
 	}
 	r.n_rcpts = n;
 	return r;
@@ -195,7 +196,7 @@ worker_speaks(struct world *w, struct other *o)
 	struct message m = { 0 };
 	struct slice payload = SLICE_NONE;
 
-	switch (rnd(w) % 12) {
+	switch (rnd(w) % 13) {
 	case 0:
 	case 1:
 	case 2:
@@ -205,6 +206,7 @@ worker_speaks(struct world *w, struct other *o)
 			open = &w->opens[w->n_opened++ % KNOWN];
 		m.u.opened.connection = (uint32_t)bent(w, open->u.open.connection);
 		m.u.opened.rcpt_max = (uint32_t)(rnd(w) % 3);
+		m.u.opened.flags = (uint32_t)bent(w, rnd(w) % 2);
 		break;
 	case 4:
 	case 5:
@@ -232,6 +234,15 @@ worker_speaks(struct world *w, struct other *o)
 		m.u.open_failed.connection = (uint32_t)bent(w, open->u.open.connection);
 		m.u.open_failed.why = (uint32_t)bent(w, 1 + rnd(w) % 12);
 		payload = noise(w, 200);
+		break;
+	case 11:
+		if (w->n_works == 0)
+			return;
+		m.kind = MESSAGE_RCPT_ASK;
+		m.u.rcpt_ask.lease = bent(w, work->u.work.lease);
+		m.u.rcpt_ask.connection = (uint32_t)bent(w, work->u.work.connection);
+		m.u.rcpt_ask.claim_slot = (uint32_t)bent(w, work->u.work.claim_slot);
+		m.u.rcpt_ask.index = (uint16_t)bent(w, rnd(w) % 3);
 		break;
 	default:
 		if (rnd(w) % 4 == 0)
@@ -530,7 +541,8 @@ make(struct world *w, uint64_t seed)
 	static const char text[] =
 		"spool = \"%s/spool\"; run = \"%s\"; log-file = \"%s/log\"; workers = 1; receivers "
 		"= 1; "
-		"host-name = \"mta.example\"; domains = ( { name = \"*\"; retry-after = \"1s\"; "
+		"host-name = \"mta.example\"; domains = ( { name = \"*\"; max-msg-rate = "
+		"\"5000/s\"; retry-after = \"1s\"; "
 		"retry-recipients-after = \"1s\"; max-rcpt-per-transaction = 2; } );";
 	struct buf conf = { 0 }, snapshot = { 0 };
 	const char *why;

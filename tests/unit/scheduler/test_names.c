@@ -143,11 +143,48 @@ very_many(void **state)
 	names_free(&n);
 }
 
+/* The name gets another number; its old one is never given again, nor does it vanish in a sweep. */
+static void
+unnamed(void **state)
+{
+	struct names *n = names_new();
+	bool is_new;
+
+	(void)state;
+	n_gone = 0;
+	for (uint32_t i = 1; i <= 50; i++) {
+		char name[20];
+
+		names_restore(n, i,
+			      slice_of(name, (size_t)snprintf(name, sizeof name, "d%u/v", i)));
+		names_keep(n, i);
+	}
+	names_loaded(n);
+	names_hold(n, 8, 1);
+	assert_true(names_is_held(n, 8));
+	assert_false(names_is_held(n, 7));
+	assert_false(names_is_held(n, 700));
+	names_unname(n, 7);
+	assert_int_equal(names_find(n, SLICE_LIT("d7/v")), 0);
+	assert_int_equal(names_get(n, 7).n, 0);
+	assert_int_equal(names_count(n), 49);
+	assert_int_equal(names_number(n, SLICE_LIT("d7/v"), &is_new), 51);
+	assert_true(is_new);
+	assert_int_equal(names_number(n, SLICE_LIT("other/v"), &is_new), 52);
+	while (names_sweep(n, 1, gone, NULL))
+		;
+	assert_int_equal(n_gone, 2); /* of 51 and 52, which nobody keeps */
+	assert_int_equal(names_number(n, SLICE_LIT("third/v"), &is_new) > 50, true);
+	for (uint32_t i = 1; i <= 50; i++)
+		assert_int_equal(names_get(n, i).n > 0, i != 7);
+	names_free(&n);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(numbers), cmocka_unit_test(reserved),
-					    cmocka_unit_test(forgotten), cmocka_unit_test(very_many) };
+					    cmocka_unit_test(forgotten), cmocka_unit_test(very_many), cmocka_unit_test(unnamed) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -93,6 +93,7 @@ test_round_trip(void **state)
 	struct stat_totals t = { .received = 7, .segments_free = 9 }, t2;
 	struct stat_queue q = queue_named("a.test/v", 5), q2;
 	struct stat_source s, s2;
+	struct stat_limit l, l2;
 	struct stat_info info;
 
 	(void)state;
@@ -105,6 +106,12 @@ test_round_trip(void **state)
 	stat_put_totals(w, &t);
 	stat_put_queue(w, 700, &q);
 	stat_put_source(w, 0, &s);
+	memset(&l, 0, sizeof l);
+	strcpy(l.scope, "queue");
+	strcpy(l.object, "a.test/v");
+	strcpy(l.value, "500/h");
+	l.nextRoom = 77;
+	stat_put_limit(w, 4, &l);
 	stat_beat(w, 123456, STAT_RUNNING);
 	atomic_store(&stat_header(w)->generation, 4);
 	assert_int_equal(stat_get_totals(r, &t2, sizeof t2), 0);
@@ -125,6 +132,14 @@ test_round_trip(void **state)
 	assert_int_equal(info.generation, 4);
 	assert_int_equal(info.queues_used, 701);
 	assert_int_equal(info.sources_used, 1);
+	assert_int_equal(info.limits_used, 5);
+	assert_int_equal(stat_get_limit(r, 4, &l2), 0);
+	assert_memory_equal(&l, &l2, sizeof l);
+	assert_int_equal(stat_get_limit(r, 3, &l2), -E_MISSING);
+	assert_int_equal(stat_get_limit(r, STAT_LIMIT_ROWS, &l2), -E_MISSING);
+	memset(&l, 0, sizeof l);
+	stat_put_limit(w, 4, &l);
+	assert_int_equal(stat_get_limit(r, 4, &l2), -E_MISSING);
 	q.name[0] = '\0';
 	stat_put_queue(w, 700, &q);
 	assert_int_equal(stat_get_queue(r, 700, &q2), -E_MISSING);
@@ -357,6 +372,9 @@ test_not_an_object(void **state)
 	TRY("resolver", h->queue_bytes = 1, -E_FORMAT);
 	TRY("resolver", h->sources_max = 1, -E_BAD);
 	TRY("resolver", h->sources_max = STAT_SOURCE_ROWS + 1, -E_BAD);
+	TRY("resolver", h->limits_max = 1, -E_BAD);
+	TRY("resolver", h->limits_max = STAT_LIMIT_ROWS + 1, -E_BAD);
+	TRY("resolver", h->limit_bytes += 64, -E_FORMAT);
 	for (size_t cut = 0; cut < n; cut++)
 		assert_true(stat_open_image(&r, image, cut) < 0);
 	write_file("resolver", image, 10);
@@ -392,6 +410,8 @@ test_scribbled(void **state)
 	((struct stat_header *)image)->queues_max = 2;
 	((struct stat_header *)image)->sources_max = 0;
 	((struct stat_header *)image)->sources_offset = (uint32_t)n;
+	((struct stat_header *)image)->limits_max = 0;
+	((struct stat_header *)image)->limits_offset = (uint32_t)n;
 	((struct stat_header *)image)->bytes = (uint32_t)n;
 	stat_close(&w);
 	assert_int_equal(stat_open_image(&r, image, n), 0);

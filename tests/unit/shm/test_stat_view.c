@@ -35,6 +35,25 @@ put_queue(struct stat_object *o, unsigned row, const char *name, const char *mod
 	stat_put_queue(o, row, &q);
 }
 
+static void
+put_limit(struct stat_object *o, unsigned row, const char *object, uint64_t used, uint64_t limit,
+	  uint64_t waiting)
+{
+	struct stat_limit l;
+
+	memset(&l, 0, sizeof l);
+	strcpy(l.scope, "queue");
+	strcpy(l.object, object);
+	strcpy(l.name, "max-msg-rate");
+	strcpy(l.value, "500/h");
+	l.used = used;
+	l.limit = limit;
+	l.waiting = waiting;
+	l.windowSeconds = 3600;
+	l.nextRoom = waiting > 0 ? 1795292371000000u : 0;
+	stat_put_limit(o, row, &l);
+}
+
 /* A scheduler with `queues` queues, two workers, a receiver. */
 static void
 fill(struct stat_view *v, unsigned queues)
@@ -65,6 +84,9 @@ fill(struct stat_view *v, unsigned queues)
 	src.disabled = 1;
 	src.worker = STAT_NONE;
 	stat_put_source(s, 3, &src);
+	put_limit(s, 0, "a.test/v", 5, 500, 0);
+	put_limit(s, 1, "b\"x.test/v", 400, 500, 0);
+	put_limit(s, 2, "c.test/v", 1, 500, 3);
 	stat_beat(s, 1000000, STAT_RUNNING);
 	stat_beat(w1, 500000, STAT_DRAINING);
 	atomic_store(&stat_header(s)->generation, 2);
@@ -91,6 +113,25 @@ clean(struct stat_view *v)
 	snprintf(path, sizeof path, "%s/shm", dir);
 	rmdir(path);
 	rmdir(dir);
+}
+
+/* What a row says of a time is over when that has come, though nobody writes the row again. */
+static void
+test_settle(void **state)
+{
+	const uint64_t due = 1795292371123456u;
+	struct stat_view v;
+
+	(void)state;
+	fill(&v, 4);
+	v.limits[0].nextRoom = due;
+	stat_view_settle(&v, due - 1);
+	assert_int_equal(v.queues[0].nextDue, due);
+	assert_int_equal(v.limits[0].nextRoom, due);
+	stat_view_settle(&v, due);
+	assert_int_equal(v.queues[0].nextDue, 0);
+	assert_int_equal(v.limits[0].nextRoom, 0);
+	clean(&v);
 }
 
 static void
@@ -137,6 +178,16 @@ test_json(void **state)
 		assert_non_null(json_object_get(row, source_keys[i]));
 	assert_true(json_is_true(json_object_get(row, "disabled")));
 	assert_true(json_is_null(json_object_get(row, "worker")));
+	/* Those that are waited for first, then the fullest. */
+	assert_int_equal(json_array_size(json_object_get(root, "limit")), 3);
+	row = json_array_get(json_object_get(root, "limit"), 0);
+	assert_string_equal(json_string_value(json_object_get(row, "object")), "c.test/v");
+	assert_int_equal(json_integer_value(json_object_get(row, "waiting")), 3);
+	assert_int_equal(json_integer_value(json_object_get(row, "windowSeconds")), 3600);
+	assert_true(json_is_string(json_object_get(row, "nextRoom")));
+	row = json_array_get(json_object_get(root, "limit"), 1);
+	assert_int_equal(json_integer_value(json_object_get(row, "used")), 400);
+	assert_true(json_is_null(json_object_get(row, "nextRoom")));
 	row = json_array_get(json_object_get(root, "worker"), 1);
 	assert_int_equal(json_integer_value(json_object_get(row, "slot")), 1);
 	assert_int_equal(json_integer_value(json_object_get(row, "pid")), getpid());
@@ -282,9 +333,9 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_json), cmocka_unit_test(test_prometheus),
-		cmocka_unit_test(test_text), cmocka_unit_test(test_nothing_there),
-		cmocka_unit_test(test_time),
+		cmocka_unit_test(test_settle),        cmocka_unit_test(test_json),
+		cmocka_unit_test(test_prometheus),    cmocka_unit_test(test_text),
+		cmocka_unit_test(test_nothing_there), cmocka_unit_test(test_time),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -83,6 +83,8 @@ static struct {
 	struct timer timer, drip;
 	struct session *dripping;
 	bool late;
+	bool ask, hang_rset;
+	bool group_is_whole; /* MAIL came in one read with every RCPT and DATA */
 	uint64_t next_offset;
 	uint32_t attempt; /* of the next work; 0: the first */
 	uint64_t next_lease;
@@ -144,7 +146,7 @@ hear_line(struct session *s, struct slice line)
 		say(s, t.script.data);
 	} else if (slice_is(line, "RSET")) {
 		t.n_rset++;
-		say(s, "250 reset\r\n");
+		say(s, t.hang_rset ? "!hang" : "250 reset\r\n");
 	} else if (slice_is(line, "QUIT")) {
 		t.n_quit++;
 		say(s, "221 bye\r\n");
@@ -165,6 +167,13 @@ on_session(void *arg, short what)
 	if (n <= 0) {
 		say(s, "!close");
 		return;
+	}
+	if (n > 4 && memcmp(bytes, "MAIL", 4) == 0) {
+		int rcpts = 0;
+
+		for (ssize_t i = 0; i + 4 < n; i++)
+			rcpts += memcmp(bytes + i, "RCPT", 4) == 0;
+		t.group_is_whole = rcpts == RCPTS && memcmp(bytes + n - 6, "DATA\r\n", 6) == 0;
 	}
 	buf_put(&s->in, bytes, (size_t)n);
 	while (s->used && s->in.len > 0 &&
@@ -367,6 +376,7 @@ give_work(uint32_t connection, uint64_t offset, msg_id_t id, unsigned char bits,
 				 .key = { id, 0 },
 				 .connection = connection,
 				 .n_rcpts = RCPTS,
+				 .ask = t.ask,
 				 .attempt = t.attempt ? t.attempt : 1 };
 	struct message m = { .kind = MESSAGE_WORK };
 	int slot = claim_grant(t.claims, &g);
@@ -381,6 +391,7 @@ give_work(uint32_t connection, uint64_t offset, msg_id_t id, unsigned char bits,
 	m.u.work.segment = SEGMENT;
 	m.u.work.offset16 = (uint32_t)(offset / 16);
 	m.u.work.n_rcpts = RCPTS;
+	m.u.work.flags = t.ask ? WORK_ASK : 0;
 	m.u.work.attempt = (uint16_t)g.attempt;
 	tell(&m, slice_of(&bits, 1));
 	return (unsigned)slot;
@@ -574,6 +585,7 @@ test_delivers_and_reuses(void **state)
 	told = AWAIT(OPENED);
 	assert_int_equal(told->m.u.opened.connection, 5);
 	assert_true(slice_is(told->payload, "PIPELINING SIZE 8BITMIME"));
+	assert_int_equal(told->m.u.opened.flags, OPENED_PIPELINING);
 	for (int i = 0; i < 3; i++) {
 		give_work(5, at, 11, 7, 1000000);
 		told = AWAIT(RESULT);
@@ -585,6 +597,8 @@ test_delivers_and_reuses(void **state)
 		assert_int_equal(r.rcpts[2].index, 2);
 		assert_int_equal(r.rcpts[2].action, EVENT_DELIVERED);
 		assert_int_equal(r.rcpts[2].code, 250);
+		assert_int_equal(r.rcpts[2].stamp_boot_us, 0); /* the claim's */
+		assert_true(t.group_is_whole);
 		assert_true(slice_is(r.rcpts[2].diag, "smtp;250 2.6.0 queued"));
 		assert_true(slice_is(r.dsn_mta, "mx.example.com (127.0.0.1)"));
 		assert_true(slice_is(r.dlv_source_ip, "127.0.0.1"));
@@ -807,7 +821,8 @@ test_damaged(void **state)
 	at = put_record(SLICE_LIT("good\r\n"), 0, 13);
 	give_work(1, at, 13, 7, 1000000);
 	assert_int_equal(results_of(AWAIT(RESULT), NULL).flags, 0);
-	/* The file is cut under the map: an error of this record, no death; damage when it stays so. */
+	/* The file is cut under the map: an error of this record, no death; damage when it stays
+	 * so. */
 	assert_int_equal(ftruncate(t.writer.fd, SEGMENT_HEADER_BYTES), 0);
 	give_work(1, at, 13, 7, 1000000);
 	r = results_of(AWAIT(RESULT), NULL);
@@ -912,6 +927,186 @@ test_drain(void **state)
 		_exit(0);
 }
 
+static void
+answer(unsigned slot, uint16_t index, bool may, uint64_t stamp, int64_t in_us)
+{
+	struct message m = { .kind = MESSAGE_RCPT_MAY };
+	const struct told *told = AWAIT(RCPT_ASK);
+
+	assert_int_equal(told->m.u.rcpt_ask.lease, t.next_lease);
+	assert_int_equal(told->m.u.rcpt_ask.connection, 5);
+	assert_int_equal(told->m.u.rcpt_ask.claim_slot, slot);
+	assert_int_equal(told->m.u.rcpt_ask.index, index);
+	m.u.rcpt_may.lease = t.next_lease;
+	m.u.rcpt_may.connection = 5;
+	m.u.rcpt_may.index = index;
+	m.u.rcpt_may.may = may;
+	m.u.rcpt_may.stamp_boot_us = stamp;
+	m.u.rcpt_may.deadline_boot_us = (uint64_t)((int64_t)clock_boot_us() + in_us);
+	tell(&m, SLICE_NONE);
+}
+
+static void
+open_asking(void)
+{
+	t.ask = true;
+	t.script.ehlo = "250-sink\r\n250 SIZE 0\r\n";
+	open_connection(5, 3);
+	assert_int_equal(AWAIT(OPENED)->m.u.opened.flags, 0);
+}
+
+static void
+test_asks(void **state)
+{
+	uint64_t at = put_record(SLICE_LIT("x\r\n"), 0, 11);
+	struct claim_stamped seen[RCPTS];
+	struct message stray = { .kind = MESSAGE_RCPT_MAY };
+	struct results r;
+	unsigned slot;
+
+	(void)state;
+	open_asking();
+	/* All may: each has its own stamp, in the slot before the RCPT leaves. */
+	slot = give_work(5, at, 11, 7, 1000000);
+	t.script.rcpt[1] = "550 5.1.1 nobody\r\n";
+	answer(slot, 0, true, 1001, 1000000);
+	answer(slot, 1, true, 1002, 1000000);
+	AWAIT(RCPT_ASK);
+	wanted_from--;
+	assert_int_equal(claim_stamps(t.claims, slot, t.next_lease, seen, RCPTS), 2);
+	assert_true(seen[0].stamp_boot_us == 1001 && seen[1].index == 1);
+	answer(slot, 2, true, 1003, 1000000);
+	r = results_of(AWAIT(RESULT), NULL);
+	assert_int_equal(r.rcpts[0].action, EVENT_DELIVERED);
+	assert_int_equal(r.rcpts[1].action, EVENT_BOUNCED);
+	for (unsigned i = 0; i < RCPTS; i++)
+		assert_int_equal(r.rcpts[i].stamp_boot_us, 1001 + i);
+	/* The second is refused; the answers to a talk that is over mean nothing. */
+	slot = give_work(5, at, 11, 7, 1000000);
+	answer(slot, 0, true, 2001, 1000000);
+	answer(slot, 1, false, 0, 0);
+	stray.u.rcpt_may.connection = 5;
+	stray.u.rcpt_may.lease = t.next_lease;
+	stray.u.rcpt_may.index = 1;
+	stray.u.rcpt_may.may = 1;
+	stray.u.rcpt_may.stamp_boot_us = 2002;
+	stray.u.rcpt_may.deadline_boot_us = UINT64_MAX;
+	tell(&stray, SLICE_NONE);
+	r = results_of(AWAIT(RESULT), NULL);
+	assert_int_equal(r.flags, 0);
+	assert_int_equal(r.rcpts[0].action, EVENT_DELIVERED);
+	assert_int_equal(r.rcpts[0].stamp_boot_us, 2001);
+	assert_int_equal(r.rcpts[2].action, EVENT_UNATTEMPTED);
+	assert_int_equal(r.rcpts[2].stamp_boot_us, EVENT_STAMP_NONE);
+	/* The first one's leave comes too late: RSET, nobody was attempted. */
+	t.n_rset = 0;
+	slot = give_work(5, at, 11, 7, 1000000);
+	answer(slot, 0, true, 3001, -1);
+	r = results_of(AWAIT(RESULT), NULL);
+	assert_int_equal(claim_stamps(t.claims, slot, t.next_lease, seen, RCPTS), 0);
+	assert_int_equal(r.rcpts[0].action, EVENT_UNATTEMPTED);
+	/* MAIL refused: nothing was charged for anybody. */
+	t.script.mail = "450 4.7.1 later\r\n";
+	give_work(5, at, 11, 7, 1000000);
+	r = results_of(AWAIT(RESULT), NULL);
+	assert_int_equal(r.rcpts[0].action, EVENT_DEFERRED);
+	assert_int_equal(r.rcpts[0].stamp_boot_us, EVENT_STAMP_NONE);
+	run_ms(100);
+	assert_int_equal(t.n_rset, 2);
+}
+
+/* The scheduler dies while an answer is due: DATA with those accepted. */
+static void
+test_nobody_answers(void **state)
+{
+	struct control_message gone = {
+		.kind = CONTROL_PEER_GONE, .role = ROLE_SCHEDULER, .slot = 0, .generation = 1
+	};
+	uint64_t at = put_record(SLICE_LIT("x\r\n"), 0, 11);
+	const struct told *told;
+	struct results r;
+	unsigned slot;
+
+	(void)state;
+	open_asking();
+	slot = give_work(5, at, 11, 7, 1000000);
+	answer(slot, 0, true, 1001, 1000000);
+	AWAIT(RCPT_ASK);
+	channel_close(&t.channel);
+	assert_int_equal(control_send(t.control, &gone, NULL), 0);
+	run_ms(300);
+	forget_told();
+	wanted_from = 0;
+	attach();
+	told = AWAIT(HELD);
+	assert_int_equal(told->m.u.held.state, CLAIM_ANSWERED);
+	r = results_of(AWAIT(RESULT), NULL);
+	assert_int_equal(r.rcpts[0].action, EVENT_DELIVERED);
+	assert_int_equal(r.rcpts[0].stamp_boot_us, 1001);
+	assert_int_equal(r.rcpts[1].action, EVENT_UNATTEMPTED);
+	assert_int_equal(r.rcpts[2].action, EVENT_UNATTEMPTED);
+}
+
+/* A connection that is not ready in time hands its work back when the time is over, not when it is
+ * ready. */
+static void
+test_not_ready(void **state)
+{
+	uint64_t at = put_record(SLICE_LIT("x\r\n"), 0, 11), began;
+	const struct told *told;
+
+	(void)state;
+	t.script.rcpt[0] = t.script.rcpt[1] = t.script.rcpt[2] = "550 5.1.1 nobody\r\n";
+	t.script.data = "554 5.5.1 none\r\n";
+	t.hang_rset = true;
+	open_connection(5, 3);
+	AWAIT(OPENED);
+	give_work(5, at, 11, 7, 1000000);
+	AWAIT(RESULT);
+	began = clock_boot_us();
+	give_work(5, at, 11, 7, 200000);
+	told = AWAIT(RETURNED);
+	assert_int_equal(told->m.u.returned.why, RETURN_LATE);
+	assert_in_range(clock_boot_us() - began, 150000, 700000);
+}
+
+static void
+test_interrupt(void **state)
+{
+	struct message now = { .kind = MESSAGE_CLOSE, .u.conn = { 5, CLOSE_NOW } };
+	uint64_t at = put_record(SLICE_LIT("x\r\n"), 0, 11);
+	struct results r;
+
+	(void)state;
+	t.script.data = "!hang";
+	open_connection(5, 3);
+	AWAIT(OPENED);
+	give_work(5, at, 11, 7, 1000000);
+	run_ms(100);
+	tell(&now, SLICE_NONE);
+	r = results_of(AWAIT(RESULT), NULL);
+	assert_int_equal(r.flags, RESULT_CONNECTION_GONE | RESULT_INTERRUPTED);
+	assert_int_equal(r.rcpts[0].action, EVENT_DEFERRED);
+	assert_int_equal(AWAIT(CLOSED)->m.u.closed.why, OPEN_OK);
+	/* Its dot is out: the answer decides. */
+	t.script = good;
+	t.script.dot = "!hang";
+	open_connection(5, 3);
+	AWAIT(OPENED);
+	give_work(5, at, 11, 7, 1000000);
+	run_ms(100);
+	tell(&now, SLICE_NONE);
+	run_ms(100);
+	for (int i = 0; i < 16; i++) {
+		if (t.sessions[i].used)
+			say(&t.sessions[i], "250 2.6.0 at last\r\n");
+	}
+	r = results_of(AWAIT(RESULT), NULL);
+	assert_int_equal(r.flags & RESULT_INTERRUPTED, 0);
+	assert_int_equal(r.rcpts[0].action, EVENT_DELIVERED);
+	AWAIT(CLOSED);
+}
+
 int
 main(void)
 {
@@ -923,6 +1118,10 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_damaged, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_scheduler_restart, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_drain, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_asks, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_nobody_answers, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_not_ready, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_interrupt, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

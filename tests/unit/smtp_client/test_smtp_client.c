@@ -778,6 +778,175 @@ test_pix(void **state)
 	smtp_client_clear(&t.c);
 }
 
+static const char *const four[] = { "one@example.com", "two@example.com", "three@example.com",
+				    "four@example.com" };
+
+/* Without PIPELINING, MAIL accepted: the machine asks for the first recipient. */
+static void
+talk_asks(struct talk *t)
+{
+	talk_init(t);
+	t->rcpts = four;
+	t->m.n_rcpts = 4;
+	t->m.ask = true;
+	talk_ready(t, "250 sink\r\n");
+	talk_mail(t);
+	wants(t, SMTP_CLIENT_READ | SMTP_CLIENT_WRITE);
+	assert_false(smtp_client_has_said(&t->c));
+	hears(t, "MAIL FROM:<from@example.net>\r\n");
+	assert_true(smtp_client_has_said(&t->c));
+	wants(t, SMTP_CLIENT_READ);
+	says(t, "250 ok\r\n");
+	wants(t, SMTP_CLIENT_READ | SMTP_CLIENT_MAY);
+	assert_int_equal(t->c.ask_rcpt, 0);
+	assert_int_equal(smtp_client_deadline(&t->c), SMTP_CLIENT_DEADLINE_ASK);
+	assert_int_equal(smtp_client_output(&t->c).n, 0);
+}
+
+static void
+may(struct talk *t, const char *rcpt)
+{
+	smtp_client_may(&t->c, true);
+	wants(t, SMTP_CLIENT_READ | SMTP_CLIENT_WRITE);
+	hears(t, rcpt);
+	wants(t, SMTP_CLIENT_READ);
+}
+
+static void
+test_asks_for_each(void **state)
+{
+	struct talk t;
+
+	(void)state;
+	talk_asks(&t);
+	may(&t, "RCPT TO:<one@example.com>\r\n");
+	says(&t, "250 ok\r\n");
+	wants(&t, SMTP_CLIENT_READ | SMTP_CLIENT_MAY);
+	may(&t, "RCPT TO:<two@example.com>\r\n");
+	says(&t, "550 5.1.1 nobody\r\n");
+	assert_int_equal(t.c.ask_rcpt, 2);
+	/* Refused: those behind it are not even asked for. */
+	smtp_client_may(&t.c, false);
+	hears(&t, "DATA\r\n");
+	says(&t, "354 go\r\n");
+	smtp_client_body_done(&t.c, true);
+	hears(&t, ".\r\n");
+	says(&t, "250 2.6.0 taken\r\n");
+	ended(&t, 0, DELIVERED, "2.6.0", "250 2.6.0 taken");
+	ended(&t, 1, PERMANENT, "5.1.1", "550 5.1.1 nobody");
+	ended(&t, 2, UNATTEMPTED, "4.0.0", "");
+	ended(&t, 3, UNATTEMPTED, "4.0.0", "");
+	smtp_client_taken(&t.c);
+	wants(&t, SMTP_CLIENT_MAIL | SMTP_CLIENT_READ);
+	smtp_client_clear(&t.c);
+}
+
+static void
+test_asks_in_vain(void **state)
+{
+	struct talk t;
+
+	(void)state;
+	talk_asks(&t);
+	smtp_client_may(&t.c, false);
+	for (size_t i = 0; i < 4; i++)
+		ended(&t, i, UNATTEMPTED, "4.0.0", "");
+	smtp_client_taken(&t.c);
+	hears(&t, "RSET\r\n");
+	says(&t, "250 ok\r\n");
+	wants(&t, SMTP_CLIENT_MAIL | SMTP_CLIENT_READ);
+	smtp_client_clear(&t.c);
+	/* The first is refused by the peer, the next by our own side. */
+	talk_asks(&t);
+	may(&t, "RCPT TO:<one@example.com>\r\n");
+	says(&t, "450 4.2.1 later\r\n");
+	smtp_client_may(&t.c, false);
+	ended(&t, 0, TRANSIENT, "4.2.1", "450 4.2.1 later");
+	ended(&t, 1, UNATTEMPTED, "4.0.0", "");
+	smtp_client_taken(&t.c);
+	hears(&t, "RSET\r\n");
+	smtp_client_clear(&t.c);
+}
+
+/* The leave came, and its time ran out before a byte of the RCPT left. */
+static void
+test_asked_too_late(void **state)
+{
+	struct talk t;
+
+	(void)state;
+	talk_asks(&t);
+	may(&t, "RCPT TO:<one@example.com>\r\n");
+	says(&t, "250 ok\r\n");
+	smtp_client_may(&t.c, true);
+	assert_false(smtp_client_has_said(&t.c));
+	smtp_client_may(&t.c, false);
+	hears(&t, "DATA\r\n");
+	says(&t, "354 go\r\n");
+	smtp_client_body_done(&t.c, true);
+	hears(&t, ".\r\n");
+	says(&t, "250 2.6.0 taken\r\n");
+	ended(&t, 0, DELIVERED, "2.6.0", "250 2.6.0 taken");
+	ended(&t, 1, UNATTEMPTED, "4.0.0", "");
+	ended(&t, 3, UNATTEMPTED, "4.0.0", "");
+	smtp_client_clear(&t.c);
+}
+
+/* A group that did not leave in time is as if it had not begun. */
+static void
+test_unbegin(void **state)
+{
+	static const char group[] = "MAIL FROM:<from@example.net> SIZE=100\r\n"
+				    "RCPT TO:<one@example.com>\r\n"
+				    "RCPT TO:<two@example.com>\r\nDATA\r\n";
+	struct talk t;
+
+	(void)state;
+	talk_init(&t);
+	t.m.ask = true; /* means nothing where all leave at once */
+	talk_ready(&t, PIPE);
+	for (int i = 0; i < 3; i++) {
+		talk_mail(&t);
+		wants(&t, SMTP_CLIENT_READ | SMTP_CLIENT_WRITE);
+		assert_true(smtp_client_unbegin(&t.c));
+		wants(&t, SMTP_CLIENT_MAIL | SMTP_CLIENT_READ);
+		assert_int_equal(smtp_client_output(&t.c).n, 0);
+	}
+	assert_int_equal(t.c.transactions, 0);
+	talk_mail(&t);
+	smtp_client_wrote(&t.c, 1);
+	assert_false(smtp_client_unbegin(&t.c));
+	hears(&t, group + 1);
+	says(&t, "250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n");
+	wants(&t, SMTP_CLIENT_READ | SMTP_CLIENT_BODY);
+	smtp_client_clear(&t.c);
+}
+
+static void
+test_lost_while_asking(void **state)
+{
+	struct talk t;
+
+	(void)state;
+	/* Nobody was asked for yet: all bear it, or the mail would be tried for ever. */
+	talk_asks(&t);
+	smtp_client_fail(&t.c, VERDICT_BY_LOST);
+	ended(&t, 0, TRANSIENT, "4.4.2", "");
+	ended(&t, 3, TRANSIENT, "4.4.2", "");
+	assert_int_equal(t.c.outcomes.rows[0].verdict.phase, VERDICT_AT_RCPT);
+	smtp_client_taken(&t.c);
+	wants(&t, SMTP_CLIENT_CLOSE);
+	smtp_client_clear(&t.c);
+	talk_asks(&t);
+	may(&t, "RCPT TO:<one@example.com>\r\n");
+	says(&t, "250 ok\r\n421 4.3.2 leaving\r\n");
+	ended(&t, 0, TRANSIENT, "4.3.2", "421 4.3.2 leaving");
+	ended(&t, 1, UNATTEMPTED, "4.0.0", "");
+	smtp_client_taken(&t.c);
+	wants(&t, SMTP_CLIENT_CLOSE);
+	smtp_client_clear(&t.c);
+}
+
 int
 main(void)
 {
@@ -801,6 +970,11 @@ main(void)
 		cmocka_unit_test(test_read_while_writing),
 		cmocka_unit_test(test_thousand_recipients),
 		cmocka_unit_test(test_pix),
+		cmocka_unit_test(test_asks_for_each),
+		cmocka_unit_test(test_asks_in_vain),
+		cmocka_unit_test(test_asked_too_late),
+		cmocka_unit_test(test_unbegin),
+		cmocka_unit_test(test_lost_while_asking),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -50,6 +50,7 @@ struct world {
 	bool hit, said_early; /* the behaviour was shown */
 	size_t piece;
 	int variant;
+	bool ask; /* each RCPT has its leave, which is always given */
 	bool in_data;
 	int n_mail, n_rcpt;       /* commands seen in this connection, in this transaction */
 	struct buf line, in;      /* of the client; for the client */
@@ -67,7 +68,7 @@ rcpt_of(const void *arg, size_t i)
 	return i == 0 ? SLICE_LIT("one@example.com") : SLICE_LIT("two@example.com");
 }
 
-static const struct smtp_client_message message = {
+static struct smtp_client_message message = {
 	.sender = { "from@example.net", 16 },
 	.body_bytes = 8,
 	.n_rcpts = 2,
@@ -334,10 +335,14 @@ run(struct world *w)
 		} else if (want & SMTP_CLIENT_MAIL) {
 			if (w->messages < most_messages) {
 				w->messages++;
+				message.ask = w->ask;
 				smtp_client_begin(&w->c, &message);
 			} else {
 				smtp_client_quit(&w->c);
 			}
+		} else if (want & SMTP_CLIENT_MAY) {
+			assert_true(w->ask && !(w->c.ehlo.has & SMTP_EHLO_PIPELINING));
+			smtp_client_may(&w->c, true);
 		} else if (want & SMTP_CLIENT_BODY) {
 			if (w->stage == BODY && !w->hit) {
 				if (w->behaviour == BEFORE)
@@ -434,11 +439,12 @@ check_cell(struct world *w)
 			unsigned want = expected(w, m, i);
 
 			if (w->actions[m][i] != want)
-				fail_msg("%s x %s, pipelining %d, pieces of %zu, variant %d: "
+				fail_msg("%s x %s, pipelining %d, ask %d, pieces of %zu, variant "
+					 "%d: "
 					 "message %d "
 					 "recipient %d is %s, not %s",
 					 stage_names[w->stage], behaviour_names[w->behaviour],
-					 w->pipelining, w->piece, w->variant, m, i,
+					 w->pipelining, w->ask, w->piece, w->variant, m, i,
 					 verdict_action_text(w->actions[m][i]),
 					 verdict_action_text(want));
 		}
@@ -455,12 +461,13 @@ test_matrix(void **state)
 	(void)state;
 	for (int s = 0; s < N_STAGES; s++) {
 		for (int b = 0; b < N_BEHAVIOURS; b++, cells++) {
-			for (int v = 0; v < 16; v++) {
+			for (int v = 0; v < 32; v++) {
 				struct world w = { .stage = (enum stage)s,
 						   .behaviour = (enum behaviour)b,
 						   .pipelining = v & 1,
 						   .piece = pieces[v / 2 % 2],
-						   .variant = v / 4 };
+						   .variant = v / 4 % 4,
+						   .ask = v >= 16 };
 
 				/* HELO knows no extensions. */
 				if (s == HELO && w.pipelining)

@@ -1,0 +1,196 @@
+#include "common/conf/conf_rollup.h"
+
+#include "common/base/check.h"
+#include "common/conf/conf_domain.h"
+#include "common/conf/conf_per.h"
+#include "common/conf/conf_words.h"
+
+bool
+conf_is_rollup(struct slice domain)
+{
+	struct slice end = SLICE_LIT(".rollup");
+
+	return domain.n > end.n && slice_eq_nocase(slice_sub(domain, domain.n - end.n), end);
+}
+
+bool
+conf_rollup_words(struct slice s, struct slice *mx, struct slice *queue, bool *by_ip)
+{
+	struct slice words[4] = { { NULL, 0 } };
+	size_t n = 0;
+
+	while (s.p != NULL && n < 4) {
+		struct slice word = slice_trim(slice_cut(&s, ' '));
+
+		if (word.n > 0)
+			words[n++] = word;
+	}
+	*mx = words[0];
+	*queue = words[1];
+	*by_ip = n == 3 && slice_is(words[2], "rollup-by-ip");
+	return (n == 2 || *by_ip) && conf_words_mx(*mx) && conf_words_host(*queue) &&
+	       conf_is_rollup(*queue);
+}
+
+/* Building ------------------------------------------------------------------------------------ */
+static const char *
+lower_str(struct conf_arena *a, struct slice s)
+{
+	char text[300];
+
+	CHECK(s.n < sizeof text); /* a host name */
+	str_copy(text, sizeof text, s);
+	str_lower(text, s.n);
+	return conf_arena_str(a, slice_of(text, s.n));
+}
+
+static struct conf_rollup_queue *
+queue_of(struct conf *c, struct slice domain, size_t most)
+{
+	struct conf_rollup_queue **at = &c->rollups;
+
+	while (*at != NULL && !slice_eq_nocase(slice_str((*at)->domain), domain))
+		at = &(*at)->next;
+	if (*at == NULL) {
+		*at = conf_arena_zalloc(&c->arena, sizeof **at);
+		(*at)->domain = lower_str(&c->arena, domain);
+		(*at)->mx = conf_arena_zalloc(&c->arena, most * sizeof *(*at)->mx);
+	}
+	return *at;
+}
+
+/* All of the same preference. */
+static const char *
+hosts_of(struct conf_arena *a, const struct conf_rollup_queue *q)
+{
+	struct buf text = { 0 };
+	const char *hosts = NULL;
+	bool patterns = false;
+
+	for (size_t i = 0; i < q->n_mx; i++) {
+		patterns |= strchr(q->mx[i], '*') != NULL;
+		buf_printf(&text, "%s%s", i > 0 ? "," : "", q->mx[i]);
+	}
+	if (!patterns)
+		hosts = conf_arena_str(a, buf_slice(&text));
+	buf_clear(&text);
+	return hosts;
+}
+
+void
+conf_rollup_build(struct conf *c)
+{
+	const struct conf_block *b = conf_block_skip(c->root->children, CONF_SCOPE_ROLLUP);
+	const struct conf_value *v = b != NULL ? conf_block_get(b, "mx") : NULL;
+
+	for (size_t i = 0; v != NULL && i < v->v.strings->n; i++) {
+		struct slice mx, domain;
+		struct conf_rollup_queue *q;
+		bool by_ip;
+
+		CHECK(conf_rollup_words(slice_str(v->v.strings->s[i]), &mx, &domain, &by_ip));
+		q = queue_of(c, domain, v->v.strings->n);
+		q->mx[q->n_mx++] = lower_str(&c->arena, mx);
+		q->by_ip |= by_ip;
+	}
+	for (struct conf_rollup_queue *q = c->rollups; q != NULL; q = q->next)
+		q->hosts = hosts_of(&c->arena, q);
+}
+
+void
+conf_rollup_domain(struct conf *c, const struct conf_block *b)
+{
+	c->has_queue_to |= conf_block_get(b, "queue-to") != NULL;
+}
+
+/* Asking -------------------------------------------------------------------------------------- */
+struct search {
+	const struct conf_directive *d;
+	const struct conf_value *value;
+};
+
+static void
+note_value(void *arg, const struct conf_block *block)
+{
+	struct search *s = arg;
+	const struct conf_value *v = conf_block_value(block, s->d);
+
+	if (v != NULL)
+		s->value = v;
+}
+
+static const struct conf_value *
+value_of(const struct conf *c, struct slice domain, struct slice vmta, const char *directive)
+{
+	struct search s = { .d = conf_schema_find(CONF_SCOPE_DOMAIN, directive) };
+	int v = conf_vmta_find(c, vmta);
+
+	conf_domain_all(c, v < 0 ? 0 : (unsigned)v, domain, note_value, &s);
+	return s.value;
+}
+
+const char *
+conf_queue_to(const struct conf *c, struct slice domain, struct slice vmta)
+{
+	const struct conf_value *v;
+
+	if (!c->has_queue_to)
+		return NULL;
+	v = value_of(c, domain, vmta, "queue-to");
+	return v == NULL || slice_is(domain, v->v.string) ? NULL : v->v.string;
+}
+
+static bool
+is_named(const char *pattern, const struct slice *mx, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (conf_per_mx_matches(slice_str(pattern), mx[i]))
+			return true;
+	}
+	return false;
+}
+
+bool
+conf_has_rollups(const struct conf *c)
+{
+	return c->rollups != NULL;
+}
+
+const char *
+conf_rollup_hosts(const struct conf *c, struct slice domain)
+{
+	for (const struct conf_rollup_queue *q = c->rollups; q != NULL; q = q->next) {
+		if (slice_eq_nocase(slice_str(q->domain), domain))
+			return q->hosts;
+	}
+	return NULL;
+}
+
+static bool
+all_named(const struct conf_rollup_queue *q, const struct slice *mx, size_t n)
+{
+	for (size_t i = 0; i < q->n_mx; i++) {
+		if (!is_named(q->mx[i], mx, n))
+			return false;
+	}
+	return true;
+}
+
+const char *
+conf_rollup(const struct conf *c, struct slice domain, struct slice vmta, const struct slice *mx,
+	    size_t n)
+{
+	const struct conf_value *v;
+
+	for (const struct conf_rollup_queue *q = c->rollups; q != NULL; q = q->next) {
+		if (q->by_ip || !all_named(q, mx, n) || slice_is(domain, q->domain))
+			continue;
+		/* Patterns are no hosts: somebody has to say where its mail goes. */
+		if (q->hosts == NULL &&
+		    value_of(c, slice_str(q->domain), vmta, "smtp-hosts") == NULL)
+			continue;
+		v = value_of(c, domain, vmta, "disable-mx-rollup");
+		return v != NULL && v->v.flag ? NULL : q->domain;
+	}
+	return NULL;
+}

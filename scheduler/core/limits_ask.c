@@ -1,0 +1,288 @@
+#include "scheduler/core/limits_impl.h"
+
+#include "common/base/check.h"
+#include "scheduler/core/lines.h"
+#include "scheduler/core/sources.h"
+
+/* Sets --------------------------------------------------------------------------------------- */
+static bool
+holds(const struct core *c, const struct limit *l, uint32_t qi)
+{
+	if (qi == CORE_NONE)
+		return limit_is_in_force(l);
+	return limit_is_in_force(l) &&
+	       (l->mode == LIMIT_ALWAYS || (l->mode == LIMIT_BACKOFF) == c->queues[qi].backoff);
+}
+
+bool
+limits_measure(const struct core *c, const struct charges *set, enum core_measure m)
+{
+	for (uint32_t k = 0; k < set->n; k++) {
+		if (c->limits[set->of[k]].measure == m)
+			return true;
+	}
+	return false;
+}
+
+/* Asking ------------------------------------------------------------------------------------- */
+/* One limit is asked for one more. */
+static void
+ask_one(struct core *c, const struct asker *who, uint32_t i, uint64_t bytes, struct answer *out)
+{
+	struct limit *l = &c->limits[i];
+	const struct active *a = who->qi == CORE_NONE ? NULL : c->queues[who->qi].active;
+	uint64_t room, when = 0;
+	bool refuse;
+
+	if (!holds(c, l, who->qi))
+		return;
+	if (l->measure == CORE_MEASURE_VOLUME) {
+		room = limits_room_of(c, l, NULL);
+		refuse = bytes > room && !rate_fits(l->rate, c->now.boot_us, bytes);
+		if (refuse)
+			when = rate_when_fits(l->rate, c->now.boot_us, bytes);
+	} else {
+		room = limits_room_of(c, l, a);
+		refuse = room == 0;
+		if (refuse)
+			when = limits_when_of(c, l);
+		else if (!who->first && (when = limits_pace_when(c, l, who->qi, who->priority)) > 0)
+			refuse = true;
+		if (l->rate && rate_share(l->rate) < room)
+			room = rate_share(l->rate);
+		if (room < out->room)
+			out->room = room;
+	}
+	if (!refuse && l->line && l->line != who->turn && !who->first && a->n_promised == 0 &&
+	    !limits_is_owed(a, i) && lines_ahead(c, l->line, who->qi, who->priority)) {
+		refuse = true;
+		when = c->now.boot_us;
+	}
+	if (l->line && lines_others(c, l->line, who->qi, who->priority))
+		out->crowded = true;
+	if (l->within < out->within)
+		out->within = l->within;
+	if (!refuse)
+		return;
+	/* A count is given back sooner or later: as if in a second. */
+	if (out->limit == 0 ||
+	    (when == NEVER ? c->now.boot_us + SECOND_US : when) >
+		    (out->when == NEVER ? c->now.boot_us + SECOND_US : out->when)) {
+		out->limit = i;
+		out->when = when;
+	}
+}
+
+/* Nobody waits for it, and it has room for more than makes a difference: as most limits do most of
+ * the time. */
+static inline bool
+is_far(const struct limit *l, const struct asker *who, uint64_t bytes, struct answer *out)
+{
+	if (l->line || l->sure < (l->measure == CORE_MEASURE_VOLUME ? bytes : who->want))
+		return false;
+	if (l->within < out->within)
+		out->within = l->within;
+	return true;
+}
+
+static inline bool
+count_is_far(const struct limit *l, struct answer *out)
+{
+	if (l->line || l->used >= l->n || !limit_is_in_force(l))
+		return false;
+	if (l->n - l->used < out->room)
+		out->room = l->n - l->used;
+	return true;
+}
+
+void
+limits_ask_room(struct core *c, const struct asker *who, const struct charges *set, uint64_t bytes,
+		struct answer *a)
+{
+	for (uint32_t k = 0; k < set->n; k++) {
+		const struct limit *l = &c->limits[set->of[k]];
+
+		if (limit_is_count(l) ? !count_is_far(l, a) : !is_far(l, who, bytes, a))
+			ask_one(c, who, set->of[k], bytes, a);
+	}
+}
+
+void
+limits_ask(struct core *c, const struct asker *who, const struct charges *set, uint64_t bytes,
+	   struct answer *a)
+{
+	limits_ask_room(c, who, set, bytes, a);
+	if (a->limit)
+		c->limits[a->limit].refused++;
+}
+
+/* Charging ----------------------------------------------------------------------------------- */
+static uint64_t
+amount(const struct limit *l, uint64_t n, uint64_t bytes)
+{
+	return l->measure == CORE_MEASURE_VOLUME ? bytes : n;
+}
+
+/* What counts is never forgotten: N may be another one tomorrow. */
+static void
+remember(struct core *c, struct limit *l, uint64_t at, uint64_t k)
+{
+	if (rate_forgets(l->rate, at, k))
+		limits_keep_all(c, l);
+}
+
+static inline void
+charge_rate(struct core *c, struct limit *l, uint64_t k)
+{
+	if (k <= l->sure) {
+		l->sure -= k;
+	} else {
+		l->sure = 0;
+		remember(c, l, c->now.boot_us, k);
+	}
+	if (l->measure == CORE_MEASURE_VOLUME)
+		rate_past(l->rate, c->now.boot_us, 0, k); /* one thing: it may be owed */
+	else
+		rate_force(l->rate, c->now.boot_us, k);
+	if (limit_is_paced(l))
+		limits_pace(c, l, k);
+}
+
+static inline void
+charge_one(struct core *c, struct limit *l, uint64_t k)
+{
+	l->refs++;
+	if (limit_is_count(l))
+		l->used++;
+	else if (l->rate && k > 0)
+		charge_rate(c, l, k);
+}
+
+void
+limits_charge(struct core *c, const struct charges *set, uint64_t n, uint64_t bytes)
+{
+	for (uint32_t k = 0; k < set->n; k++) {
+		struct limit *l = &c->limits[set->of[k]];
+
+		charge_one(c, l, amount(l, n, bytes));
+	}
+}
+
+void
+limits_adopt(struct core *c, struct charges *set, uint64_t n, uint64_t bytes)
+{
+	struct charges kept = { .n = 0 };
+
+	for (uint32_t k = 0; k < set->n; k++) {
+		struct limit *l = &c->limits[set->of[k]];
+
+		if (l->rate && l->found)
+			continue;
+		charge_one(c, l, amount(l, n, bytes));
+		charges_add(&kept, set->of[k], set->counts >> k & 1);
+	}
+	*set = kept;
+}
+
+void
+limits_past(struct core *c, const struct charges *set, uint64_t age, uint64_t rcpts,
+	    uint64_t connects, uint64_t bytes)
+{
+	for (uint32_t i = 0; i < set->n; i++) {
+		struct limit *l = &c->limits[set->of[i]];
+		uint64_t k =
+			l->measure == CORE_MEASURE_CONNECT ? connects : amount(l, rcpts, bytes);
+
+		if (!l->rate || k == 0 || age > RATE_WINDOW_MAX_US)
+			continue;
+		l->sure = 0;
+		remember(c, l, c->now.boot_us - age, k);
+		rate_past(l->rate, c->now.boot_us, age, k);
+	}
+}
+
+void
+limits_charge_more(struct core *c, const struct charges *set, uint64_t n)
+{
+	for (uint32_t k = 0; k < set->n; k++) {
+		struct limit *l = &c->limits[set->of[k]];
+
+		if (l->rate && l->measure == CORE_MEASURE_MSG)
+			charge_rate(c, l, n);
+	}
+}
+
+/* Something was given back: who waits for it looks. */
+static inline void
+poke_waiting(struct core *c, const struct limit *l)
+{
+	if (l->line)
+		lines_poke(c, l->line);
+	if (l->owned && (l->scope == CORE_SCOPE_SOURCE || l->scope == CORE_SCOPE_MX_SOURCE))
+		sources_poke(c, c->groups[l->owner].source);
+}
+
+void
+limits_refund(struct core *c, const struct charges *set, uint64_t stamp, uint64_t n, uint64_t bytes)
+{
+	if (n == 0 && bytes == 0)
+		return;
+	for (uint32_t k = 0; k < set->n; k++) {
+		struct limit *l = &c->limits[set->of[k]];
+		uint64_t back = amount(l, n, bytes);
+
+		if (!l->rate || back == 0 || c->now.boot_us < l->no_refund_until)
+			continue;
+		rate_refund(l->rate, stamp, back);
+		if (limit_is_paced(l))
+			l->paced -= limits_pace_of(l, back) < l->paced ? limits_pace_of(l, back)
+								       : l->paced;
+		poke_waiting(c, l);
+	}
+}
+
+void
+limits_hold(struct core *c, uint32_t limit)
+{
+	CHECK(!limit_is_count(&c->limits[limit]));
+	c->limits[limit].refs++;
+}
+
+void
+limits_let_go(struct core *c, struct charges *set)
+{
+	for (uint32_t k = 0; k < set->n; k++) {
+		struct limit *l = &c->limits[set->of[k]];
+
+		CHECK(l->refs > 0);
+		l->refs--;
+		if (limit_is_count(l)) {
+			CHECK(l->used > 0);
+			l->used--;
+			poke_waiting(c, l);
+		}
+		if (!l->owned)
+			limits_unused(c, set->of[k]);
+	}
+	set->n = set->counts = 0;
+}
+
+void
+limits_count_idle(struct core *c, const struct charges *set, int by)
+{
+	for (uint32_t left = set->counts; left; left &= left - 1) {
+		struct limit *l = &c->limits[set->of[__builtin_ctz(left)]];
+
+		l->idle = (uint32_t)((int64_t)l->idle + by);
+	}
+}
+
+void
+limits_count_ending(struct core *c, const struct charges *set, int by)
+{
+	for (uint32_t left = set->counts; left; left &= left - 1) {
+		struct limit *l = &c->limits[set->of[__builtin_ctz(left)]];
+
+		l->ending = (uint32_t)((int64_t)l->ending + by);
+	}
+}

@@ -1,0 +1,114 @@
+#include "scheduler/core/redirect.h"
+
+#include "common/base/check.h"
+#include "common/base/mem.h"
+#include "scheduler/core/entries.h"
+#include "scheduler/core/lines.h"
+#include "scheduler/core/run.h"
+
+/* Each costs its row besides: a claim of another queue waits for so many at the most. */
+#define MOVE_SLICE 256
+
+static uint32_t
+index_of(const struct core *c, uint32_t number)
+{
+	return number < c->n_numbers ? c->by_number[number] : CORE_NONE;
+}
+
+/* What the queue was about to do for its mail. */
+static void
+drop_plans(struct core *c, uint32_t qi)
+{
+	struct queue *q = &c->queues[qi];
+
+	if (q->line)
+		lines_leave(c, qi);
+	q->doom_left = q->release_left = 0;
+	q->scan_stage = 0;
+	q->scan_cursor = CORE_NONE;
+	q->until = 0;
+	q->refusal = REFUSAL_NONE;
+	if (q->active)
+		q->active->blocked_by = 0;
+}
+
+static void
+renumber(struct core *c, uint32_t qi, uint32_t fresh)
+{
+	struct queue *q = &c->queues[qi];
+	size_t old = c->n_numbers;
+
+	if (fresh == q->number)
+		return;
+	CHECK(fresh < CORE_NONE && index_of(c, fresh) == CORE_NONE);
+	mem_grow((void **)&c->by_number, &c->n_numbers, (size_t)fresh + 1, sizeof(*c->by_number));
+	for (size_t i = old; i < c->n_numbers; i++)
+		c->by_number[i] = CORE_NONE;
+	c->by_number[q->number] = CORE_NONE;
+	c->by_number[fresh] = qi;
+	q->number = fresh;
+}
+
+bool
+core_redirect(struct core *c, const struct core_now *now, uint32_t from, uint32_t to,
+	      uint32_t fresh)
+{
+	uint32_t qi = index_of(c, from), ti = index_of(c, to);
+	struct queue *q;
+
+	core_clock(c, now);
+	CHECK(qi != CORE_NONE && ti != CORE_NONE);
+	q = &c->queues[qi];
+	if (q->moving || redirect_end(c, ti) == qi)
+		return false;
+	renumber(c, qi, fresh);
+	if (queue_entries(q) == 0)
+		return true;
+	drop_plans(c, qi);
+	q->moving = true;
+	map_put(&c->moves, qi, ti);
+	run_push(c, qi);
+	return true;
+}
+
+uint32_t
+core_redirected(const struct core *c, uint32_t queue)
+{
+	uint32_t qi = index_of(c, queue);
+
+	return qi == CORE_NONE ? queue : c->queues[redirect_end(c, qi)].number;
+}
+
+void
+core_move_room(struct core *c, const struct core_now *now, uint32_t room)
+{
+	core_clock(c, now);
+	c->move_room = room;
+	run_wake_doomed(c);
+}
+
+bool
+redirect_step(struct core *c, uint32_t qi)
+{
+	struct queue *q = &c->queues[qi];
+	uint32_t ti = redirect_end(c, qi), e;
+	unsigned n = 0;
+
+	while ((e = entries_head(q)) != CORE_NONE && n < MOVE_SLICE && c->move_room > 0) {
+		entries_transfer(c, e, ti);
+		if (c->move_room != UINT32_MAX)
+			c->move_room--;
+		if (c->ops.moved)
+			c->ops.moved(c->ctx, e);
+		n++;
+	}
+	if (n > 0)
+		run_push(c, ti);
+	if (queue_entries(q) == 0) {
+		q->moving = q->unsorted = false;
+		map_take(&c->moves, qi);
+	}
+	if (e != CORE_NONE && c->move_room == 0)
+		run_join_doomed(c, qi);
+	return e != CORE_NONE && c->move_room > 0;
+}

@@ -1,0 +1,258 @@
+#!/usr/bin/python3
+"""check: are limits exact? A judge that reads stamps and nothing else.
+
+It shares no code with what it judges and knows nothing of how a limit is kept. A limit is N in a window;
+what happened is a list of charges (stamp in µs, amount, transaction). In one pass over the sorted stamps:
+
+    most      the most in any window, wherever it begins; both its ends belong to it: never above N
+    even      the most in any tenth of a window, and in any transaction: never above max(1, N / 5)
+    use       what came in the twenty windows from the first one: 98 % of 20 N when there was mail enough
+
+For volume one body above N may go alone: it then counts as N in its window and goes on counting in as many
+windows as its size takes; a body above a fifth of N goes alone in its tenth.
+
+The witnesses are the event log (by build/release/tools/eventlog) and the sink's own trace.
+
+    check.py --selftest    finds what is planted in made-up stamps
+"""
+import random
+import subprocess
+import sys
+from collections import defaultdict, namedtuple
+
+WINDOWS = 20      # that use is looked at in
+USE_PERCENT = 98
+
+# scope: queue source vmta provider; measure: msg connect volume; use: percent that has to come, 0 where mail is not enough
+# or another limit is narrower.
+Limit = namedtuple("Limit", "scope key measure n window_us use")
+Charge = namedtuple("Charge", "stamp amount transaction")
+# source: the local IP; kind: msg connect volume.
+Event = namedtuple("Event", "kind stamp amount transaction queue vmta provider source")
+
+
+def share(n):
+    return max(1, n // 5)
+
+
+def most_within(charges, window_us):
+    """The largest sum in any [t, t + window], and the stamp at which such a window ends. `charges` are sorted."""
+    best, best_at, total, low = 0, 0, 0, 0
+    for high in charges:
+        total += high.amount
+        while high.stamp - charges[low].stamp > window_us:
+            total -= charges[low].amount
+            low += 1
+        if total > best:
+            best, best_at = total, high.stamp
+    return best, best_at
+
+
+def spread(charges, n, window_us):
+    """Bodies larger than N as what they are for the windows that follow: N at once, N again just when the window is
+    over, and what is left."""
+    out = []
+    for c in charges:
+        rest, at = c.amount, c.stamp
+        while rest > n:
+            out.append(Charge(at, n, c.transaction))
+            rest, at = rest - n, at + window_us + 1
+        out.append(Charge(at, rest, c.transaction))
+    return sorted(out)
+
+
+def most_even(charges, n, tenth_us, volume):
+    """The most in any tenth; with volume a body above the share counts as the share if it is alone there."""
+    if not volume:
+        return most_within(charges, tenth_us)[0]
+    limit, worst, total, low = share(n), 0, 0, 0
+    for high, c in enumerate(charges):
+        total += c.amount
+        while c.stamp - charges[low].stamp > tenth_us:
+            total -= charges[low].amount
+            low += 1
+        worst = max(worst, limit if low == high and total > limit else total)
+    return worst
+
+
+def largest_transaction(charges):
+    sums = defaultdict(int)
+    for c in charges:
+        sums[c.transaction] += c.amount
+    return max(sums.values(), default=0)
+
+
+class Verdict:
+    """What the stamps say of one limit."""
+
+    def __init__(self, limit, charges, shorter_us=0, windows=WINDOWS):
+        """`shorter_us`: of a witness further away: windows are shorter, and that is all that is judged."""
+        charges = sorted(charges)
+        volume = limit.measure == "volume"
+        n, window = limit.n, limit.window_us - shorter_us
+        self.limit, self.sent = limit, sum(c.amount for c in charges)
+        self.faults = []
+        self.most, at = most_within(spread(charges, n, window) if volume else charges, window)
+        if self.most > n:
+            self.faults.append("%d in the window that ends at %d" % (self.most, at))
+        self.tenth = self.transaction = self.percent = None
+        if shorter_us == 0:
+            self._even(charges, n, volume)
+            self._use(charges, n, windows)
+
+    def _even(self, charges, n, volume):
+        self.tenth = most_even(charges, n, self.limit.window_us // 10, volume)
+        if self.tenth > share(n):
+            self.faults.append("%d in a tenth of a window" % self.tenth)
+        if self.limit.measure == "msg":
+            self.transaction = largest_transaction(charges)
+            if self.transaction > share(n):
+                self.faults.append("%d in a transaction" % self.transaction)
+
+    def _use(self, charges, n, windows):
+        end = charges[0].stamp + windows * self.limit.window_us if charges else 0
+        used = sum(c.amount for c in charges if c.stamp < end)
+        self.percent = 100.0 * used / (windows * n)
+        if used < self.limit.use * windows * n // 100:
+            self.faults.append("%d in %d windows" % (used, windows))
+
+    def __str__(self):
+        l = self.limit
+        text = "%s %s %s %d/%gs: sent %d, most %d" % (l.scope, l.key, l.measure, l.n, l.window_us / 1e6, self.sent, self.most)
+        if self.tenth is not None:
+            text += ", a tenth %d of %d" % (self.tenth, share(l.n))
+        if self.percent is not None:
+            text += ", use %.1f %%" % self.percent
+        return text + "".join("; FAULT: " + f for f in self.faults)
+
+
+def event_log(tool, spool):
+    """Events of a spool's event log. All of it must be there: nothing recycled."""
+    done = subprocess.run([tool, spool], stdout=subprocess.PIPE, text=True, errors="surrogateescape", check=True)
+    events, now = [], None
+    last = 0
+    for line in done.stdout.splitlines():
+        f = line.split("\t")
+        lsn = int(f[1])
+        if f[0] == "rcpt":
+            stamp = int(f[3])
+            if now and stamp and f[2] != "UNATTEMPTED":
+                events.append(Event("msg", stamp, 1, lsn, *now))
+            continue
+        assert lsn == last + 1, "the event log is not whole: %d after %d" % (lsn, last)
+        last, kind, stamp, volume = lsn, f[2], int(f[4]), int(f[6])
+        now = (f[7], f[8], f[9], f[10]) if kind == "RESULT" else None
+        if kind in ("CONNECT", "ATTEMPT") and stamp:
+            events.append(Event("connect", stamp, 1, lsn, f[7], f[8], f[9], f[10]))
+        elif kind == "RESULT" and volume:
+            events.append(Event("volume", stamp, volume, lsn, f[7], f[8], f[9], f[10]))
+    return events
+
+
+def ip_of(peer):
+    return peer.rpartition(":")[0].strip("[]")
+
+
+def sink_trace(path, ledger_path, vmta_of, provider, only_queue=""):
+    """Events by the sink's own clock. `vmta_of`: source IP -> virtual MTA; every domain is of `provider`; connections
+    are of `only_queue`."""
+    events, session = [], {}
+    with open(path, errors="surrogateescape") as trace:
+        for number, line in enumerate(trace):
+            if not line.endswith("\n"):
+                break
+            at, _, client, _, stage, key = line.split(" ", 6)[:6]
+            source = ip_of(client)
+            vmta = vmta_of.get(source, "")
+            if stage == "mail":
+                session[client] = number
+            elif stage == "rcpt":
+                queue = key.rpartition("@")[2] + "/" + vmta
+                events.append(Event("msg", int(at), 1, session.get(client, number), queue, vmta, provider, source))
+            elif stage == "connect":
+                events.append(Event("connect", int(at), 1, number, only_queue, vmta, provider, source))
+    seen = set()
+    with open(ledger_path, errors="surrogateescape") as ledger:
+        for line in ledger:
+            f = line.split(" ")
+            if f[0] == "unanswered" or not line.endswith("\n") or (f[0], f[2]) in seen:
+                continue
+            seen.add((f[0], f[2]))  # one line a recipient, one body a transaction
+            vmta = vmta_of.get(ip_of(f[2]), "")
+            queue = f[4].rpartition("@")[2] + "/" + vmta
+            events.append(Event("volume", int(f[0]), int(f[6]), len(seen), queue, vmta, provider, ip_of(f[2])))
+    return events
+
+
+def judge(limits, events, shorter_us=0, windows=WINDOWS):
+    """A verdict for each limit: what falls into it by scope, key and measure."""
+    parts = defaultdict(list)
+    for e in events:
+        charge = Charge(e.stamp, e.amount, e.transaction)
+        for scope in ("queue", "vmta", "provider", "source"):
+            parts[scope, getattr(e, scope), e.kind].append(charge)
+    return [Verdict(l, parts[l.scope, l.key, l.measure], shorter_us, windows) for l in limits]
+
+
+# Planted ----------------------------------------------------------------------------------------
+def ideal(n, window_us, delta_us, rng, windows=WINDOWS + 2, lost=0, burst=1):
+    """Stamps of a limiter that is right: as early as n, the share and its deadline allow. `lost`: one in so many is
+    charged, not attempted and, a fault, not given back."""
+    out, charged, at, end = [], [], 1000000, 1000000 + windows * window_us
+    transaction = 0
+    while at < end:
+        transaction += 1
+        k = min(burst, share(n))
+        for _ in range(k):
+            back = charged[-n] + window_us + delta_us + 1 if len(charged) >= n else 0
+            tenth = charged[-share(n)] + window_us // 10 + delta_us + 1 if len(charged) >= share(n) else 0
+            at = max(at, back, tenth)
+            charged.append(at)
+            if not lost or len(charged) % lost:
+                out.append(Charge(at, 1, transaction))
+        at += rng.randrange(1, 50)
+    return out
+
+
+def selftest(seed):
+    rng = random.Random(seed)
+    wrong = []
+    for n, window in ((1, 1000000), (10, 1000000), (100, 60000000), (500, 1000000), (5000, 1000000), (83, 600000000)):
+        limit = Limit("queue", "q", "msg", n, window, USE_PERCENT)
+        delta = min(max(window // 100, 10000), 1000000)
+        for name, stamps, right in (
+                ("right", ideal(n, window, delta, rng), True),
+                ("off by one", ideal(n + 1, window, 0, rng), False),
+                ("missing refund", ideal(n, window, delta, rng, lost=8), False),
+                ("not even", [Charge(c.stamp - c.stamp % (window // 4) * (n > 1), 1, i)
+                              for i, c in enumerate(ideal(n, window, delta, rng))], n == 1),
+                ("a stamp moved by a window", ideal(n, window, delta, rng) + [Charge(1000000 + 3 * window // 2, 1, -1)], False)):
+            verdict = Verdict(limit, stamps)
+            if bool(verdict.faults) == right:
+                wrong.append("%s, %s: %s" % (name, "a fault found" if right else "nothing found", verdict))
+    limit = Limit("vmta", "v", "volume", 1000, 1000000, 0)
+    for name, sizes, right in (
+            ("small ones", [(0, 100), (0, 100), (100001, 200), (200002, 200), (300003, 200), (400004, 200), (1000001, 200)], True),
+            ("one too many", [(i * 100001, 200) for i in range(6)], False),
+            ("a large one alone", [(0, 900), (100001, 100), (1000001, 900)], True),
+            ("a large one not alone", [(0, 500), (100000, 100)], False),
+            ("larger than the limit", [(0, 2500), (3000003, 100)], True),
+            ("larger, and not made up for", [(0, 2500), (2000000, 700)], False)):
+        verdict = Verdict(limit, [Charge(at, k, i) for i, (at, k) in enumerate(sizes)])
+        if bool(verdict.faults) == right:
+            wrong.append("%s, %s: %s" % (name, "a fault found" if right else "nothing found", verdict))
+    return wrong
+
+
+def main():
+    seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.SystemRandom().randrange(1 << 32)
+    if sys.argv[1:2] != ["--selftest"]:
+        print(__doc__)
+        return 2
+    wrong = selftest(seed)
+    print("\n".join(wrong + ["check: seed %d: %s" % (seed, "FAILED" if wrong else "PASSED")]))
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,322 @@
+"""Limits as an operator sees and sets them: `set limit`, `disable source`, `show limits`, `blocked`, shared memory.
+
+Times are the sink's own: what an operator set holds from the answer of the command on, and what is counted is what the
+sink was offered."""
+import os
+import re
+import signal
+import statistics
+import subprocess
+import time
+
+import harness
+import pytest
+
+IPS = ("127.0.0.2", "127.0.0.3")
+SLACK = 0.25  # the machine is shared: a wish of 10 ms is held to this
+
+
+class World:
+    """An instance with two source IPs, its sink with a trace of all commands."""
+
+    def __init__(self, folder, conf="", domain="", variant="release"):
+        self.port = harness.free_port()
+        self.trace = os.path.join(folder, "trace")
+        self.sink = harness.Sink(folder, script='providers = ( { name = "p"; listen = [ "127.0.0.1:%d" ]; } );' % self.port,
+                                 extra=("--trace", self.trace))
+        hosts = ", ".join('{ ip = "%s"; name = "h%d.example"; }' % (ip, i) for i, ip in enumerate(IPS))
+        self.sluice = harness.Sluice(
+            folder, workers=2, conf=conf, vmtas=f'virtual-mtas = ( {{ name = "v"; smtp-source-hosts = ( {hosts} ); }}, {{ name = "w"; }} );',
+            domains=f'domains = ( {{ name = "*"; smtp-hosts = "[127.0.0.1]:{self.port}"; retry-after = "1s"; {domain} }} );',
+            sources='sources = ( { match = "127.0.0.0/8"; always-allow-relaying = true; default-virtual-mta = "v"; process-x-job = true; } );').start()
+        self.folder = folder
+        self.load = None
+
+    def send(self, *args):
+        self.load = harness.Load(self.folder, self.sluice.target, "-s", 8, "--size", "1k", "--reconnect", *args)
+
+    def commands(self, stage):
+        """[(seconds, client address)] of the commands of that stage, in order."""
+        os.kill(self.sink.process.pid, signal.SIGUSR1)  # it writes in pieces, and now
+        time.sleep(0.3)
+        with open(self.trace) as f:
+            rows = [parse(line) for line in f if line.endswith("\n")]
+        return sorted(row[:2] for row in rows if row[2] == stage)
+
+    def act(self, *words, status=0):
+        """The time of the answer."""
+        done = self.sluice.sluice(*words)
+        assert done.returncode == status, (words, done.stdout, done.stderr)
+        return time.time()
+
+    def kill_scheduler(self):
+        before = self.sluice.pids("scheduler")
+        os.kill(before[0], signal.SIGKILL)
+        harness.wait_for(lambda: self.sluice.pids("scheduler") not in ([], before), 20)
+        self.sluice.wait_ready()
+
+    def close(self):
+        if self.load:
+            self.load.stop()
+        self.sluice.stop()
+        self.sink.stop()
+
+
+def parse(line):
+    """(seconds, client address, stage) of a line of the trace."""
+    f = line.split(" ")
+    return int(f[0]) / 1e6, f[2].rpartition(":")[0], f[4]
+
+
+@pytest.fixture
+def world(folder):
+    made = []
+
+    def make(**options):
+        made.append(World(folder, **options))
+        return made[0]
+    yield make
+    for w in made:
+        w.close()
+
+
+def between(rows, begin, end, ip=None):
+    return [at for at, client in rows if begin <= at < end and ip in (None, client)]
+
+
+def most_in(rows, begin, end, window):
+    """The most of them in any window inside that time."""
+    stamps, most, first = between(rows, begin, end), 0, 0
+    for i, at in enumerate(stamps):
+        while stamps[first] <= at - window:
+            first += 1
+        most = max(most, i - first + 1)
+    return most
+
+
+# Set ---------------------------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("words", [
+    ("load.example/v", "max-msg-rate=10/s"), ("load.example/*", "max-msg-rate=10/s"), ("--vmta=v", "max-smtp-msg-rate=10/s"), ("--job=j1", "max-msg-rate=10/s")])
+def test_set_limit_under_load(world, words):
+    """At once, at the sink; over kill -9 and a reload; until it is cleared."""
+    w = world()
+    w.send("--duration", 14, "--rate", 150, "--job", "j1")
+    time.sleep(2)
+    set_at = w.act("set", "limit", *words)
+    time.sleep(2.2)
+    w.kill_scheduler()
+    killed = time.time()
+    time.sleep(2)
+    w.act("reload")
+    time.sleep(1.5)
+    cleared = time.time()
+    w.act("set", "limit", words[0], "--clear")
+    time.sleep(2)
+    rows = w.commands("rcpt")
+    assert most_in(rows, 0, set_at, 1) > 60
+    # Windows shortened by 50 ms: the way to the sink takes its time.
+    assert most_in(rows, set_at + SLACK, cleared, 0.95) <= 10
+    assert len(between(rows, set_at + 1, set_at + 2)) >= 8 and len(between(rows, killed + 0.5, cleared)) >= 20
+    assert most_in(rows, cleared, cleared + 2, 1) > 60
+
+
+def test_source_ip_limit_is_for_all_queues(world):
+    w = world()
+    w.send("--duration", 8, "--rate", 200, "--domain-count", 20)
+    time.sleep(2)
+    set_at = w.act("set", "limit", "--source-ip=" + IPS[0], "max-msg-rate=5/s", "--for=1d")
+    time.sleep(3)
+    now = time.time()
+    rows = w.commands("rcpt")
+    assert most_in([r for r in rows if r[1] == IPS[0]], 0, set_at, 1) > 30
+    assert most_in([r for r in rows if r[1] == IPS[0]], set_at + SLACK, now, 0.95) <= 5
+    assert len(between(rows, set_at + 1, now, IPS[1])) > 100  # the other takes its part
+    limits = w.sluice.ask("show", "limits")
+    row = [x for x in limits["limit"] if x["scope"] == "source-ip" and x["object"] == IPS[0]][0]
+    assert (row["name"], row["value"], row["file"], row["limit"], row["windowSeconds"]) == ("max-msg-rate", "5/s", None, 5, 1)
+    assert re.match(r"set by operator until \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", row["origin"]) and row["used"] <= 5
+    source = harness.wait_for(lambda: [r for r in w.sluice.stat()["source"] if r["ip"] == IPS[0] and r["limit"]], 5)[0]
+    assert source["limit"] == "max-msg-rate 5/s" and source["used"] <= 5 and source["disabled"] is False
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_for_ends_by_itself(world, killed):
+    w = world()
+    w.send("--duration", 12, "--rate", 150)
+    time.sleep(1.5)
+    before = time.time()
+    set_at = w.act("set", "limit", "load.example/v", "max-msg-rate=5/s", "--for=3s")
+    assert [x["name"] for x in w.sluice.ask("show", "limits")["override"]] == ["max-msg-rate"]
+    setting = [x for x in w.sluice.ask("show", "settings", "load.example/v")["setting"] if x["name"] == "max-msg-rate"][0]
+    assert setting["value"] == "5/s" and setting["scope"] == "operator" and setting["origin"].startswith("set by operator until 20")
+    if killed:
+        w.kill_scheduler()
+    time.sleep(max(0, set_at + 5.5 - time.time()))
+    rows = w.commands("rcpt")
+    assert most_in(rows, set_at + SLACK, before + 2.95, 0.95) <= 5
+    assert most_in(rows, set_at + 3, set_at + 5.5, 1) > 60
+    assert w.sluice.ask("show", "limits")["override"] == []
+    assert "ended: load.example/v max-msg-rate=5/s" in w.sluice.log()
+
+
+ROUNDS = 20
+PROMPT = 0.010  # from the answer to the last MAIL, the median; the machine is shared: ten times as long is let pass
+
+
+@pytest.mark.parametrize("on, off", [
+    (("disable", "source", IPS[0], "*/*"), ("enable", "source", IPS[0], "*/*")),
+    (("set", "limit", "--source-ip=" + IPS[0], "max-msg-rate=1/d"), ("set", "limit", "--source-ip=" + IPS[0], "--clear"))],
+    ids=["disable-source", "set-limit"])
+def test_all_queues_at_once(world, on, off):
+    """The last MAIL of many queues from a source IP after the answer to the command that throttles it, many times over."""
+    w = world()
+    w.send("--duration", 8 + ROUNDS, "--rate", 400, "--domain-count", 50)
+    time.sleep(1.5)
+    w.act(*on)  # the one recipient of the day leaves; what is cleared is charged on
+    time.sleep(1)
+    w.act(*off)
+    rounds = []
+    for _ in range(ROUNDS):
+        time.sleep(0.3)
+        began = time.time()
+        answered = w.act(*on)
+        time.sleep(0.3)
+        rounds.append((began, answered, time.time()))
+        w.act(*off)
+    mails = w.commands("mail")
+    late, whole = [], []
+    for began, answered, end in rounds:
+        assert len(between(mails, began - 0.25, began, IPS[0])) > 5, "nothing was to be stopped"
+        last = max(between(mails, began - 0.25, end, IPS[0]))
+        late.append(max(0.0, last - answered))
+        whole.append(last - began)
+    print("last MAIL after the answer: median %.1f ms, most %.1f ms; after the command began: median %.1f ms, most %.1f ms" %
+          tuple(1000 * x for x in (statistics.median(late), max(late), statistics.median(whole), max(whole))))
+    assert statistics.median(late) <= 10 * PROMPT and max(late) <= SLACK
+
+
+# Disabled sources -------------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("pattern", ["*/*", "*/v", "load.example/v"])
+def test_disabled_source_is_silent(world, pattern):
+    """No connection and no MAIL from the answer on; what is open ends with its message; over kill -9; until it is enabled."""
+    w = world()
+    w.send("--duration", 12, "--rate", 150)
+    time.sleep(2)
+    off = w.act("disable", "source", IPS[0], pattern)
+    time.sleep(1.5)
+    w.kill_scheduler()
+    killed = time.time()
+    time.sleep(2)
+    w.act("reload")
+    time.sleep(0.5)
+    shown = w.sluice.ask("show", "disabled", "sources")["disabledSource"]
+    assert [(x["ip"], x["queue"], x["until"]) for x in shown] == [(IPS[0], pattern, None)]
+    row = [r for r in w.sluice.stat()["source"] if r["ip"] == IPS[0] and r["disabled"]]
+    assert len(row) == 1 and row[0]["queue"] == ("" if pattern == "*/*" else pattern)
+    on = time.time()
+    w.act("enable", "source", IPS[0], pattern)
+    time.sleep(2)
+    mails, connects = w.commands("mail"), w.commands("connect")
+    assert len(between(mails, 0, off, IPS[0])) > 30
+    assert between(mails, off + SLACK, on, IPS[0]) == [] and between(connects, off + SLACK, on, IPS[0]) == []
+    assert len(between(mails, off + SLACK, killed - 0.5, IPS[1])) > 50 and len(between(mails, killed + 1, on, IPS[1])) > 30
+    assert len(between(mails, on, on + 2, IPS[0])) > 10
+
+
+def test_disabled_source_of_one_queue_only(world):
+    w = world()
+    w.act("disable", "source", IPS[0], "d1.example/v", "--reenable-after=1h")  # before its first mail
+    w.send("--messages", 60, "--domain-count", 2)
+    w.load.wait()
+    w.sluice.wait_drained()
+    w.commands("rcpt")
+    taken = [row for rows in w.sink.read().taken.values() for row in rows]
+    of = lambda domain: {row.client.rpartition(":")[0] for row in taken if row.rcpt.endswith("@" + domain)}
+    domains = sorted({row.rcpt.partition("@")[2] for row in taken})
+    assert len(domains) == 2
+    if "d1.example" in domains:
+        assert of("d1.example") == {IPS[1]}
+
+
+# Seen -------------------------------------------------------------------------------------------------------------------------------
+
+def test_blocked_and_show_limits(world):
+    w = world(domain='source-ip-max-msg-rate = [ "127.0.0.2/32 20/h", "0/0 30/h" ]; max-connect-rate = "5000/h";')
+    w.send("--messages", 30)
+    w.load.wait()
+    harness.wait_for(lambda: len(w.commands("rcpt")) >= 10, 20)  # a fifth of each: evenly
+    data = w.sluice.ask("show", "limits", "load.example/v")["limit"]
+    with open(w.sluice.conf_path) as f:
+        line = next(n for n, text in enumerate(f, 1) if "source-ip-max-msg-rate" in text)
+    rows = {(x["scope"], x["sourceIp"], x["name"]): x for x in data}
+    for ip, n in ((IPS[0], 20), (IPS[1], 30)):
+        x = rows["queue-source-ip", ip, "source-ip-max-msg-rate"]
+        assert (x["object"], x["value"], x["limit"], x["used"], x["windowSeconds"]) == ("load.example/v", f"{n}/h", n, n // 5, 3600)
+        assert (x["file"], x["line"], x["origin"]) == (w.sluice.conf_path, line, None) and x["nextRoom"] > "2020"
+    rate = rows["queue", None, "max-connect-rate"]
+    assert rate["used"] >= 2 and rate["limit"] == 5000
+    queue = w.sluice.ask("show", "queue", "load.example/v")["queue"][0]
+    blocked = queue["blocked"]
+    assert blocked["by"] in ("rate", "sources") and blocked["until"] > "2020"
+    assert re.match(r"source-ip-max-msg-rate \d0/h on 127\.0\.0\.[23]$", blocked["limit"] or "none"), blocked
+    assert blocked["config"] == f"{w.sluice.conf_path}:{line}"
+    text = w.sluice.sluice("show", "queue", "load.example/v").stdout
+    assert "source-ip-max-msg-rate" in text and f"{w.sluice.conf_path}:{line}" in text
+    assert "source-ip-max-msg-rate" in w.sluice.sluice("show", "limits").stdout
+    shm = harness.wait_for(lambda: [x for x in w.sluice.stat()["limit"] if x["name"] == "source-ip-max-msg-rate" and x["used"] == 6], 5)[0]
+    assert (shm["scope"], shm["object"], shm["sourceIp"], shm["value"], shm["limit"]) == ("queue-source-ip", "load.example/v", IPS[1], "30/h", 30)
+    text = subprocess.run([w.sluice.bin("sluice-stat"), "--prometheus", "-r", w.sluice.run_dir], capture_output=True, text=True).stdout
+    assert 'sluice_limit_used{scope="queue-source-ip",object="load.example/v",source_ip="127.0.0.3",name="source-ip-max-msg-rate"} 6' in text
+
+
+def test_blocked_by_what_an_operator_set(world):
+    w = world()
+    w.act("set", "limit", "load.example/v", "max-msg-rate=10/h", "--for=1h")
+    w.send("--messages", 10)
+    w.load.wait()
+    harness.wait_for(lambda: len(w.commands("rcpt")) == 2, 20)
+    blocked = harness.wait_for(lambda: (lambda b: b["by"] == "rate" and b)(w.sluice.ask("show", "queue", "load.example/v")["queue"][0]["blocked"]), 5)
+    assert blocked["limit"] == "max-msg-rate 10/h" and blocked["config"].startswith("set by operator until 20")
+    # A higher one lets more go at once; what was used stays used.
+    w.act("set", "limit", "load.example/v", "max-msg-rate=25/h")
+    harness.wait_for(lambda: len(w.commands("rcpt")) >= 5, 5)
+    time.sleep(0.5)
+    assert len(w.commands("rcpt")) == 5
+
+
+# Refused ----------------------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("words,status,says", [
+    ("set limit a.example/v max-mgs-rate=1/h", 1, "max-mgs-rate is no limit of a queue"), ("set limit a.example/v max-msg-rate=5", 1, "bad rate"),
+    ("set limit a.example/v max-smtp-out=0", 1, "out of range 1..20000"), ("set limit a.example/nobody max-smtp-out=1", 1, "no such virtual MTA"),
+    ("set limit --source-ip=192.0.2.9 max-msg-rate=1/h", 1, "no source IP of this configuration"), ("set limit --source-ip=x max-msg-rate=1/h", 1, "no IP address"),
+    ("set limit --vmta=nobody max-smtp-out=1", 1, "no such virtual MTA"), ("set limit --provider=nobody max-smtp-out=1", 1, "no such provider"),
+    ("set limit a.example/v", 2, "NAME=VALUE"), ("set limit max-msg-rate=1/h", 2, "D/V"), ("set limit a.example/v max-smtp-out=1 --for=soon", 2, "--for"),
+    ("set limit --vmta=v --job=j max-smtp-out=1", 2, "one object"), ("set limit a.example/v --clear", 1, "no operator has set a limit"),
+    ("disable source 192.0.2.9 */*", 1, "no source IP"), ("disable source 127.0.0.2 a.example/nobody", 1, "no such virtual MTA"),
+    ("disable source 127.0.0.2 */* --reenable-after=x", 2, "--reenable-after"), ("enable source 127.0.0.2 */*", 1, "is not disabled")])
+def test_refused(shared, words, status, says):
+    done = shared.sluice(*words.split())
+    assert (done.returncode, done.stdout) == (status, "") and says in done.stderr and done.stderr.count("\n") == 1, done
+    assert shared.ask("show", "limits")["override"] == [] and shared.ask("show", "disabled", "sources")["disabledSource"] == []
+
+
+@pytest.fixture(scope="module")
+def shared():
+    with harness.Sluice(vmtas='virtual-mtas = ( { name = "v"; smtp-source-hosts = ( { ip = "127.0.0.2"; name = "x.example"; } ); } );') as s:
+        yield s
+
+
+def test_fields_as_the_manual_says(shared):
+    from test_operator import FIELDS
+    shared.sluice("set", "limit", "a.example/v", "max-msg-rate=1/h")
+    shared.sluice("disable", "source", "127.0.0.2", "a.example/v")
+    data = shared.ask("show", "limits")
+    assert set(data) == set(FIELDS["limit"][0]) and list(data["override"][0]) == FIELDS["override"][1]
+    assert list(shared.ask("show", "disabled", "sources")["disabledSource"][0]) == FIELDS["disabled source"][1]
+    with open(shared.log_path) as f:
+        assert 'command="set limit a.example/v max-msg-rate=1/h"' in f.read()
+    shared.sluice("set", "limit", "a.example/v", "--clear")
+    shared.sluice("enable", "source", "127.0.0.2", "a.example/v")

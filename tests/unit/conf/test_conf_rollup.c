@@ -1,0 +1,152 @@
+/* Queues made of several domains: queue-to, and what mx-rollup-list makes of a domain's MX hosts.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "common/conf/conf.h"
+
+#define N_OF(a) (sizeof(a) / sizeof *(a))
+
+static struct conf *
+parsed(const char *text)
+{
+	struct conf_report r = { 0 };
+	struct buf snapshot = { 0 };
+	struct conf *c = NULL;
+
+	conf_snapshot_text(&snapshot, "f", slice_str(text));
+	if (conf_parse(buf_slice(&snapshot), &c, &r) != 0)
+		fail_msg("%.*s", (int)r.text.len, buf_slice(&r.text).p);
+	memset(snapshot.data, 'x', snapshot.len);
+	buf_clear(&snapshot);
+	conf_report_clear(&r);
+	return c;
+}
+
+static void
+expect(const char *what, const char *got, const char *want)
+{
+	if ((got == NULL) != (want == NULL) || (got != NULL && strcmp(got, want) != 0))
+		fail_msg("%s: %s instead of %s", what, got ? got : "none", want ? want : "none");
+}
+
+static void
+test_queue_to(void **state)
+{
+	static const struct {
+		const char *queue, *to;
+	} rows[] = {
+		{ "a.test/{default}", "one.queue" },
+		{ "sub.b.test/{default}", "one.queue" },
+		{ "b.test/{default}", NULL },
+		{ "one.queue/{default}", NULL },  /* to itself */
+		{ "c.test/{default}", "a.test" }, /* one step: what a.test says is for mail to
+						     a.test */
+		{ "a.test/v", "v.queue" },
+		{ "c.test/v", "a.test" },
+		{ "[10.0.0.1]/v", "ten.queue" },
+		{ "d.test/w", "one.queue" }, /* of a macro */
+	};
+	struct conf *c = parsed(
+		"domain-macros = ( { name = \"m\"; domains = [ \"d.test\", \"e.test\" ]; } );\n"
+		"domains = ( { name = \"a.test\"; queue-to = \"One.Queue.\"; }, { name = "
+		"\"*.b.test\"; queue-to = \"one.queue\"; },\n"
+		"  { name = \"one.queue\"; queue-to = \"one.queue\"; }, { name = \"c.test\"; "
+		"queue-to = \"a.test\"; },\n"
+		"  { name = \"$m\"; queue-to = \"one.queue\"; }, { name = \"[10/8]\"; queue-to = "
+		"\"ten.queue\"; } );\n"
+		"virtual-mtas = ( { name = \"v\"; domains = ( { name = \"a.test\"; queue-to = "
+		"\"v.queue\"; } ); } );");
+	struct conf *none = parsed("domains = ( { name = \"a.test\"; } );");
+
+	(void)state;
+	for (size_t i = 0; i < N_OF(rows); i++) {
+		struct slice vmta = slice_str(rows[i].queue), domain = slice_cut(&vmta, '/');
+
+		expect(rows[i].queue, conf_queue_to(c, domain, vmta), rows[i].to);
+		expect("none", conf_queue_to(none, domain, vmta), NULL);
+	}
+	conf_free(&c);
+	conf_free(&none);
+}
+
+static void
+test_rollup(void **state)
+{
+	static const struct {
+		const char *domain, *mx, *queue; /* mx: with commas */
+	} rows[] = {
+		/* every MX that is named for the queue is among the domain's */
+		{ "d.test", "mx1.one.test,mx2.one.test", "one.rollup" },
+		{ "d.test", "MX2.one.test,mx1.ONE.test", "one.rollup" },
+		{ "d.test", "mx1.one.test", NULL },
+		{ "d.test", "mx1.one.test,other.test", NULL },
+		/* the domain may have more: they are not used then */
+		{ "d.test", "mx1.one.test,mx2.one.test,other.test", "one.rollup" },
+		/* wildcards */
+		{ "d.test", "alt3.google.test", "google.rollup" },
+		{ "d.test", "google.test", NULL },
+		{ "d.test", "alt3.google.test,other.test", "google.rollup" },
+		{ "d.test", "a.both.test", NULL },
+		{ "d.test", "a.both.test,b.fixed.test", "both.rollup" },
+		/* the first queue of the list */
+		{ "d.test", "alt3.google.test,mx1.one.test,mx2.one.test", "one.rollup" },
+		{ "d.test", "x.byip.test", NULL }, /* not done yet */
+		{ "d.test", "", NULL },
+		/* nobody says where its mail would go */
+		{ "d.test", "a.nobody.test", NULL },
+		{ "v.test", "a.nobody.test", "v:nobody.rollup" },
+		/* not everyone wants it, and a rollup queue is none of its own members */
+		{ "off.test", "mx1.one.test,mx2.one.test", NULL },
+		{ "one.rollup", "mx1.one.test,mx2.one.test", NULL },
+	};
+	struct conf *c =
+		parsed("mx-rollup-list = { mx = [ \"mx1.one.test One.rollup\", \"*.google.test "
+		       "google.rollup\",\n"
+		       " \"*.both.test both.rollup\", \"b.fixed.test both.rollup\", \"mx2.one.test "
+		       "one.rollup\",\n"
+		       " \"*.nobody.test nobody.rollup\", \"x.byip.test  ip.rollup rollup-by-ip\" ]; };\n"
+		       "domains = ( { name = \"off.test\"; disable-mx-rollup = true; },\n"
+		       " { name = \"google.rollup\"; smtp-hosts = \"a.test\"; }, { name = \"both.rollup\"; "
+		       "smtp-hosts = \"[10.0.0.1]\"; } );\n"
+		       "virtual-mtas = ( { name = \"v\"; domains = ( { name = \"nobody.rollup\"; smtp-hosts = "
+		       "\"a.test\"; } ); } );");
+
+	(void)state;
+	for (size_t i = 0; i < N_OF(rows); i++) {
+		struct slice rest = slice_str(rows[i].mx), mx[4];
+		bool v = rows[i].queue != NULL && rows[i].queue[0] == 'v';
+		size_t n = 0;
+
+		while (rest.p != NULL && rest.n > 0)
+			mx[n++] = slice_cut(&rest, ',');
+		expect(rows[i].mx,
+		       conf_rollup(c, slice_str(rows[i].domain),
+				   v ? SLICE_LIT("v") : SLICE_LIT("{default}"), mx, n),
+		       v ? rows[i].queue + 2 : rows[i].queue);
+	}
+	assert_true(conf_has_rollups(c));
+	expect("hosts", conf_rollup_hosts(c, SLICE_LIT("ONE.rollup")), "mx1.one.test,mx2.one.test");
+	expect("patterns", conf_rollup_hosts(c, SLICE_LIT("both.rollup")), NULL);
+	expect("no such", conf_rollup_hosts(c, SLICE_LIT("d.test")), NULL);
+	assert_true(conf_is_rollup(SLICE_LIT("any.Rollup")));
+	assert_false(conf_is_rollup(SLICE_LIT(".rollup")) || conf_is_rollup(SLICE_LIT("a.rollup.test")));
+	conf_free(&c);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_queue_to),
+		cmocka_unit_test(test_rollup),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
