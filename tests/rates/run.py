@@ -103,7 +103,10 @@ class Plan:
 
     def _mail(self):
         per_message = {"msg": self.rcpts, "connect": 1, "volume": self.size}[self.measure]
-        total = self.flow / per_message * (self.windows + 1) * 1.15
+        flow = self.flow
+        if self.cell["scope"] == "source":  # mail is spread evenly, and one virtual MTA may have more of them
+            flow = self.n * max(len(v) for v in self.ips.values()) * len(self.vmtas)
+        total = flow / per_message * (self.windows + 1) * 1.15
         turns = len(self.domains) * len(self.vmtas)
         self.messages = (int(total / turns) + 2) * turns
 
