@@ -11,8 +11,8 @@ add_both(const struct core *c, struct charges *set, uint32_t group)
 	charges_add_group(c, set, group, CORE_MEASURE_VOLUME);
 }
 
-/* The former providers of a queue whose windows are not empty yet count too. */
-static inline uint32_t
+/* The i-th former provider of a queue that has some; 0: its windows are empty. */
+static uint32_t
 old_provider(struct core *c, struct active *a, unsigned i)
 {
 	struct old_provider *o = &a->old_providers[i];
@@ -64,7 +64,7 @@ admit_message(struct core *c, uint32_t qi, struct charges *set)
 	charges_add_queue(c, set, qi, CORE_MEASURE_VOLUME);
 	add_both(c, set, vmta_group(c, qi));
 	add_both(c, set, a->provider);
-	for (unsigned i = 0; i < OLD_PROVIDERS; i++)
+	for (unsigned i = 0; a->old_providers && i < OLD_PROVIDERS; i++)
 		add_both(c, set, old_provider(c, a, i));
 }
 
@@ -127,7 +127,7 @@ admit_entry(struct core *c, const struct asker *who, struct charges *set, struct
 	if (!c->ops.scope_limits)
 		return e;
 	for (unsigned i = 0; i < LOOK_AHEAD && e != CORE_NONE; i++, e = c->entries[e].next) {
-		set->n = set->counts = 0;
+		charges_none(set);
 		*a = yes;
 		admit_message_entry(c, e, set);
 		if (set->n == 0)
@@ -158,7 +158,7 @@ admit_connection(struct core *c, uint32_t qi, struct charges *set)
 	charges_add_queue(c, set, qi, CORE_MEASURE_CONNECT);
 	add_connection(c, set, vmta_group(c, qi));
 	add_connection(c, set, a->provider);
-	for (unsigned i = 0; i < OLD_PROVIDERS; i++)
+	for (unsigned i = 0; a->old_providers && i < OLD_PROVIDERS; i++)
 		add_connection(c, set, old_provider(c, a, i));
 	add_connection(c, set, c->all);
 }
@@ -210,9 +210,10 @@ admit_connection_entry(struct core *c, const struct asker *who, struct charges *
 	if (!c->ops.scope_limits)
 		return e;
 	for (unsigned i = 0; i < LOOK_AHEAD && e != CORE_NONE; i++, e = c->entries[e].next) {
-		struct charges own = { .n = 0 };
+		struct charges own;
 		struct answer a = *yes;
 
+		charges_none(&own);
 		add_tag_connects(c, &own, &c->tags[c->entries[e].tag]);
 		if (own.n == 0)
 			return e;

@@ -118,11 +118,12 @@ count_anew(struct core *c, struct conn *cn)
 	admit_mx(c, &cn->limits, cn->source, &now);
 	for (uint32_t k = 0; k < cn->charges.n; k++) {
 		if (c->limits[cn->charges.of[k]].owned)
-			charges_add(&counts, cn->charges.of[k], is_count(c, cn->charges.of[k]));
+			charges_add(&counts, cn->charges.of[k],
+				    c->limits[cn->charges.of[k]].measure);
 	}
 	for (uint32_t k = 0; k < now.n; k++) {
 		if (is_count(c, now.of[k]) && !charges_has(&counts, now.of[k]))
-			charges_add(&counts, now.of[k], true);
+			charges_add(&counts, now.of[k], CORE_MEASURE_SMTP_OUT);
 	}
 	limits_charge(c, &counts, 0, 0);
 	limits_let_go(c, &cn->charges);

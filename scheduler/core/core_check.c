@@ -314,6 +314,8 @@ add_charges(const struct core *c, struct limit *sums, const struct charges *set,
 		sums[set->of[k]].refs++;
 		CHECK((set->counts >> k & 1) ==
 		      (c->limits[set->of[k]].measure == CORE_MEASURE_SMTP_OUT));
+		CHECK((set->volumes >> k & 1) ==
+		      (c->limits[set->of[k]].measure == CORE_MEASURE_VOLUME));
 		if (c->limits[set->of[k]].measure != CORE_MEASURE_SMTP_OUT)
 			continue;
 		sums[set->of[k]].used++;

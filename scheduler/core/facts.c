@@ -200,10 +200,13 @@ static void
 leave_provider(struct core *c, struct active *a)
 {
 	uint64_t until = c->now.boot_us + limits_group_longest(c, a->provider);
-	struct old_provider *o = &a->old_providers[0];
+	struct old_provider *o;
 
 	if (a->provider == 0)
 		return;
+	if (!a->old_providers)
+		a->old_providers = mem_calloc(OLD_PROVIDERS, sizeof(*a->old_providers));
+	o = &a->old_providers[0];
 	for (unsigned i = 1; i < OLD_PROVIDERS && o->group; i++) {
 		if (!a->old_providers[i].group || a->old_providers[i].until < o->until)
 			o = &a->old_providers[i];
@@ -229,7 +232,7 @@ core_route_provider(struct core *c, const struct core_now *now, uint32_t queue, 
 	if (group == a->provider)
 		return;
 	leave_provider(c, a);
-	for (unsigned i = 0; i < OLD_PROVIDERS; i++) {
+	for (unsigned i = 0; a->old_providers && i < OLD_PROVIDERS; i++) {
 		if (group && a->old_providers[i].group == group) {
 			limits_group_drop(c, group);
 			a->old_providers[i].group = 0;

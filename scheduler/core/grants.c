@@ -551,7 +551,7 @@ add_rcpt_limits(const struct core *c, struct charges *set, const struct charges 
 	for (uint32_t i = 0; i < from->n; i++) {
 		if (c->limits[from->of[i]].measure == CORE_MEASURE_MSG &&
 		    !charges_has(set, from->of[i]))
-			charges_add(set, from->of[i], false);
+			charges_add(set, from->of[i], c->limits[from->of[i]].measure);
 	}
 }
 
@@ -569,7 +569,7 @@ rcpt_limits(struct core *c, const struct claim *cl, struct charges *set)
 	admit_message_entry(c, cl->entry, &now);
 	add_rcpt_limits(c, set, &cl->charges);
 	for (uint32_t i = 0; i < cl->n_later; i++)
-		charges_add(set, cl->later[i].limit, false);
+		charges_add(set, cl->later[i].limit, c->limits[cl->later[i].limit].measure);
 	add_rcpt_limits(c, set, &now);
 }
 

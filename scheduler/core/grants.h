@@ -17,6 +17,15 @@ struct grant {
 	uint64_t bytes;
 	uint32_t n_rcpts; /* out: recipients granted */
 };
+static inline void
+grants_begin(struct grant *g, uint32_t qi)
+{
+	const struct answer yes = ANSWER_YES;
+
+	g->qi = qi;
+	g->yes = yes;
+	charges_none(&g->set);
+}
 enum granted grants_make(struct core *c, struct grant *g);
 /* Gives the entry up: it leaves its queue. */
 void grants_give_up(struct core *c, uint32_t e, enum core_give_up why, const char *text);

@@ -85,6 +85,7 @@ limit_new(struct core *c, enum core_scope scope, enum core_measure measure, enum
 		.owner = owner,
 		.owned = true,
 		.made = true,
+		.ahead_since = NEVER,
 	};
 	return i;
 }
@@ -92,8 +93,10 @@ limit_new(struct core *c, enum core_scope scope, enum core_measure measure, enum
 static void
 rate_away(struct core *c, struct limit *l)
 {
-	bool over = !l->memory || rate_is_over(l->memory, c->now.boot_us);
+	bool over;
 
+	limits_not_sure(l);
+	over = !l->memory || rate_is_over(l->memory, c->now.boot_us);
 	rate_free(&l->rate);
 	if (l->memory && !over && c->ops.charges_keep)
 		c->ops.charges_keep(c->ctx, l->memory);
@@ -137,6 +140,7 @@ rate_replace(struct core *c, struct limit *l, uint64_t n, uint64_t window, bool 
 	struct rate *was = l->rate;
 	void *memory = l->memory;
 
+	limits_not_sure(l);
 	l->rate = NULL;
 	rate_make(c, l, n, window, wide);
 	rate_move(l->rate, was, c->now.boot_us);
@@ -161,7 +165,6 @@ rate_set(struct core *c, struct limit *l, uint64_t n, uint64_t window)
 void
 limits_keep_all(struct core *c, struct limit *l)
 {
-	l->sure = 0;
 	rate_replace(c, l, rate_limit(l->rate), rate_window_us(l->rate), true);
 }
 
@@ -188,7 +191,6 @@ limits_disown(struct core *c, uint32_t *at)
 	c->n_off -= c->limits[i].off_until != 0;
 	c->limits[i].off_until = 0;
 	c->limits[i].owned = false;
-	c->limits[i].sure = 0;
 	rate_away(c, &c->limits[i]);
 	lines_poke(c, c->limits[i].line);
 	limits_unused(c, i);
@@ -210,7 +212,7 @@ switch_off(struct core *c, uint32_t *at)
 	}
 	window = rate_window_us(l->rate);
 	l->off_until = c->now.boot_us + window + rate_delta_us(window) + 1;
-	l->sure = 0;
+	limits_not_sure(l);
 	c->n_off++;
 	lines_poke(c, l->line);
 }
@@ -240,6 +242,16 @@ limits_sweep_off(struct core *c)
 	}
 }
 
+/* It is asked for again whenever its object begins to be used: mostly nothing has changed. */
+static bool
+is_the_same(const struct limit *l, enum limit_mode mode, uint64_t n, uint64_t window)
+{
+	if (l->n != n || l->mode != mode || l->off_until)
+		return false;
+	return l->rate ? rate_limit(l->rate) == n && rate_window_us(l->rate) == window
+		       : window == 0;
+}
+
 void
 limits_set_one(struct core *c, uint32_t *at, enum core_scope scope, enum core_measure measure,
 	       enum limit_mode mode, uint32_t owner, uint64_t n, uint64_t window)
@@ -250,8 +262,12 @@ limits_set_one(struct core *c, uint32_t *at, enum core_scope scope, enum core_me
 		switch_off(c, at);
 		return;
 	}
+	if (window > 0 && window < 1000)
+		window = 1000;
 	if (*at == 0)
 		*at = limit_new(c, scope, measure, mode, owner);
+	else if (is_the_same(&c->limits[*at], mode, n, window))
+		return;
 	l = &c->limits[*at];
 	c->n_off -= l->off_until != 0;
 	l->off_until = 0;
@@ -259,11 +275,11 @@ limits_set_one(struct core *c, uint32_t *at, enum core_scope scope, enum core_me
 	if (l->n != n)
 		lines_poke(c, l->line);
 	l->n = n;
-	l->sure = 0;
+	limits_not_sure(l);
 	l->within = NEVER;
 	if (!window)
 		return;
-	rate_set(c, l, n, window < 1000 ? 1000 : window);
+	rate_set(c, l, n, window);
 	l->within = rate_delta_us(rate_window_us(l->rate));
 	l->pace_one = limits_pace_of(l, 1);
 	l->pace_late = rate_window_us(l->rate) / 50;
@@ -274,8 +290,10 @@ limits_clear(struct core *c)
 {
 	for (uint32_t i = 1; i < c->n_limits; i++) {
 		/* The memory of charges stays: it is for who comes next. */
-		if (c->limits[i].made)
-			rate_free(&c->limits[i].rate);
+		if (!c->limits[i].made)
+			continue;
+		limits_take_back(&c->limits[i]);
+		rate_free(&c->limits[i].rate);
 	}
 	for (uint32_t i = 1; i < c->n_groups; i++)
 		mem_free(c->groups[i].name);

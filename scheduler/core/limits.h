@@ -5,6 +5,7 @@
  * charged to it remembers, and holds: a limit that is configured away lives on until then. */
 #pragma once
 
+#include "scheduler/core/rate.h"
 #include "scheduler/core/state.h"
 
 void limits_clear(struct core *c);
@@ -45,6 +46,19 @@ void limits_unused(struct core *c, uint32_t limit);
 /* Some of the groups that nobody uses any more go; not while a decision is being made. */
 void limits_sweep(struct core *c);
 
+/* What was charged ahead goes back: the rate says what counts. */
+static inline void
+limits_take_back(struct limit *l)
+{
+	if (l->ahead > 0) {
+		rate_refund(l->rate, l->ahead_since, l->ahead);
+		l->sure += l->ahead;
+		l->ahead = 0;
+	}
+	l->ahead_since = NEVER;
+	l->alike_until = 0;
+}
+
 /* Decisions ---------------------------------------------------------------------------------- */
 static inline bool
 limit_is_in_force(const struct limit *l)
@@ -52,20 +66,35 @@ limit_is_in_force(const struct limit *l)
 	return l->owned && !l->off_until;
 }
 
+/* What is behind them needs no value. */
 static inline void
-charges_add(struct charges *set, uint32_t limit, bool count)
+charges_none(struct charges *set)
+{
+	set->n = set->counts = set->volumes = 0;
+}
+
+static inline void
+charges_add(struct charges *set, uint32_t limit, enum core_measure m)
 {
 	if (limit == 0 || set->n == CHARGES_MAX)
 		return;
-	set->counts |= (uint32_t)count << set->n;
+	set->counts |= (uint32_t)(m == CORE_MEASURE_SMTP_OUT) << set->n;
+	set->volumes |= (uint32_t)(m == CORE_MEASURE_VOLUME) << set->n;
 	set->of[set->n++] = limit;
 }
 
 static inline void
 charges_join(struct charges *set, const struct charges *more)
 {
-	for (uint32_t k = 0; k < more->n; k++)
-		charges_add(set, more->of[k], more->counts >> k & 1);
+	uint32_t n = more->n < CHARGES_MAX - set->n ? more->n : CHARGES_MAX - set->n;
+
+	if (n == 0)
+		return;
+	set->counts |= more->counts << set->n;
+	set->volumes |= more->volumes << set->n;
+	for (uint32_t k = 0; k < n; k++)
+		set->of[set->n + k] = more->of[k];
+	set->n += n;
 }
 
 static inline bool
@@ -83,7 +112,7 @@ static inline void
 charges_add_group(const struct core *c, struct charges *set, uint32_t group, enum core_measure m)
 {
 	if (group)
-		charges_add(set, c->groups[group].bounds.of[m], m == CORE_MEASURE_SMTP_OUT);
+		charges_add(set, c->groups[group].bounds.of[m], m);
 }
 
 static inline void
@@ -91,8 +120,8 @@ charges_add_queue(const struct core *c, struct charges *set, uint32_t qi, enum c
 {
 	const struct active *a = c->queues[qi].active;
 
-	charges_add(set, a->own.of[m], false);
-	charges_add(set, a->backoff.of[m], false);
+	charges_add(set, a->own.of[m], m);
+	charges_add(set, a->backoff.of[m], m);
 }
 
 /* Whether one of them measures such. */
@@ -112,11 +141,12 @@ struct answer {
 	uint64_t when;   /* the refusing limit has room; NEVER: not known */
 	uint32_t limit;  /* that refuses, 0: none; of several the one that has room last */
 	bool crowded;    /* others wait for one of them */
+	bool near;       /* one of them may have no room for a second one like it */
 };
 /* Asks all for one more, and for so many bytes. Adds to *a, which begins as ANSWER_YES. */
 #define ANSWER_YES                                                                                 \
 	{                                                                                          \
-		UINT64_MAX, DEADLINE_US, 0, 0, false                                               \
+		UINT64_MAX, DEADLINE_US, 0, 0, false, false                                        \
 	}
 void limits_ask(struct core *c, const struct asker *who, const struct charges *set, uint64_t bytes,
 		struct answer *a);

@@ -4,6 +4,9 @@
 #include "scheduler/core/lines.h"
 #include "scheduler/core/sources.h"
 
+/* So much of what is sure to have room is charged ahead. */
+#define AHEAD_PART 64
+
 /* Sets --------------------------------------------------------------------------------------- */
 static bool
 holds(const struct core *c, const struct limit *l, uint32_t qi)
@@ -36,6 +39,7 @@ ask_one(struct core *c, const struct asker *who, uint32_t i, uint64_t bytes, str
 
 	if (!holds(c, l, who->qi))
 		return;
+	out->near = true;
 	if (l->measure == CORE_MEASURE_VOLUME) {
 		room = limits_room_of(c, l, NULL);
 		refuse = bytes > room && !rate_fits(l->rate, c->now.boot_us, bytes);
@@ -78,7 +82,7 @@ ask_one(struct core *c, const struct asker *who, uint32_t i, uint64_t bytes, str
 static inline bool
 is_far(const struct limit *l, const struct asker *who, uint64_t bytes, struct answer *out)
 {
-	if (l->line || l->sure < (l->measure == CORE_MEASURE_VOLUME ? bytes : who->want))
+	if (l->line || l->sure < (l->measure == CORE_MEASURE_VOLUME ? 2 * bytes : who->want))
 		return false;
 	if (l->within < out->within)
 		out->within = l->within;
@@ -90,6 +94,8 @@ count_is_far(const struct limit *l, struct answer *out)
 {
 	if (l->line || l->used >= l->n || !limit_is_in_force(l))
 		return false;
+	if (l->n - l->used < 2)
+		out->near = true;
 	if (l->n - l->used < out->room)
 		out->room = l->n - l->used;
 	return true;
@@ -131,9 +137,29 @@ remember(struct core *c, struct limit *l, uint64_t at, uint64_t k)
 		limits_keep_all(c, l);
 }
 
-static inline void
-charge_rate(struct core *c, struct limit *l, uint64_t k)
+/* A large N is kept in buckets of time, and whatever falls in one counts alike. So when a limit is
+ * far from its N and the bucket has had a charge, a part of what is sure is charged ahead at once:
+ * the rest of the bucket takes from that. What is left goes back before anybody asks the rate; who
+ * is killed leaves it charged, which is too much and never too little. */
+static void
+charge_ahead(struct core *c, struct limit *l)
 {
+	uint64_t k = l->sure / AHEAD_PART;
+
+	if (k == 0 || l->line)
+		return;
+	rate_force(l->rate, c->now.boot_us, k);
+	l->sure -= k;
+	l->ahead = k;
+	l->ahead_since = c->now.boot_us;
+}
+
+static void
+charge_now(struct core *c, struct limit *l, uint64_t k)
+{
+	bool again = c->now.boot_us < l->alike_until;
+
+	limits_take_back(l);
 	if (k <= l->sure) {
 		l->sure -= k;
 	} else {
@@ -146,26 +172,37 @@ charge_rate(struct core *c, struct limit *l, uint64_t k)
 		rate_force(l->rate, c->now.boot_us, k);
 	if (limit_is_paced(l))
 		limits_pace(c, l, k);
+	if (l->sure == 0)
+		return;
+	l->alike_until = rate_alike_until(l->rate, c->now.boot_us);
+	if (again)
+		charge_ahead(c, l);
 }
 
 static inline void
-charge_one(struct core *c, struct limit *l, uint64_t k)
+charge_rate(struct core *c, struct limit *l, uint64_t k)
+{
+	if (k <= l->ahead && c->now.boot_us < l->alike_until)
+		l->ahead -= k;
+	else if (k > 0)
+		charge_now(c, l, k);
+}
+
+static inline void
+charge_one(struct core *c, struct limit *l, uint64_t n, uint64_t bytes)
 {
 	l->refs++;
 	if (limit_is_count(l))
 		l->used++;
-	else if (l->rate && k > 0)
-		charge_rate(c, l, k);
+	else
+		charge_rate(c, l, amount(l, n, bytes));
 }
 
 void
 limits_charge(struct core *c, const struct charges *set, uint64_t n, uint64_t bytes)
 {
-	for (uint32_t k = 0; k < set->n; k++) {
-		struct limit *l = &c->limits[set->of[k]];
-
-		charge_one(c, l, amount(l, n, bytes));
-	}
+	for (uint32_t k = 0; k < set->n; k++)
+		charge_one(c, &c->limits[set->of[k]], n, bytes);
 }
 
 void
@@ -178,8 +215,8 @@ limits_adopt(struct core *c, struct charges *set, uint64_t n, uint64_t bytes)
 
 		if (l->rate && l->found)
 			continue;
-		charge_one(c, l, amount(l, n, bytes));
-		charges_add(&kept, set->of[k], set->counts >> k & 1);
+		charge_one(c, l, n, bytes);
+		charges_add(&kept, set->of[k], l->measure);
 	}
 	*set = kept;
 }
@@ -195,7 +232,7 @@ limits_past(struct core *c, const struct charges *set, uint64_t age, uint64_t rc
 
 		if (!l->rate || k == 0 || age > RATE_WINDOW_MAX_US)
 			continue;
-		l->sure = 0;
+		limits_not_sure(l);
 		remember(c, l, c->now.boot_us - age, k);
 		rate_past(l->rate, c->now.boot_us, age, k);
 	}
@@ -222,22 +259,31 @@ poke_waiting(struct core *c, const struct limit *l)
 		sources_poke(c, c->groups[l->owner].source);
 }
 
+/* `back` of what was charged at `stamp`. */
+static void
+refund_one(struct core *c, struct limit *l, uint64_t stamp, uint64_t back)
+{
+	if (!l->rate || c->now.boot_us < l->no_refund_until)
+		return;
+	/* It was charged ahead, or counts as if. */
+	if (stamp >= l->ahead_since && c->now.boot_us < l->alike_until) {
+		l->ahead += back;
+		return;
+	}
+	rate_refund(l->rate, stamp, back);
+	if (limit_is_paced(l))
+		l->paced -= limits_pace_of(l, back) < l->paced ? limits_pace_of(l, back) : l->paced;
+	poke_waiting(c, l);
+}
+
 void
 limits_refund(struct core *c, const struct charges *set, uint64_t stamp, uint64_t n, uint64_t bytes)
 {
-	if (n == 0 && bytes == 0)
-		return;
-	for (uint32_t k = 0; k < set->n; k++) {
-		struct limit *l = &c->limits[set->of[k]];
-		uint64_t back = amount(l, n, bytes);
-
-		if (!l->rate || back == 0 || c->now.boot_us < l->no_refund_until)
-			continue;
-		rate_refund(l->rate, stamp, back);
-		if (limit_is_paced(l))
-			l->paced -= limits_pace_of(l, back) < l->paced ? limits_pace_of(l, back)
-								       : l->paced;
-		poke_waiting(c, l);
+	for (uint32_t left = bytes > 0 ? set->volumes : 0; left; left &= left - 1)
+		refund_one(c, &c->limits[set->of[__builtin_ctz(left)]], stamp, bytes);
+	for (uint32_t k = 0; k < set->n && n > 0; k++) {
+		if (!(set->volumes >> k & 1))
+			refund_one(c, &c->limits[set->of[k]], stamp, n);
 	}
 }
 
@@ -254,17 +300,15 @@ limits_let_go(struct core *c, struct charges *set)
 	for (uint32_t k = 0; k < set->n; k++) {
 		struct limit *l = &c->limits[set->of[k]];
 
-		CHECK(l->refs > 0);
-		l->refs--;
-		if (limit_is_count(l)) {
-			CHECK(l->used > 0);
+		CHECK(l->refs-- > 0);
+		if (set->counts >> k & 1) {
 			l->used--;
 			poke_waiting(c, l);
 		}
 		if (!l->owned)
 			limits_unused(c, set->of[k]);
 	}
-	set->n = set->counts = 0;
+	charges_none(set);
 }
 
 void

@@ -25,6 +25,14 @@ uint64_t limits_group_key(enum core_scope scope, uint64_t id, uint32_t source);
 void limits_set_one(struct core *c, uint32_t *at, enum core_scope scope, enum core_measure measure,
 		    enum limit_mode mode, uint32_t owner, uint64_t n, uint64_t window);
 void limits_disown(struct core *c, uint32_t *at);
+/* It is another one from now on: nothing is sure. */
+static inline void
+limits_not_sure(struct limit *l)
+{
+	limits_take_back(l);
+	l->sure = 0;
+}
+
 /* More is charged than its rate can remember: another one. */
 void limits_keep_all(struct core *c, struct limit *l);
 /* Limits that are off, and whose charges do not count any more, go. */

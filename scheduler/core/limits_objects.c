@@ -96,7 +96,7 @@ limits_queue_set(struct core *c, uint32_t qi)
 void
 limits_queue_clear(struct core *c, struct active *a)
 {
-	for (unsigned m = 0; m < MEASURES; m++) {
+	for (unsigned m = 0; m < CORE_MEASURE_SMTP_OUT; m++) {
 		limits_disown(c, &a->own.of[m]);
 		limits_disown(c, &a->backoff.of[m]);
 	}
@@ -126,6 +126,7 @@ limit_is_idle(struct core *c, uint32_t i)
 		return false;
 	if (limit_is_count(l))
 		return true;
+	limits_take_back(l);
 	rate_room(l->rate, c->now.boot_us);
 	return rate_used(l->rate) == 0;
 }

@@ -72,6 +72,7 @@ limits_room_of(struct core *c, struct limit *l, const struct active *a)
 
 	if (limit_is_count(l))
 		return l->used < l->n ? l->n - l->used : 0;
+	limits_take_back(l);
 	room = rate_room(l->rate, c->now.boot_us);
 	if (l->scope != CORE_SCOPE_QUEUE)
 		kept = promised(c, l);
@@ -138,6 +139,8 @@ limits_line_has_room(struct core *c, uint32_t line, uint64_t *when)
 bool
 limits_wanted(const struct core *c, const struct charges *set)
 {
+	if (c->n_limit_lines == 0)
+		return false;
 	for (uint32_t left = set->counts; left; left &= left - 1) {
 		const struct limit *l = &c->limits[set->of[__builtin_ctz(left)]];
 
@@ -150,9 +153,10 @@ limits_wanted(const struct core *c, const struct charges *set)
 void
 limits_promise(struct core *c, struct conn *cn)
 {
-	struct charges set = { .n = 0 };
+	struct charges set;
 	unsigned n = 0;
 
+	charges_none(&set);
 	admit_message(c, cn->queue, &set);
 	for (uint32_t k = 0; k < set.n && n < PROMISES_MAX; k++) {
 		struct limit *l = &c->limits[set.of[k]];

@@ -47,6 +47,7 @@ line_new(struct core *c, enum line_kind kind, uint32_t of)
 		mem_grow((void **)&c->lines, &c->lines_cap, (size_t)i + 1, sizeof(*c->lines));
 		memset(c->lines + cap, 0, (c->lines_cap - cap) * sizeof(*c->lines));
 	}
+	c->n_limit_lines += kind == LINE_LIMIT;
 	l = &c->lines[i];
 	classes = l->classes;
 	cap = l->cap;
@@ -81,8 +82,10 @@ release(struct core *c, uint32_t i)
 	}
 	l->poked_next = c->free_line;
 	c->free_line = i;
-	if (kind == LINE_LIMIT)
+	if (kind == LINE_LIMIT) {
+		c->n_limit_lines--;
 		limits_unused(c, of);
+	}
 }
 
 void

@@ -39,6 +39,7 @@ pump_active_free(struct core *c, struct active **a)
 		return;
 	mem_free((*a)->targets);
 	mem_free((*a)->target_limits);
+	mem_free((*a)->old_providers);
 	texts_drop(&c->errors, (*a)->last_error);
 	mem_free((*a)->doom_text);
 	mem_free(*a);
@@ -286,15 +287,15 @@ struct idle_choice {
 
 /* Whether the source IP of the connection has room for the message; its limits join the grant. */
 static bool
-source_has_room(struct core *c, struct visit *v, struct grant *g, uint32_t source,
+source_has_room(struct core *c, const struct asker *who, struct grant *g, uint32_t source,
 		struct idle_choice *ic)
 {
-	struct asker who = pump_asker(c, v);
-	struct charges set = { .n = 0 };
+	struct charges set;
 	struct answer a = g->yes;
 
-	admit_message_source(c, v->qi, source, &set);
-	limits_ask(c, &who, &set, g->bytes, &a);
+	charges_none(&set);
+	admit_message_source(c, g->qi, source, &set);
+	limits_ask(c, who, &set, g->bytes, &a);
 	if (a.limit) {
 		ic->blocked++;
 		if (ic->limit == 0 || a.when < ic->when) {
@@ -312,7 +313,8 @@ source_has_room(struct core *c, struct visit *v, struct grant *g, uint32_t sourc
 /* The idle connection to use next: the most recently used one that may be used. Those that have to
  * end are closed. */
 static void
-choose_idle(struct core *c, struct visit *v, struct grant *g, struct idle_choice *ic)
+choose_idle(struct core *c, struct visit *v, const struct asker *who, struct grant *g,
+	    struct idle_choice *ic)
 {
 	uint32_t next, last = CORE_NONE;
 
@@ -333,7 +335,7 @@ choose_idle(struct core *c, struct visit *v, struct grant *g, struct idle_choice
 			ic->blocked++;
 			continue;
 		}
-		if (source_has_room(c, v, g, cn->source, ic)) {
+		if (source_has_room(c, who, g, cn->source, ic)) {
 			ic->conn = i;
 			return;
 		}
@@ -391,6 +393,26 @@ keep_promise(struct core *c, struct visit *v)
 	}
 }
 
+/* What limits ask of an entry that is ready. */
+struct like {
+	uint32_t tag;
+	uint64_t bytes;
+};
+
+static struct like
+like_of(const struct core *c, uint32_t e)
+{
+	return (struct like){ c->entries[e].tag, admit_bytes(c, e) };
+}
+
+/* What has room for a message like the other, and more, has room for this one. */
+static bool
+is_like(const struct core *c, uint32_t e, const struct like *other)
+{
+	return e != CORE_NONE && c->entries[e].tag == other->tag &&
+	       admit_bytes(c, e) <= other->bytes;
+}
+
 /* Hands entries to idle connections; *go_on: what stands against it is the want of a connection. */
 static enum core_wait
 grant_all(struct core *c, struct visit *v, struct idle_choice *ic, uint64_t *room, bool *go_on)
@@ -399,12 +421,15 @@ grant_all(struct core *c, struct visit *v, struct idle_choice *ic, uint64_t *roo
 
 	*go_on = false;
 	while (q->n[PLACE_READY] > 0) {
-		struct grant g = { .qi = v->qi, .yes = ANSWER_YES };
-		struct charges queue = { .n = 0 };
 		struct asker who = pump_asker(c, v);
 		enum granted done;
+		struct charges queue;
+		struct grant g;
+		struct like like = like_of(c, q->ready.head);
 		bool kept;
 
+		grants_begin(&g, v->qi);
+		charges_none(&queue);
 		g.e = admit_entry(c, &who, &g.set, &g.yes);
 		if (g.e == CORE_NONE)
 			return pump_wait_for_limit(c, v, &g.yes);
@@ -420,7 +445,7 @@ grant_all(struct core *c, struct visit *v, struct idle_choice *ic, uint64_t *roo
 			v->again = true;
 			return CORE_WAIT_NONE;
 		}
-		choose_idle(c, v, &g, ic);
+		choose_idle(c, v, &who, &g, ic);
 		if (ic->conn == CORE_NONE && ic->full != WORKERS_MAX)
 			return pump_wait_in_line(v, LINE_ROOM, ic->full, REFUSAL_CLAIM_TABLE,
 						 CORE_WAIT_CONNECTIONS);
@@ -441,6 +466,11 @@ grant_all(struct core *c, struct visit *v, struct idle_choice *ic, uint64_t *roo
 		if (v->turn && grants_from(c, v->turn))
 			pump_use_turn(c, v);
 		v->a->owed[0] = v->a->owed[1] = 0;
+		if (!g.yes.near && is_like(c, q->ready.head, &like) &&
+		    v->a->idle.head == CORE_NONE) {
+			*ic = (struct idle_choice){ .conn = CORE_NONE, .full = WORKERS_MAX };
+			break;
+		}
 	}
 	*go_on = true;
 	return CORE_WAIT_NONE;

@@ -109,8 +109,9 @@ choose(struct core *c, struct visit *v, struct opening *op, struct source_choice
 	for (unsigned n = 0; n < a->n_targets; n++) {
 		const struct core_target_limits *t = target_limits(a, (unsigned)target);
 		struct answer yes = op->yes;
-		struct charges set = { .n = 0 };
+		struct charges set;
 
+		charges_none(&set);
 		admit_destination(c, t, &set);
 		limits_ask(c, &who, &set, 0, &yes);
 		if (yes.limit == 0 && sources_pick(c, &who, t, sc)) {

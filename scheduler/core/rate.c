@@ -400,6 +400,16 @@ rate_charge(struct rate *r, uint64_t now_us, uint64_t k)
 	add_whole(r, now, amount(k));
 }
 
+uint64_t
+rate_alike_until(const struct rate *r, uint64_t now_us)
+{
+	uint64_t now = now_us + BIAS;
+
+	if (!rate_has_buckets(r) || now < r->last_us)
+		return 0;
+	return rate_bucket_end(&r->u.big, now / r->u.big.width_us) - BIAS;
+}
+
 void
 rate_past(struct rate *r, uint64_t now_us, uint64_t age_us, uint64_t k)
 {

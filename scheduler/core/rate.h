@@ -52,6 +52,9 @@ void rate_force(struct rate *r, uint64_t now_us, uint64_t k);
  * charged: what comes out of order counts as long as what came before it. One thing larger than N
  * closes the rate as if it had been charged. */
 void rate_past(struct rate *r, uint64_t now_us, uint64_t age_us, uint64_t k);
+/* Until when (not then) whatever is charged counts as if it had been at `now_us`; 0: each stamp
+ * counts for itself. */
+uint64_t rate_alike_until(const struct rate *r, uint64_t now_us);
 /* Gives back `k` of what was charged at `stamp_us`; no matter when it no longer counts. */
 void rate_refund(struct rate *r, uint64_t stamp_us, uint64_t k);
 /* What counts now, for the checker of invariants. */

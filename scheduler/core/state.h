@@ -158,6 +158,9 @@ struct limit {
 	uint64_t off_until; /* not 0: it was taken away, and refuses nothing; charged on until then */
 	uint64_t refused;
 	uint64_t sure; /* rate: room for at least so much, at any time until more is charged; 0: not known */
+	/* rate: so much is charged already for what comes before `alike_until`, and counts as if it
+	 * had come at `ahead_since` (NEVER: nothing was charged ahead). */
+	uint64_t ahead, ahead_since, alike_until;
 	uint64_t within;   /* the deadline that it sets; NEVER: none */
 	uint64_t pace_one; /* rate: what one takes at a steady pace */
 	uint64_t pace_late;
@@ -182,6 +185,9 @@ enum limit_mode { LIMIT_ALWAYS, LIMIT_NORMAL, LIMIT_BACKOFF };
 struct bounds {
 	uint32_t of[MEASURES];
 };
+struct rates {
+	uint32_t of[CORE_MEASURE_SMTP_OUT];
+};
 
 /* An object that has limits, other than a queue; found by group_key(). */
 struct group {
@@ -200,7 +206,8 @@ struct group {
 #define CHARGES_MAX 32 /* bits of `counts` */
 struct charges {
 	uint32_t n;
-	uint32_t counts; /* bit k: of[k] is a count */
+	uint32_t counts;  /* bit k: of[k] is a count */
+	uint32_t volumes; /* bit k: of[k] is of bytes */
 	uint32_t of[CHARGES_MAX];
 };
 
@@ -258,17 +265,19 @@ struct meter {
 
 /* Former providers that are remembered; one more and the nearest to its end is forgotten. */
 #define OLD_PROVIDERS 3
+struct old_provider {
+	uint32_t group; /* 0: none */
+	uint64_t until; /* its windows are empty then */
+};
 
 struct active {
 	const struct conf_queue *settings; /* NULL: to be asked for */
-	struct bounds own, backoff;        /* rates; the count max-smtp-out is n_conns */
+	struct rates own, backoff;         /* the count max-smtp-out is n_conns */
 	struct list idle;                  /* connections, most recently used first */
 	uint32_t provider;                 /* group; 0: none */
 	uint32_t source_groups[SOURCE_GROUPS]; /* by source IP; where it was the last time */
-	struct old_provider {
-		uint32_t group;
-		uint64_t until; /* its windows are empty then */
-	} old_providers[OLD_PROVIDERS];
+	uint32_t source_turn;
+	struct old_provider *old_providers; /* OLD_PROVIDERS; NULL: none yet */
 	uint32_t blocked_by; /* limit */
 	uint32_t out_refused; /* times max-smtp-out did */
 	uint32_t n_promised; /* connections for which room is kept */
@@ -276,7 +285,6 @@ struct active {
 	int32_t debt;        /* recipients sent beyond its share of a line's turns */
 	uint64_t last_open;  /* 0: never */
 	uint32_t n_conns, n_opening, n_idle, n_busy;
-	uint32_t route_slot;
 	uint64_t route_generation; /* 0: none */
 	uint64_t route_expires;
 	uint64_t route_key;  /* what smtp-hosts and port the route is for, as a hash; 0: not known
@@ -288,18 +296,19 @@ struct active {
 	uint16_t n_targets;
 	uint16_t turn;      /* target of the last OPEN */
 	bool targets_fresh; /* given for the route that comes next */
+	uint8_t hold_level;
 	uint64_t failed, refused,
 		denied; /* bits of targets, in this round; refused and denied are failed too */
 	uint64_t failed_at;
 	uint64_t open_hold; /* no OPEN before: the last ones were handed back */
-	uint8_t hold_level;
-	uint32_t source_turn;
 	uint64_t attempted, delivered, bounced, transient;
 	struct meter meter;
+	uint32_t route_slot;
 	const char *last_error; /* in c->errors */
 	uint64_t last_error_wall;
 	char *doom_text;
 };
+_Static_assert(sizeof(struct active) <= 312, "one for each queue in use: 320 bytes of the heap");
 
 #define PROMISES_MAX 4
 
@@ -442,6 +451,7 @@ struct core {
 	struct line *lines; /* [0] is none */
 	size_t lines_cap;
 	uint32_t n_lines, free_line;
+	uint32_t n_limit_lines; /* of them at limits */
 	struct list poked; /* lines, by poked_next */
 	struct timers line_timers;
 	uint32_t asks_line;

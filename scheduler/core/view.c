@@ -165,7 +165,8 @@ core_each_entry(const struct core *c, uint32_t queue, uint32_t *cursor, unsigned
 			continue;
 		}
 		++*cursor;
-		if (!place_counts(en->place) || (qi != CORE_NONE && redirect_end(c, en->queue) != qi))
+		if (!place_counts(en->place) ||
+		    (qi != CORE_NONE && redirect_end(c, en->queue) != qi))
 			continue;
 		most--;
 		fn(arg, *cursor - 1);
@@ -242,6 +243,7 @@ describe_limit(struct core *c, const struct core_now *now, struct limit *l,
 		.name = SLICE_NONE,
 	};
 	if (l->rate) {
+		limits_take_back(l);
 		when = rate_when(l->rate, now->boot_us);
 		v->window_us = rate_window_us(l->rate);
 		v->used = rate_used(l->rate);

@@ -196,7 +196,7 @@ def scheduler_instructions(messages, every):
     conf = {"vmtas": 'virtual-mtas = ( { name = "v"; %ssmtp-source-hosts = ( { ip = "127.0.0.1"; name = "out.example"; %s} ); } );'
                      % (vmta, source),
             # As many connections of a queue with limits as without.
-            "domains": 'domains = ( { name = "*"; %smax-smtp-out = 20; %s%s} );' % (hosts, RATES if every else "", by_ip),
+            "domains": 'domains = ( { name = "*"; %smax-smtp-out = 2; connection-idle-timeout = "10m"; %s%s} );' % (hosts, RATES if every else "", by_ip),
             "conf": 'providers = ( { name = "prov"; mx = "*"; %s} );\n'
                     'jobs = ( { name = "j"; %s} );\nsenders = ( { name = "load.example"; %s} );' % (limits, limits, limits) if every else ""}
     # Without the rounds in which limits are shown: they go by the clock, for which valgrind takes fifty times as long.

@@ -1,5 +1,6 @@
 /* What is charged, and by what it is found again: in another life of the scheduler, by names; and
  * across a change of the limits while recipients are asked for. */
+#include "scheduler/core/rate.h"
 #include "tests/unit/core/fixture.h"
 
 #define KEPT 64
@@ -285,6 +286,112 @@ provider_of_the_past(void **state)
 	assert_int_equal(used(CORE_SCOPE_PROVIDER, 5), 4);
 }
 
+/* What the memory says that counts, of the one limit there is. */
+static uint64_t
+charged(void)
+{
+	assert_true(kept[0].used && !kept[1].used);
+	return rate_used((const struct rate *)kept[0].memory);
+}
+
+/* One after the other over one connection. */
+static void
+send_more(unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		size_t works = fx.n_works;
+
+		mail_of(3, 8);
+		run();
+		assert_int_equal(fx.n_works, works + 1);
+		settle_with(works, EVENT_DELIVERED, 0);
+		run();
+	}
+}
+
+/* Far from its N a limit is charged ahead: its memory never says less than what was sent, and who
+ * asks is told what was. */
+static void
+charged_ahead(void **state)
+{
+	struct kept killed[KEPT];
+	uint64_t ahead;
+
+	(void)state;
+	job.max_msg_rate = (struct conf_rate){ 100000, HOUR };
+	fx.settings[3].connection_idle_timeout_us = 10 * MINUTE;
+	names[8] = "news";
+	start();
+	pass(HOUR - fx.now.boot_us % HOUR);
+	mail_of(3, 8);
+	run();
+	route(3, 1);
+	opened(0);
+	settle_with(0, EVENT_DELIVERED, 0);
+	run();
+	assert_int_equal(charged(), 1);
+	send_more(9);
+	ahead = charged();
+	assert_true(ahead > 10 && ahead < 10 + 100000 / 64);
+	assert_int_equal(used(CORE_SCOPE_JOB, 8), 10);
+	assert_int_equal(charged(), 10);
+	/* What was not sent takes from nobody else. */
+	send_more(5);
+	assert_true(charged() > 15);
+	mail_of(3, 8);
+	run();
+	assert_true(core_returned(fx.core, &fx.now, fx.works[15].entry, fx.works[15].lease));
+	assert_int_equal(used(CORE_SCOPE_JOB, 8), 15);
+	run();
+	settle_with(16, EVENT_DELIVERED, 0);
+	/* In the next bucket no more than was sent before. */
+	send_more(5);
+	assert_true(charged() > 21);
+	pass(15 * SECOND);
+	send_more(1);
+	assert_int_equal(charged(), 22);
+	/* Killed, it leaves too much and not too little. */
+	send_more(5);
+	assert_true(charged() > 27);
+	memcpy(killed, kept, sizeof(kept));
+	core_free(&fx.core);
+	assert_int_equal(charged(), 27);
+	memcpy(kept, killed, sizeof(kept));
+	start();
+	mail_of(3, 8);
+	run();
+	route(3, 1);
+	opened(fx.n_opens - 1);
+	assert_true(used(CORE_SCOPE_JOB, 8) >= 28 && used(CORE_SCOPE_JOB, 8) < 28 + 100000 / 64);
+}
+
+/* A limit that is set to another N knows what was sent, not what was charged ahead. */
+static void
+charged_ahead_and_lowered(void **state)
+{
+	(void)state;
+	job.max_msg_rate = (struct conf_rate){ 100000, HOUR };
+	fx.settings[3].connection_idle_timeout_us = 10 * MINUTE;
+	names[8] = "news";
+	start();
+	pass(HOUR - fx.now.boot_us % HOUR);
+	mail_of(3, 8);
+	run();
+	route(3, 1);
+	opened(0);
+	settle_with(0, EVENT_DELIVERED, 0);
+	run();
+	send_more(9);
+	assert_true(charged() > 10);
+	job.max_msg_rate.n = 60; /* a tenth of the window holds 12 */
+	core_limits_changed(fx.core, &fx.now, CORE_SCOPE_JOB, 8);
+	assert_int_equal(used(CORE_SCOPE_JOB, 8), 10);
+	send_more(2);
+	mail_of(3, 8);
+	run();
+	assert_int_equal(fx.n_works, 12);
+}
+
 static bool
 ask(unsigned index)
 {
@@ -348,8 +455,9 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(by_the_name_of_a_job),  T(number_is_held), T(provider_of_the_past),
-		T(asked_across_a_reload), T(nothing_said),
+		T(by_the_name_of_a_job),      T(number_is_held), T(provider_of_the_past),
+		T(asked_across_a_reload),     T(nothing_said),   T(charged_ahead),
+		T(charged_ahead_and_lowered),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, fx_end);
