@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """many: limits and many queues, live: what waiting costs, whose turn it is, who overtakes.
 
-    many.py idle [--domains 1009 --vmtas 100 --seconds 60]     queues limited to 1/h, each with mail: CPU while nothing is due
+    many.py idle [--domains 1009 --vmtas 100 --seconds 60]     queues limited to 1/h, each with mail: CPU while nothing is due,
+                                                               and what deliveries cost beside them
     many.py turns [--queues 1000 --large 500000 --rate 200]    one virtual MTA's limit: each queue has its turn, and a queue
                                                                of priority 90 overtakes
     many.py cost [--queues 100000]                             instructions of an admission, and of a message with every limit
@@ -27,6 +28,8 @@ import check  # noqa: E402
 import harness  # noqa: E402
 
 IDLE_PERCENT = 0.5   # of a core
+STEADY_PERCENT = 1.0
+STEADY_DOMAINS = 17  # in each virtual MTA: queues that have one message due each minute
 TURN_SLACK = 1.2     # of the time that a round takes
 OVERTAKES_MS = 100   # the median of these
 OVERTAKING = 50
@@ -72,35 +75,79 @@ def load(sluice, folder, name, *args):
     os.unlink(done.ledger_path)
 
 
+def vmtas_named(names):
+    return "virtual-mtas = ( %s );" % ", ".join(
+        '{ name = "%s"; smtp-source-hosts = ( { ip = "127.0.0.1"; name = "out.example"; } ); }' % v for v in names)
+
+
+def cpu_over(sluice, sink, seconds):
+    """What all processes spent by name in ms, in percent of a core, and what was delivered meanwhile."""
+    pids = [sluice.master_pid(), *sluice.pids()]
+    before, delivered, began = ticks(pids), sink.ledger.count(), time.monotonic()
+    time.sleep(seconds)
+    spent = {name: 1000 * (n - before.get(name, 0)) / TICK for name, n in ticks(pids).items()}
+    return spent, sum(spent.values()) / 10 / (time.monotonic() - began), sink.ledger.count() - delivered
+
+
+def told(spent):
+    print("    ms: " + ", ".join("%s: %d" % (name, n) for name, n in spent.items() if n), flush=True)
+
+
+def steadily(sluice, sink, names, seconds):
+    """Each of some queues has one message a minute due, spread over it, when this returns; what that costs."""
+    queues = STEADY_DOMAINS * len(names)
+    common = ("--domain-count", STEADY_DOMAINS, "--domain-format", "d%d.steady.example", "--vmta", ",".join(names))
+    load(sluice, sluice.folder, "first", "-m", queues, "--rate", queues / 60, *common)
+    load(sluice, sluice.folder, "more", "-m", queues * (3 + int(seconds / 60)), *common)
+    time.sleep(5)
+    return cpu_over(sluice, sink, seconds)
+
+
 def idle(report, domains, vmtas, seconds):
-    """The first message of each queue goes at once, the second waits for an hour."""
-    folder = scratch()
+    """The first message of each queue goes at once, the second waits for an hour. Then some others have one due each minute: what that
+    costs here, and where one limit hands out as many and nobody else waits."""
     queues = domains * vmtas
     names = ["v%d" % i for i in range(vmtas)]
+    both = {"vmtas": vmtas_named(names), "top": "total-max-smtp-out = 500;"}
+    each = 'smtp-hosts = "[127.0.0.1]:%s"; max-msg-per-connection = 1; connection-idle-timeout = "1s"; '
+
+    folder = scratch()
     sink = harness.Sink(folder, listen=("127.0.0.1:0",))
-    conf = {"vmtas": "virtual-mtas = ( %s );" % ", ".join(
-                '{ name = "%s"; smtp-source-hosts = ( { ip = "127.0.0.1"; name = "out.example"; } ); }' % v for v in names),
-            "domains": 'domains = ( { name = "*"; smtp-hosts = "[127.0.0.1]:%s"; max-msg-rate = "1/h"; max-msg-per-connection = 1; '
-                       'connection-idle-timeout = "1s"; } );' % sink.listening[0].rpartition(":")[2],
-            "top": "total-max-smtp-out = 500;"}
-    with harness.Sluice(os.path.join(folder, "mta"), acct="d,b", **conf) as sluice:
+    own = each % sink.listening[0].rpartition(":")[2]
+    conf = {"domains": 'domains = ( { name = "*.steady.example"; %smax-msg-rate = "1/m"; }, { name = "*"; %smax-msg-rate = "1/h"; } );' % (own, own)}
+    with harness.Sluice(os.path.join(folder, "mta"), acct="d,b", **both, **conf) as sluice:
         # Domains and virtual MTAs by turns meet in all ways when neither divides the other.
         for turn in range(2):
             load(sluice, folder, "load%d" % turn, "-m", queues, "--domain-count", domains, "--domain-format", "d%d.example",
                  "--vmta", ",".join(names))
         harness.wait_for(lambda: sluice.queued() == queues, 60 + queues / 200, 0.5)
         time.sleep(5)  # the last connections are closed, what was done is committed
-        pids = [sluice.master_pid(), *sluice.pids()]
-        before, began = ticks(pids), time.monotonic()
-        time.sleep(seconds)
-        spent = {name: n - before.get(name, 0) for name, n in ticks(pids).items()}
-        percent = 100 * sum(spent.values()) / TICK / (time.monotonic() - began)
+        spent, percent, _ = cpu_over(sluice, sink, seconds)
         held = sluice.queued()
+        many, many_percent, many_delivered = steadily(sluice, sink, names, seconds)
     sink.stop()
+    shutil.rmtree(folder, ignore_errors=True)
     report.line("queues with mail, limited to 1/h", str(queues), str(queues), held == queues)
     report.line("CPU of all processes, nothing due", "%.2f %% of a core" % percent, "< %g %%" % IDLE_PERCENT, percent < IDLE_PERCENT)
-    print("    ms: " + ", ".join("%s: %d" % (name, 1000 * n / TICK) for name, n in spent.items() if n), flush=True)
+    told(spent)
+
+    folder = scratch()
+    sink = harness.Sink(folder, listen=("127.0.0.1:0",))
+    due = STEADY_DOMAINS * vmtas
+    conf = {"domains": 'domains = ( { name = "*"; %s} );' % (each % sink.listening[0].rpartition(":")[2]),
+            "conf": 'providers = ( { name = "prov"; mx = "*"; max-msg-rate = "%d/m"; } );' % due}
+    with harness.Sluice(os.path.join(folder, "mta"), acct="d,b", **both, **conf) as sluice:
+        alone, alone_percent, alone_delivered = steadily(sluice, sink, names, seconds)
+    sink.stop()
     shutil.rmtree(folder, ignore_errors=True)
+    goes = due * seconds / 60
+    report.line("delivered meanwhile, beside those and alone", "%d, %d" % (many_delivered, alone_delivered), "%d, a tenth more or less" % goes,
+                abs(many_delivered - goes) <= goes / 10 and abs(alone_delivered - goes) <= goes / 10)
+    cost = alone_percent * many_delivered / max(1, alone_delivered)
+    report.line("CPU of these deliveries, of them alone", "%.2f %%, %.2f %%" % (many_percent, cost), "<= %g %% of a core more" % STEADY_PERCENT,
+                many_percent <= cost + STEADY_PERCENT)
+    told(many)
+    told(alone)
 
 
 def stamps_by_queue(sluice):
