@@ -129,6 +129,25 @@ value_of(const struct conf *c, struct slice domain, struct slice vmta, const cha
 	return s.value;
 }
 
+void
+conf_rollup_warn(struct conf *c, struct conf_loader *x)
+{
+	const struct conf_block *b = conf_block_skip(c->root->children, CONF_SCOPE_ROLLUP);
+	const struct conf_value *mx = b != NULL ? conf_block_get(b, "mx") : NULL;
+
+	for (const struct conf_rollup_queue *q = c->rollups; q != NULL; q = q->next) {
+		struct search s = { .d = conf_schema_find(CONF_SCOPE_DOMAIN, "smtp-hosts") };
+
+		for (unsigned v = 0; v < c->n_vmtas && s.value == NULL; v++)
+			conf_domain_all(c, v, slice_str(q->domain), note_value, &s);
+		if (mx != NULL && q->hosts == NULL && !q->by_ip && s.value == NULL)
+			conf_msgs_warn(x->msgs, mx->file, mx->line,
+				       "mx-rollup-list: \"%.100s\" has patterns for hosts and no "
+				       "smtp-hosts: no domain is rolled up into it",
+				       q->domain);
+	}
+}
+
 const char *
 conf_queue_to(const struct conf *c, struct slice domain, struct slice vmta)
 {

@@ -17,5 +17,7 @@ struct conf_rollup_queue {
 bool conf_rollup_words(struct slice s, struct slice *mx, struct slice *queue, bool *by_ip);
 
 void conf_rollup_build(struct conf *c);
+/* Queues that can take no mail: nobody says where it would go. */
+void conf_rollup_warn(struct conf *c, struct conf_loader *x);
 /* The directives of a domain block. */
 void conf_rollup_domain(struct conf *c, const struct conf_block *b);

@@ -297,6 +297,15 @@ static const struct row errors[] = {
 };
 
 static const struct row warnings[] = {
+	{ "\nmx-rollup-list = { mx = [ \"*.x.test x.rollup\" ]; };", "f:2: warning: mx-rollup-list: ",
+	  "no smtp-hosts" },
+	{ "mx-rollup-list = { mx = [ \"*.x.test x.rollup\" ]; };\n"
+	  "domains = ( { name = \"x.rollup\"; smtp-hosts = \"a.test\"; } );",
+	  NULL, NULL },
+	{ "mx-rollup-list = { mx = [ \"*.x.test x.rollup\" ]; };\nvirtual-mtas = ( { name = \"v\";\n"
+	  "domains = ( { name = \"x.rollup\"; smtp-hosts = \"a.test\"; } ); } );",
+	  NULL, NULL },
+	{ "mx-rollup-list = { mx = [ \"mx.x.test x.rollup\" ]; };", NULL, NULL },
 	{ D("max-msg-rate = \"0\";"), "f:3: warning: ", "\"0\" means unlimited" },
 	{ D("use-dane = true;"), "f:3: warning: domain \"a.b\": use-dane: ", "not supported yet" },
 	{ G("http-listeners = ( { address = \"127.0.0.1:1\"; tls-ciphers = \"x\"; } );"),
