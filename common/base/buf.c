@@ -25,8 +25,8 @@ buf_reset(struct buf *b)
 	b->start = b->len = 0;
 }
 
-char *
-buf_room(struct buf *b, size_t n)
+static __attribute__((noinline)) char *
+make_room(struct buf *b, size_t n)
 {
 	CHECK(n < SIZE_MAX / 4);
 	if (b->data == NULL && n == 0)
@@ -46,6 +46,21 @@ buf_room(struct buf *b, size_t n)
 	return b->data + b->start + b->len;
 }
 
+/* Mostly there is room. */
+static inline char *
+room(struct buf *b, size_t n)
+{
+	if (b->data == NULL || n > b->cap - b->start - b->len)
+		return make_room(b, n);
+	return b->data + b->start + b->len;
+}
+
+char *
+buf_room(struct buf *b, size_t n)
+{
+	return room(b, n);
+}
+
 void
 buf_added(struct buf *b, size_t n)
 {
@@ -58,7 +73,7 @@ buf_put(struct buf *b, const void *p, size_t n)
 {
 	if (n == 0)
 		return;
-	memcpy(buf_room(b, n), p, n);
+	memcpy(room(b, n), p, n);
 	b->len += n;
 }
 
@@ -77,7 +92,7 @@ buf_puts(struct buf *b, const char *s)
 void
 buf_putc(struct buf *b, char c)
 {
-	*buf_room(b, 1) = c;
+	*room(b, 1) = c;
 	b->len++;
 }
 
