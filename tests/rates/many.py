@@ -10,6 +10,8 @@
 Each prints its figures beside their goals; the exit status is 1 when one is missed.
 """
 import argparse
+import csv
+import glob
 import os
 import re
 import shutil
@@ -24,7 +26,6 @@ from collections import defaultdict
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, ".."))
 sys.path.insert(0, HERE)
-import check  # noqa: E402
 import harness  # noqa: E402
 
 IDLE_PERCENT = 0.5   # of a core
@@ -151,11 +152,13 @@ def idle(report, domains, vmtas, seconds):
 
 
 def stamps_by_queue(sluice):
-    tool = os.path.join(harness.ROOT, "build", sluice.variant, "tools/eventlog")
+    """Of what was delivered, by the accounting files: the event log does not keep half a million messages."""
     found = defaultdict(list)
-    for e in check.event_log(tool, sluice.spool):
-        if e.kind == "msg":
-            found[e.queue].append(e.stamp)
+    for path in glob.glob(sluice.acct_pattern):
+        with open(path, newline="", errors="replace") as f:
+            for row in csv.DictReader(f):
+                if row["type"] == "d":
+                    found[row["queue"]].append(int(row["grantStamp"]))
     return {q: sorted(s) for q, s in found.items()}
 
 
@@ -195,13 +198,15 @@ def turns(report, queues, large, rate):
         sent = overtake(sluice)
         time.sleep(max(0.0, watched - (boot_us() - begin) / 1e6))
         end = boot_us()
+        sluice.stop()
+        stamps = stamps_by_queue(sluice)  # before its folder goes
     sink.stop()
-    stamps = stamps_by_queue(sluice)
     late = [(s[0] - sent[q]) / 1000 for q, s in stamps.items() if q in sent]
     waits = {q: longest_wait(s, begin, end) for q, s in stamps.items() if q not in sent and not is_over(q, s, end, each)}
     report.line("queues that had mail all the time", str(len(waits)), str(queues), len(waits) == queues)
     worst = max(waits, key=waits.get) if waits else None
-    report.line("longest wait for a turn (%s)" % worst, "%.2f s" % (waits.get(worst, 0) / 1e6), "<= %.2f s" % (TURN_SLACK * rounds),
+    over = sum(w > TURN_SLACK * rounds * 1e6 for w in waits.values())
+    report.line("longest wait for a turn (%s)" % worst, "%.2f s, %d above" % (waits.get(worst, 0) / 1e6, over), "<= %.2f s" % (TURN_SLACK * rounds),
                 bool(waits) and waits[worst] <= TURN_SLACK * rounds * 1e6)
     report.line("priority 90 overtook", "%d of %d" % (len(late), OVERTAKING), str(OVERTAKING), len(late) == OVERTAKING)
     report.line("priority 90 waited, median", "%.1f ms" % (statistics.median(late) if late else 0), "<= %d ms" % OVERTAKES_MS,
