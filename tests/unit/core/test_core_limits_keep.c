@@ -392,6 +392,247 @@ charged_ahead_and_lowered(void **state)
 	assert_int_equal(fx.n_works, 12);
 }
 
+/* What comes back when its bucket has ended is not kept for others: nobody can take from that. */
+static void
+given_back_late(void **state)
+{
+	uint64_t before;
+
+	(void)state;
+	job.max_msg_rate = (struct conf_rate){ 100000, HOUR };
+	fx.settings[3].connection_idle_timeout_us = 10 * MINUTE;
+	names[8] = "news";
+	start();
+	pass(HOUR - fx.now.boot_us % HOUR);
+	mail_of(3, 8);
+	run();
+	route(3, 1);
+	opened(0);
+	settle_with(0, EVENT_DELIVERED, 0);
+	run();
+	send_more(3);
+	mail_of(3, 8);
+	run();
+	before = charged();
+	assert_true(before > 5);
+	pass(15 * SECOND);
+	assert_int_equal(charged(), before);
+	assert_true(core_returned(fx.core, &fx.now, fx.works[4].entry, fx.works[4].lease));
+	assert_int_equal(charged(), before - 1);
+	assert_int_equal(used(CORE_SCOPE_JOB, 8), 4);
+	assert_int_equal(charged(), 4);
+}
+
+/* At random ---------------------------------------------------------------------------------- */
+/* One counter that is charged as it happens, and what the core has in its memory. */
+static struct counter {
+	uint64_t window_us;
+	struct rate *plain;
+	uint64_t memory[512];
+} counters[2]; /* messages, volume */
+
+static const struct rate *
+kept_rate(const struct counter *of)
+{
+	for (unsigned i = 0; i < KEPT; i++) {
+		if (kept[i].used && rate_found_window_us(kept[i].memory) == of->window_us)
+			return (const struct rate *)kept[i].memory;
+	}
+	return NULL;
+}
+
+/* Nobody who is killed now has sent more than is charged; and who asks is told what was sent. */
+static void
+compare(bool asked)
+{
+	struct wanted w = { .scope = CORE_SCOPE_JOB, .number = 8 };
+	uint32_t cursor = 0;
+
+	while (asked && core_each_limit(fx.core, &fx.now, &cursor, 10, pick, &w))
+		;
+	for (unsigned i = 0; i < 2; i++) {
+		const struct rate *r = kept_rate(&counters[i]);
+		uint64_t has = r ? rate_used(r) : 0;
+
+		rate_room(counters[i].plain, fx.now.boot_us);
+		if (asked)
+			assert_int_equal(has, rate_used(counters[i].plain));
+		else
+			assert_true(has >= rate_used(counters[i].plain));
+	}
+}
+
+static struct {
+	uint64_t bytes;
+	bool over;
+} sent[LOGGED];
+static size_t n_sent;
+
+static uint64_t
+body_of(const struct core_work *w)
+{
+	return (w->key.message % 7) * 100 * 1024 + 1024;
+}
+
+static void
+see_works(void)
+{
+	for (size_t k = 0; k < fx.n_opens; k++)
+		core_opened(fx.core, &fx.now, fx.opens[k].connection, 0);
+	run();
+	for (; n_sent < fx.n_works; n_sent++) {
+		const struct core_work *w = &fx.works[n_sent];
+
+		sent[n_sent].bytes = body_of(w);
+		sent[n_sent].over = false;
+		rate_force(counters[0].plain, w->granted_boot_us, w->n_attempt);
+		rate_past(counters[1].plain, w->granted_boot_us, 0, sent[n_sent].bytes);
+	}
+}
+
+/* Some of its recipients were not attempted, and a part of the body was not sent. */
+static void
+end_work(size_t k)
+{
+	const struct core_work *w = &fx.works[k];
+	struct core_rcpt_result rcpts[ENTRY_RCPT_MAX];
+	struct core_result r = { .entry = w->entry, .lease = w->lease, .rcpts = rcpts };
+	unsigned back = rand() % 3 ? 0 : (unsigned)rand() % (w->n_attempt + 1u);
+
+	for (unsigned i = 0; i < w->n_rcpts; i++) {
+		if ((fx.bits[k][i / 8] >> (i % 8) & 1) && r.n_rcpts + back < w->n_attempt)
+			rcpts[r.n_rcpts++] =
+				(struct core_rcpt_result){ (uint16_t)i, EVENT_DELIVERED };
+	}
+	r.body_bytes = r.n_rcpts ? sent[k].bytes - (uint64_t)rand() % 1024 : 0;
+	if (rand() % 8 == 0) {
+		back = w->n_attempt;
+		r.body_bytes = 0;
+		assert_true(core_returned(fx.core, &fx.now, w->entry, w->lease));
+	} else {
+		assert_true(core_settle(fx.core, &fx.now, &r, &fx.d));
+		if (fx.d.finished)
+			core_entry_gone(fx.core, &fx.now, r.entry);
+	}
+	rate_refund(counters[0].plain, w->granted_boot_us, back);
+	rate_refund(counters[1].plain, w->granted_boot_us, sent[k].bytes - r.body_bytes);
+	sent[k].over = true;
+}
+
+static void
+some_mail(void)
+{
+	struct core_entry_facts f = { .key = { ++fx.next_message, 3 },
+				      .queue = rand() % 2 ? 3 : 7,
+				      .received_s = (uint32_t)(fx.now.wall_us / SECOND),
+				      .n_rcpts = (uint16_t)(1 + rand() % 30),
+				      .job = 8,
+				      .committed = true };
+
+	f.kbytes = (uint32_t)(f.key.message % 7 * 100 + 1);
+	core_entry_add(fx.core, &fx.now, &f);
+}
+
+static void
+begin_again(void)
+{
+	struct kept killed[KEPT];
+
+	memcpy(killed, kept, sizeof(kept));
+	core_free(&fx.core);
+	memcpy(kept, killed, sizeof(kept));
+	for (unsigned i = 0; i < 2; i++) {
+		const struct rate *r = kept_rate(&counters[i]);
+
+		if (!r)
+			continue;
+		/* What was charged ahead stays charged. */
+		assert_true(rate_used(r) <= rate_used(counters[i].plain) + rate_limit(r) / 64);
+		memcpy(counters[i].memory, r, sizeof(counters[i].memory));
+		rate_free(&counters[i].plain);
+		counters[i].plain = rate_place(counters[i].memory, rate_limit(r),
+					       counters[i].window_us, fx.now.boot_us);
+	}
+	fx.n_opens = fx.n_works = n_sent = 0;
+	memset(fx.shown, 0, sizeof(fx.shown));
+	start();
+	route(3, 1);
+	route(7, 1);
+}
+
+static void
+set_n(bool few)
+{
+	job.max_msg_rate.n = few ? 6000 : 100000;
+	job.max_data_volume_rate.n = few ? UINT64_C(1) << 28 : UINT64_C(1) << 33;
+	core_limits_changed(fx.core, &fx.now, CORE_SCOPE_JOB, 8);
+}
+
+static void
+take_away(void)
+{
+	struct conf_limits was = job;
+
+	job = (struct conf_limits){ 0 };
+	core_limits_changed(fx.core, &fx.now, CORE_SCOPE_JOB, 8);
+	some_mail();
+	some_mail();
+	run();
+	see_works();
+	fx.now.boot_us += (uint64_t)rand() % SECOND;
+	job = was;
+	core_limits_changed(fx.core, &fx.now, CORE_SCOPE_JOB, 8);
+}
+
+static void
+step(void)
+{
+	size_t k = fx.n_works ? (size_t)rand() % fx.n_works : 0;
+	unsigned what = (unsigned)rand() % 200;
+
+	if (what < 90)
+		some_mail();
+	else if (what < 160 && fx.n_works > 0 && !sent[k].over)
+		end_work(k);
+	else if (what < 190)
+		pass((uint64_t)rand() % (rand() % 4 ? SECOND / 50 : 20 * SECOND));
+	else if (what < 194)
+		set_n(rand() % 2);
+	else if (what < 196 && fx.n_works > 0) /* else this process does not know it yet */
+		take_away();
+	else if (what == 196)
+		pass(10 * MINUTE);
+	else if (what == 197 && rand() % 4 == 0)
+		pass(3 * HOUR);
+	else if (what == 198 && rand() % 4 == 0)
+		begin_again();
+}
+
+static void
+charged_ahead_at_random(void **state)
+{
+	(void)state;
+	srand(4711);
+	job.max_msg_rate = (struct conf_rate){ 100000, HOUR };
+	job.max_data_volume_rate = (struct conf_rate){ UINT64_C(1) << 33, 2 * HOUR };
+	fx.settings[3].connection_idle_timeout_us = HOUR;
+	fx.settings[7].connection_idle_timeout_us = HOUR;
+	names[8] = "news";
+	for (unsigned i = 0; i < 2; i++) {
+		counters[i].window_us = (i + 1) * HOUR;
+		counters[i].plain = rate_new(UINT64_C(1) << 40, counters[i].window_us);
+	}
+	begin_again();
+	for (unsigned i = 0; i < 6000 && fx.n_works + 100 < LOGGED; i++) {
+		step();
+		run();
+		see_works();
+		compare(rand() % 20 == 0);
+	}
+	for (unsigned i = 0; i < 2; i++)
+		rate_free(&counters[i].plain);
+}
+
 static bool
 ask(unsigned index)
 {
@@ -455,9 +696,9 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(by_the_name_of_a_job),      T(number_is_held), T(provider_of_the_past),
-		T(asked_across_a_reload),     T(nothing_said),   T(charged_ahead),
-		T(charged_ahead_and_lowered),
+		T(by_the_name_of_a_job),      T(number_is_held),  T(provider_of_the_past),
+		T(asked_across_a_reload),     T(nothing_said),    T(charged_ahead),
+		T(charged_ahead_and_lowered), T(given_back_late), T(charged_ahead_at_random),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, fx_end);
