@@ -423,6 +423,111 @@ given_back_late(void **state)
 	assert_int_equal(charged(), 4);
 }
 
+/* Of a source IP that is taken away what was sent is kept, and not what was charged ahead. */
+static void
+charged_ahead_and_gone(void **state)
+{
+	static const uint32_t others[] = { 0, CORE_NONE, CORE_NONE };
+	struct core_world w;
+
+	(void)state;
+	ips[1].limits.max_msg_rate = (struct conf_rate){ 100000, HOUR };
+	fx.settings[3].connection_idle_timeout_us = 10 * MINUTE;
+	start();
+	pass(HOUR - fx.now.boot_us % HOUR);
+	mail_of(3, 8);
+	run();
+	route(3, 1);
+	opened(0);
+	settle_with(0, EVENT_DELIVERED, 0);
+	run();
+	send_more(9);
+	mail_of(3, 8);
+	run();
+	assert_true(charged() > 11);
+	ips[1].text = "192.0.2.9";
+	w = world();
+	core_reconfigure_in(fx.core, &fx.now, &w, others);
+	run();
+	assert_true(kept[0].used && !kept[0].taken);
+	assert_int_equal(rate_used((const struct rate *)kept[0].memory), 11);
+	/* What is still charged to it finds nothing to give back to. */
+	assert_true(core_returned(fx.core, &fx.now, fx.works[10].entry, fx.works[10].lease));
+	run();
+	assert_int_equal(rate_used((const struct rate *)kept[0].memory), 11);
+}
+
+/* What is told of the past may be all that was sure. */
+static void
+charged_ahead_and_past(void **state)
+{
+	struct core_past p = { .queue = CORE_NONE,
+			       .source_ip = CORE_NONE,
+			       .job = 8,
+			       .age_us = SECOND,
+			       .rcpts = 20000 };
+
+	(void)state;
+	job.max_msg_rate = (struct conf_rate){ 100000, HOUR };
+	fx.settings[3].connection_idle_timeout_us = 10 * MINUTE;
+	names[8] = "news";
+	start();
+	pass(HOUR - fx.now.boot_us % HOUR + SECOND);
+	mail_of(3, 8);
+	run();
+	route(3, 1);
+	opened(0);
+	settle_with(0, EVENT_DELIVERED, 0);
+	run();
+	send_more(9);
+	assert_true(charged() > 10);
+	core_charge_event(fx.core, &fx.now, &p);
+	assert_int_equal(charged(), 20010);
+	mail_of(3, 8);
+	run();
+	assert_int_equal(fx.n_works, 10);
+	assert_int_equal(view(3).wait, CORE_WAIT_RATE);
+}
+
+/* A body that takes all the room there is: nothing is kept back for those that come later. */
+static void
+charged_ahead_and_full(void **state)
+{
+	struct core_entry_facts f = {
+		.key = { 999, 3 }, .queue = 3, .n_rcpts = 1, .kbytes = 2048 - 1, .committed = true
+	};
+
+	(void)state;
+	fx.settings[3].max_data_volume_rate = (struct conf_rate){ 10 << 20, HOUR };
+	fx.settings[3].connection_idle_timeout_us = 10 * MINUTE;
+	start();
+	pass(HOUR - fx.now.boot_us % HOUR);
+	mail_of(3, 8);
+	run();
+	route(3, 1);
+	opened(0);
+	for (unsigned i = 0; i < 5; i++) {
+		struct core_rcpt_result delivered = { 0, EVENT_DELIVERED };
+		struct core_result r = { .entry = fx.works[i].entry,
+					 .lease = fx.works[i].lease,
+					 .rcpts = &delivered,
+					 .n_rcpts = 1,
+					 .body_bytes = 1 };
+
+		assert_true(core_settle(fx.core, &fx.now, &r, &fx.d));
+		core_entry_gone(fx.core, &fx.now, r.entry);
+		mail_of(3, 8);
+		run();
+	}
+	settle_with(5, EVENT_DELIVERED, 0);
+	assert_true(charged() > 1024);
+	f.received_s = (uint32_t)(fx.now.wall_us / SECOND);
+	core_entry_add(fx.core, &fx.now, &f);
+	run();
+	assert_int_equal(fx.n_works, 7);
+	assert_true(charged() <= 2 << 20);
+}
+
 /* At random ---------------------------------------------------------------------------------- */
 /* One counter that is charged as it happens, and what the core has in its memory. */
 static struct counter {
@@ -696,9 +801,10 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(by_the_name_of_a_job),      T(number_is_held),  T(provider_of_the_past),
-		T(asked_across_a_reload),     T(nothing_said),    T(charged_ahead),
-		T(charged_ahead_and_lowered), T(given_back_late), T(charged_ahead_at_random),
+		T(by_the_name_of_a_job),      T(number_is_held),         T(provider_of_the_past),
+		T(asked_across_a_reload),     T(nothing_said),           T(charged_ahead),
+		T(charged_ahead_and_lowered), T(given_back_late),        T(charged_ahead_and_gone),
+		T(charged_ahead_and_past),    T(charged_ahead_and_full), T(charged_ahead_at_random),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, fx_end);
