@@ -528,6 +528,58 @@ charged_ahead_and_full(void **state)
 	assert_true(charged() <= 2 << 20);
 }
 
+static void
+puts_of_100(uint32_t queue, unsigned n)
+{
+	while (n-- > 0) {
+		struct core_entry_facts f = { .key = { ++fx.next_message, 3 },
+					      .queue = queue,
+					      .received_s = (uint32_t)(fx.now.wall_us / SECOND),
+					      .n_rcpts = 100,
+					      .job = 8,
+					      .committed = true };
+
+		core_entry_add(fx.core, &fx.now, &f);
+	}
+	run();
+}
+
+/* A fifth of N that went while nobody waited counts for the pace of those that wait then. */
+static void
+charged_ahead_and_paced(void **state)
+{
+	(void)state;
+	job.max_msg_rate = (struct conf_rate){ 100000, HOUR };
+	fx.settings[3].connection_idle_timeout_us = HOUR;
+	fx.settings[3].max_smtp_out = fx.settings[7].max_smtp_out = 1;
+	names[8] = "news";
+	start();
+	pass(HOUR - fx.now.boot_us % HOUR);
+	puts_of_100(3, 1);
+	route(3, 1);
+	opened(0);
+	for (unsigned i = 0; i < 200; i++) {
+		assert_int_equal(fx.n_works, i + 1);
+		settle_with(i, EVENT_DELIVERED, 0);
+		puts_of_100(3, i < 199 ? 1 : 5);
+		if (i % 4 == 3) /* what is left goes back, of the pace too */
+			assert_int_equal(used(CORE_SCOPE_JOB, 8), 100 * (i < 199 ? i + 2 : 200));
+	}
+	assert_int_equal(fx.n_works, 200);
+	puts_of_100(7, 5);
+	route(7, 1);
+	for (unsigned i = 0; i < 500; i++)
+		pass(SECOND);
+	assert_int_equal(fx.n_works, 200);
+	for (unsigned i = 0; i < 300; i++) {
+		pass(SECOND);
+		for (size_t k = 1; k < fx.n_opens; k++)
+			core_opened(fx.core, &fx.now, fx.opens[k].connection, 0);
+		run();
+	}
+	assert_true(fx.n_works > 200);
+}
+
 /* At random ---------------------------------------------------------------------------------- */
 /* One counter that is charged as it happens, and what the core has in its memory. */
 static struct counter {
@@ -803,8 +855,9 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		T(by_the_name_of_a_job),      T(number_is_held),         T(provider_of_the_past),
 		T(asked_across_a_reload),     T(nothing_said),           T(charged_ahead),
-		T(charged_ahead_and_lowered), T(given_back_late),        T(charged_ahead_and_gone),
-		T(charged_ahead_and_past),    T(charged_ahead_and_full), T(charged_ahead_at_random),
+		T(charged_ahead_and_lowered), T(given_back_late),        T(charged_ahead_and_paced),
+		T(charged_ahead_and_gone),    T(charged_ahead_and_past), T(charged_ahead_and_full),
+		T(charged_ahead_at_random),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, fx_end);
