@@ -261,7 +261,7 @@ check_line(struct core *c, uint32_t i)
 static void
 check_lines(struct core *c)
 {
-	uint32_t running = 0, waiting = 0, poked = 0, all_conns = 0, touched = 0;
+	uint32_t running = 0, waiting = 0, poked = 0, all_conns = 0, touched = 0, at_limits = 0;
 
 	for (uint32_t qi = c->run.head; qi != CORE_NONE; qi = c->queues[qi].run_next) {
 		CHECK(c->queues[qi].in_run);
@@ -276,7 +276,9 @@ check_lines(struct core *c)
 			continue;
 		waiting += check_line(c, i);
 		poked -= c->lines[i].poked;
+		at_limits += c->lines[i].kind == LINE_LIMIT;
 	}
+	CHECK(at_limits == c->n_limit_lines);
 	for (unsigned i = 0; i < c->n_workers; i++) {
 		all_conns += c->workers[i].n_conns;
 		CHECK(c->workers[i].up || c->workers[i].offers == 0);
@@ -354,6 +356,8 @@ check_limits(const struct core *c)
 		CHECK(!l->off_until || (l->owned && l->rate));
 		off += l->off_until != 0;
 		CHECK(!l->line || c->lines[l->line].of == i);
+		/* What comes back to such a limit wakes nobody. */
+		CHECK(l->ahead_since == NEVER || (l->rate && !l->line));
 		CHECK(l->sure == 0 || l->sure <= rate_room(l->rate, c->now.boot_us));
 	}
 	CHECK(off == c->n_off);

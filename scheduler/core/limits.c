@@ -272,10 +272,10 @@ limits_set_one(struct core *c, uint32_t *at, enum core_scope scope, enum core_me
 	c->n_off -= l->off_until != 0;
 	l->off_until = 0;
 	l->mode = (uint8_t)mode;
+	limits_not_sure(l);
 	if (l->n != n)
 		lines_poke(c, l->line);
 	l->n = n;
-	limits_not_sure(l);
 	l->within = NEVER;
 	if (!window)
 		return;

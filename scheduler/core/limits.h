@@ -5,7 +5,6 @@
  * charged to it remembers, and holds: a limit that is configured away lives on until then. */
 #pragma once
 
-#include "scheduler/core/rate.h"
 #include "scheduler/core/state.h"
 
 void limits_clear(struct core *c);
@@ -46,15 +45,13 @@ void limits_unused(struct core *c, uint32_t limit);
 /* Some of the groups that nobody uses any more go; not while a decision is being made. */
 void limits_sweep(struct core *c);
 
-/* What was charged ahead goes back: the rate says what counts. */
+/* What was charged ahead goes back: the rate says what counts, and the pace. */
+void limits_take_rest(struct limit *l);
 static inline void
 limits_take_back(struct limit *l)
 {
-	if (l->ahead > 0) {
-		rate_refund(l->rate, l->ahead_since, l->ahead);
-		l->sure += l->ahead;
-		l->ahead = 0;
-	}
+	if (l->ahead > 0)
+		limits_take_rest(l);
 	l->ahead_since = NEVER;
 	l->alike_until = 0;
 }

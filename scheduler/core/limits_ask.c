@@ -137,6 +137,23 @@ remember(struct core *c, struct limit *l, uint64_t at, uint64_t k)
 		limits_keep_all(c, l);
 }
 
+static void
+unpace(struct limit *l, uint64_t k)
+{
+	uint64_t by = limit_is_paced(l) ? limits_pace_of(l, k) : 0;
+
+	l->paced -= by < l->paced ? by : l->paced;
+}
+
+void
+limits_take_rest(struct limit *l)
+{
+	rate_refund(l->rate, l->ahead_since, l->ahead);
+	unpace(l, l->ahead);
+	l->sure += l->ahead;
+	l->ahead = 0;
+}
+
 /* A large N is kept in buckets of time, and whatever falls in one counts alike. So when a limit is
  * far from its N and the bucket has had a charge, a part of what is sure is charged ahead at once:
  * the rest of the bucket takes from that. What is left goes back before anybody asks the rate; who
@@ -149,6 +166,8 @@ charge_ahead(struct core *c, struct limit *l)
 	if (k == 0 || l->line)
 		return;
 	rate_force(l->rate, c->now.boot_us, k);
+	if (limit_is_paced(l))
+		limits_pace(c, l, k);
 	l->sure -= k;
 	l->ahead = k;
 	l->ahead_since = c->now.boot_us;
@@ -271,8 +290,7 @@ refund_one(struct core *c, struct limit *l, uint64_t stamp, uint64_t back)
 		return;
 	}
 	rate_refund(l->rate, stamp, back);
-	if (limit_is_paced(l))
-		l->paced -= limits_pace_of(l, back) < l->paced ? limits_pace_of(l, back) : l->paced;
+	unpace(l, back);
 	poke_waiting(c, l);
 }
 

@@ -393,24 +393,18 @@ keep_promise(struct core *c, struct visit *v)
 	}
 }
 
-/* What limits ask of an entry that is ready. */
-struct like {
-	uint32_t tag;
-	uint64_t bytes;
-};
-
-static struct like
-like_of(const struct core *c, uint32_t e)
-{
-	return (struct like){ c->entries[e].tag, admit_bytes(c, e) };
-}
-
-/* What has room for a message like the other, and more, has room for this one. */
+/* No idle connection is left, and the limits would say of the next message what they said of the
+ * one that was granted: it is like that one, and what they have room for is still more than makes a
+ * difference. */
 static bool
-is_like(const struct core *c, uint32_t e, const struct like *other)
+same_again(const struct core *c, const struct visit *v, const struct asker *who,
+	   const struct grant *g)
 {
-	return e != CORE_NONE && c->entries[e].tag == other->tag &&
-	       admit_bytes(c, e) <= other->bytes;
+	uint32_t e = v->q->ready.head;
+
+	return !g->yes.near && v->a->idle.head == CORE_NONE && e != CORE_NONE &&
+	       c->entries[e].tag == c->entries[g->e].tag && admit_bytes(c, e) <= g->bytes &&
+	       g->n_rcpts + v->q->n[PLACE_READY] <= who->want;
 }
 
 /* Hands entries to idle connections; *go_on: what stands against it is the want of a connection. */
@@ -425,7 +419,6 @@ grant_all(struct core *c, struct visit *v, struct idle_choice *ic, uint64_t *roo
 		enum granted done;
 		struct charges queue;
 		struct grant g;
-		struct like like = like_of(c, q->ready.head);
 		bool kept;
 
 		grants_begin(&g, v->qi);
@@ -466,8 +459,8 @@ grant_all(struct core *c, struct visit *v, struct idle_choice *ic, uint64_t *roo
 		if (v->turn && grants_from(c, v->turn))
 			pump_use_turn(c, v);
 		v->a->owed[0] = v->a->owed[1] = 0;
-		if (!g.yes.near && is_like(c, q->ready.head, &like) &&
-		    v->a->idle.head == CORE_NONE) {
+		if (same_again(c, v, &who, &g)) {
+			*room -= *room != UINT64_MAX;
 			*ic = (struct idle_choice){ .conn = CORE_NONE, .full = WORKERS_MAX };
 			break;
 		}

@@ -292,6 +292,37 @@ force_beyond(void **state)
 	}
 }
 
+/* What is charged in the same bucket leaves in the same moment, and what comes next does not. */
+static void
+alike(void **state)
+{
+	uint64_t now = 7777777777;
+	struct rate *r = rate_new(5, (3600 * SECOND));
+
+	(void)state;
+	assert_int_equal(rate_alike_until(r, now), 0);
+	rate_free(&r);
+	for (unsigned i = 0; i < 50; i++, now += 12345678901 + i) {
+		uint64_t at[4] = { now }, when[4];
+
+		r = rate_new(1000, (3600 * SECOND));
+		at[2] = rate_alike_until(r, now);
+		at[1] = at[2] - 1;
+		assert_true(at[2] > now && at[2] - now <= (3600 * SECOND) / 200);
+		rate_force(r, at[2], 1);
+		assert_int_equal(rate_alike_until(r, now), 0); /* the clock went back */
+		rate_free(&r);
+		for (unsigned k = 0; k < 3; k++) {
+			r = rate_new(1000, (3600 * SECOND));
+			rate_force(r, at[k], 1000);
+			when[k] = rate_when(r, at[k]);
+			rate_free(&r);
+		}
+		assert_int_equal(when[0], when[1]);
+		assert_true(when[2] > when[1]);
+	}
+}
+
 int
 main(void)
 {
@@ -299,7 +330,7 @@ main(void)
 		cmocka_unit_test(greedy),        cmocka_unit_test(random_arrivals),
 		cmocka_unit_test(late_attempts), cmocka_unit_test(deltas),
 		cmocka_unit_test(refunds),       cmocka_unit_test(changes),
-		cmocka_unit_test(force_beyond),
+		cmocka_unit_test(force_beyond),  cmocka_unit_test(alike),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
