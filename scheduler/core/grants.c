@@ -317,6 +317,21 @@ defer(struct core *c, uint32_t e, uint64_t us)
 	entries_defer(c, e, seconds_of(due));
 }
 
+/* What came back unattempted was no turn: the queue is the next one where others wait. */
+static void
+owe_turns(struct core *c, uint32_t k)
+{
+	const struct charges *set = &c->claims[k].charges;
+	struct active *a = pump_active(c, c->entries[c->claims[k].entry].queue);
+
+	for (uint32_t i = 0; i < set->n; i++) {
+		const struct limit *l = &c->limits[set->of[i]];
+
+		if (l->line && l->measure == CORE_MEASURE_MSG)
+			limits_owe(a, set->of[i]);
+	}
+}
+
 bool
 core_returned(struct core *c, const struct core_now *now, uint32_t entry, uint64_t lease)
 {
@@ -338,6 +353,7 @@ core_returned(struct core *c, const struct core_now *now, uint32_t entry, uint64
 	} else {
 		c->entries[entry].idle_returns++;
 		entries_ready(c, entry, true);
+		owe_turns(c, k);
 	}
 	claim_free(c, k, conn_afterwards(c, k, false));
 	run_push(c, qi);

@@ -22,6 +22,7 @@
 struct seen {
 	const struct conf_queue *settings;
 	uint64_t last, longest; /* grant; time between two */
+	uint64_t before, longest_before; /* what they were then */
 	uint64_t grants;
 	uint32_t left; /* mail */
 };
@@ -41,6 +42,7 @@ static struct {
 	uint64_t grants, opens, next_message;
 	uint64_t by_source[32];
 	uint64_t most_open;
+	unsigned return_one_in; /* of the grants: the worker was too late; 0: none */
 } w;
 
 static struct conf_queue plain, urgent;
@@ -85,6 +87,8 @@ op_work(void *ctx, const struct core_work *k)
 	struct seen *q = &w.q[k->queue];
 
 	(void)ctx;
+	q->before = q->last;
+	q->longest_before = q->longest;
 	if (w.now.boot_us - q->last > q->longest)
 		q->longest = w.now.boot_us - q->last;
 	q->last = w.now.boot_us;
@@ -222,6 +226,24 @@ route(uint32_t queue)
 		   "");
 }
 
+/* The worker could not begin before the deadline. */
+static bool
+too_late(const struct due *ev)
+{
+	static uint64_t random = 1;
+	struct seen *q = &w.q[w.core->entries[ev->number].queue];
+
+	random = random * 6364136223846793005ull + 1442695040888963407ull;
+	if (w.return_one_in == 0 || (random >> 33) % w.return_one_in != 0)
+		return false;
+	q->last = q->before;
+	q->longest = q->longest_before;
+	q->grants--;
+	w.grants--;
+	assert_true(core_returned(w.core, &w.now, ev->number, ev->lease));
+	return true;
+}
+
 static void
 happen(const struct due *ev)
 {
@@ -234,6 +256,8 @@ happen(const struct due *ev)
 		core_opened(w.core, &w.now, ev->number, 0);
 		return;
 	}
+	if (too_late(ev))
+		return;
 	bits = core_claim_bits(w.core, ev->number);
 	for (unsigned i = 0; i < ENTRY_RCPT_MAX && i < w.core->entries[ev->number].n_rcpts; i++) {
 		if (bits[i / 8] >> (i % 8) & 1)
@@ -273,13 +297,13 @@ flow(uint64_t end)
 
 /* 1000 queues in a virtual MTA of 200/s, one of them with very much mail: each has its turn. */
 static void
-in_turn(void **state)
+thousand_in_turn(unsigned return_one_in)
 {
 	uint64_t longest = 0, seconds = 40;
 
-	(void)state;
 	vmtas[1].limits.max_msg_rate = (struct conf_rate){ 200, SECOND };
 	begin(1000, 2);
+	w.return_one_in = return_one_in;
 	mail(0, 20000, 1);
 	for (uint32_t i = 1; i < 1000; i++)
 		mail(i, 20, 1);
@@ -298,6 +322,21 @@ in_turn(void **state)
 	assert_true(w.grants <= seconds * 200);
 	assert_true(w.grants >= seconds * 200 * 97 / 100);
 	assert_true(longest <= 6 * SECOND);
+}
+
+static void
+in_turn(void **state)
+{
+	(void)state;
+	thousand_in_turn(0);
+}
+
+/* A worker that was held up hands back what it was granted: that was no turn. */
+static void
+in_turn_after_a_return(void **state)
+{
+	(void)state;
+	thousand_in_turn(50);
 }
 
 /* By recipients: a queue of large transactions has no more of them than the others. */
@@ -403,6 +442,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(in_turn, setup),
+		cmocka_unit_test_setup(in_turn_after_a_return, setup),
 		cmocka_unit_test_setup(by_recipients, setup),
 		cmocka_unit_test_setup(overtakes, setup),
 		cmocka_unit_test_setup(constant_cost, setup),
