@@ -1,12 +1,10 @@
 /* What is charged, and by what it is found again: in another life of the scheduler, by names; and
  * across a change of the limits while recipients are asked for. */
 #include "scheduler/core/rate.h"
-#include "tests/unit/core/fixture.h"
+#include "tests/unit/core/fixture_limits.h"
 
 #define KEPT 64
 
-static struct conf_vmta vmtas[4];
-static struct conf_source_ip ips[3];
 static struct conf_limits job, provider;
 static const char *names[20]; /* of jobs, by number */
 static int tags[20];
@@ -98,50 +96,24 @@ op_charges_keep(void *ctx, void *memory)
 	kept_of(memory)->taken = false;
 }
 
-static struct core_world
-world(void)
-{
-	return (struct core_world){ .workers = 2,
-				    .total_max_smtp_out = CONF_UNLIMITED,
-				    .n_source_ips = 3,
-				    .n_vmtas = 4,
-				    .vmtas = vmtas,
-				    .source_ips = ips };
-}
-
 /* A core over what was kept. */
 static void
 start(void)
 {
-	static const struct core_ops ops = { .settings = fx_settings,
-					     .ask_route = fx_ask,
-					     .open = fx_open,
-					     .work = fx_work,
-					     .close = fx_close,
-					     .give_up = fx_give_up,
-					     .queue_changed = fx_changed,
+	static const struct core_ops ops = { FX_OPS,
 					     .tag = op_tag,
 					     .scope_limits = op_scope_limits,
 					     .scope_name = op_scope_name,
 					     .charges = op_charges,
 					     .charges_free = op_charges_free,
 					     .charges_keep = op_charges_keep };
-	struct core_world w = world();
+	struct core_world w = fx_limits_world(3);
 
 	core_free(&fx.core);
 	for (unsigned i = 0; i < KEPT; i++)
 		kept[i].taken = false;
 	memset(tags, 0, sizeof(tags));
-	fx.core = core_new_in(&ops, NULL, &w, 100);
-	for (uint32_t i = 0; i < QUEUES; i++) {
-		static const char *const ends[] = { "{default}", "even", "uneven", "one" };
-		char name[40];
-
-		snprintf(name, sizeof(name), "d%u.example/%s", i, ends[i % 4]);
-		core_queue_add(fx.core, i, slice_str(name));
-	}
-	for (unsigned i = 0; i < 2; i++)
-		core_worker_up(fx.core, &fx.now, i);
+	fx_core_in(&ops, &w);
 }
 
 static int
@@ -149,11 +121,7 @@ setup(void **state)
 {
 	(void)state;
 	core_free(&fx.core);
-	memcpy(vmtas, fx_vmtas, sizeof(vmtas));
-	memset(ips, 0, sizeof(ips));
-	ips[0].text = "";
-	ips[1].text = "192.0.2.1";
-	ips[2].text = "192.0.2.2";
+	fx_unlimited();
 	memset(kept, 0, sizeof(kept));
 	memset(names, 0, sizeof(names));
 	job = provider = (struct conf_limits){ 0 };
@@ -161,48 +129,16 @@ setup(void **state)
 	return 0;
 }
 
-struct wanted {
-	enum core_scope scope;
-	uint32_t number;
-	uint64_t used;
-	unsigned n;
-};
-
-static void
-pick(void *arg, const struct core_limit_view *v)
-{
-	struct wanted *w = arg;
-
-	if (v->scope != w->scope || v->measure != CORE_MEASURE_MSG ||
-	    (w->number != CORE_NONE && v->number != w->number))
-		return;
-	w->used = v->used;
-	w->n++;
-}
-
 static uint64_t
 used(enum core_scope scope, uint32_t number)
 {
-	struct wanted w = { .scope = scope, .number = number };
-	uint32_t cursor = 0;
-
-	while (core_each_limit(fx.core, &fx.now, &cursor, 10, pick, &w))
-		;
-	assert_int_equal(w.n, 1);
-	return w.used;
+	return fx_limits_view(scope, CORE_MEASURE_MSG, number).used;
 }
 
 static void
 mail_of(uint32_t queue, uint32_t number)
 {
-	struct core_entry_facts f = { .key = { ++fx.next_message, 3 },
-				      .queue = queue,
-				      .received_s = (uint32_t)(fx.now.wall_us / SECOND),
-				      .n_rcpts = 1,
-				      .job = number,
-				      .committed = true };
-
-	core_entry_add(fx.core, &fx.now, &f);
+	fx_mail_of(queue, number, 0);
 }
 
 /* The number of a job is given to another one while nobody runs: each has what it was charged. */
@@ -309,15 +245,10 @@ send_more(unsigned n)
 	}
 }
 
-/* Far from its N a limit is charged ahead: its memory never says less than what was sent, and who
- * asks is told what was. */
+/* At the beginning of an hour, over a connection that stays; the job's limit is far from its N. */
 static void
-charged_ahead(void **state)
+one_sent_of_many(void)
 {
-	struct kept killed[KEPT];
-	uint64_t ahead;
-
-	(void)state;
 	job.max_msg_rate = (struct conf_rate){ 100000, HOUR };
 	fx.settings[3].connection_idle_timeout_us = 10 * MINUTE;
 	names[8] = "news";
@@ -329,6 +260,18 @@ charged_ahead(void **state)
 	opened(0);
 	settle_with(0, EVENT_DELIVERED, 0);
 	run();
+}
+
+/* Far from its N a limit is charged ahead: its memory never says less than what was sent, and who
+ * asks is told what was. */
+static void
+charged_ahead(void **state)
+{
+	struct kept killed[KEPT];
+	uint64_t ahead;
+
+	(void)state;
+	one_sent_of_many();
 	assert_int_equal(charged(), 1);
 	send_more(9);
 	ahead = charged();
@@ -370,17 +313,7 @@ static void
 charged_ahead_and_lowered(void **state)
 {
 	(void)state;
-	job.max_msg_rate = (struct conf_rate){ 100000, HOUR };
-	fx.settings[3].connection_idle_timeout_us = 10 * MINUTE;
-	names[8] = "news";
-	start();
-	pass(HOUR - fx.now.boot_us % HOUR);
-	mail_of(3, 8);
-	run();
-	route(3, 1);
-	opened(0);
-	settle_with(0, EVENT_DELIVERED, 0);
-	run();
+	one_sent_of_many();
 	send_more(9);
 	assert_true(charged() > 10);
 	job.max_msg_rate.n = 60; /* a tenth of the window holds 12 */
@@ -421,7 +354,7 @@ asked_across_a_reload(void **state)
 	pass(1000);
 	vmtas[3].limits.max_msg_rate = (struct conf_rate){ 10, HOUR };
 	provider.max_msg_rate = (struct conf_rate){ 100, HOUR };
-	w = world();
+	w = fx_limits_world(3);
 	core_reconfigure_in(fx.core, &fx.now, &w, same);
 	core_route_provider(fx.core, &fx.now, 3, 5, slice_str("google"));
 	assert_true(ask(1) && ask(2));
