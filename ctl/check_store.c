@@ -7,6 +7,17 @@
 #include "common/queue/store_pages.h"
 #include "ctl/check.h"
 
+/* What came of it: `rc`, and rows, each of them a `what`, whose checksum is wrong. */
+static void
+table_loaded(struct check *c, enum check_id id, int rc, uint64_t bad, const char *what)
+{
+	check_looked(c, id, 0);
+	if (rc != 0)
+		check_found(c, id, "the table cannot be read: %s", err_text(rc));
+	for (uint64_t i = 0; i < bad; i++)
+		check_found(c, id, "%s fails its checksum", what);
+}
+
 /* Names -------------------------------------------------------------------------------------------
  */
 static void
@@ -49,14 +60,9 @@ static void
 check_names(struct check *c)
 {
 	uint64_t bad = 0;
-	int rc;
+	int rc = store_load_names(c->store, count_name, c, &bad);
 
-	check_looked(c, CHECK_NAMES, 0);
-	rc = store_load_names(c->store, count_name, c, &bad);
-	if (rc != 0)
-		check_found(c, CHECK_NAMES, "the table cannot be read: %s", err_text(rc));
-	for (uint64_t i = 0; i < bad; i++)
-		check_found(c, CHECK_NAMES, "a name fails its checksum");
+	table_loaded(c, CHECK_NAMES, rc, bad, "a name");
 }
 
 /* States of queues --------------------------------------------------------------------------------
@@ -76,14 +82,9 @@ static void
 check_queues(struct check *c)
 {
 	uint64_t bad = 0;
-	int rc;
+	int rc = store_load_queues(c->store, see_queue, c, &bad);
 
-	check_looked(c, CHECK_QUEUES, 0);
-	rc = store_load_queues(c->store, see_queue, c, &bad);
-	if (rc != 0)
-		check_found(c, CHECK_QUEUES, "the table cannot be read: %s", err_text(rc));
-	for (uint64_t i = 0; i < bad; i++)
-		check_found(c, CHECK_QUEUES, "a state fails its checksum");
+	table_loaded(c, CHECK_QUEUES, rc, bad, "a state");
 }
 
 /* Operators' acts ---------------------------------------------------------------------------------
@@ -102,14 +103,9 @@ static void
 check_acts(struct check *c)
 {
 	uint64_t bad = 0;
-	int rc;
+	int rc = store_load_acts(c->store, see_act, c, &bad);
 
-	check_looked(c, CHECK_ACTS, 0);
-	rc = store_load_acts(c->store, see_act, c, &bad);
-	if (rc != 0)
-		check_found(c, CHECK_ACTS, "the table cannot be read: %s", err_text(rc));
-	for (uint64_t i = 0; i < bad; i++)
-		check_found(c, CHECK_ACTS, "an act fails its checksum");
+	table_loaded(c, CHECK_ACTS, rc, bad, "an act");
 }
 
 /* Replies -----------------------------------------------------------------------------------------
@@ -125,14 +121,9 @@ static void
 check_replies(struct check *c)
 {
 	uint64_t bad = 0;
-	int rc;
+	int rc = store_load_replies(c->store, see_reply, c, &bad);
 
-	check_looked(c, CHECK_REPLIES, 0);
-	rc = store_load_replies(c->store, see_reply, c, &bad);
-	if (rc != 0)
-		check_found(c, CHECK_REPLIES, "the table cannot be read: %s", err_text(rc));
-	for (uint64_t i = 0; i < bad; i++)
-		check_found(c, CHECK_REPLIES, "a reply fails its checksum");
+	table_loaded(c, CHECK_REPLIES, rc, bad, "a reply");
 }
 
 /* Segments' rows ----------------------------------------------------------------------------------
@@ -195,14 +186,9 @@ static void
 check_segment_rows(struct check *c)
 {
 	uint64_t bad = 0;
-	int rc;
+	int rc = store_load_segments(c->store, see_segment, c, &bad);
 
-	check_looked(c, CHECK_SEGMENT_ROWS, 0);
-	rc = store_load_segments(c->store, see_segment, c, &bad);
-	if (rc != 0)
-		check_found(c, CHECK_SEGMENT_ROWS, "the table cannot be read: %s", err_text(rc));
-	for (uint64_t i = 0; i < bad; i++)
-		check_found(c, CHECK_SEGMENT_ROWS, "a segment's row fails its checksum");
+	table_loaded(c, CHECK_SEGMENT_ROWS, rc, bad, "a segment's row");
 }
 
 void

@@ -213,6 +213,67 @@ row_stamp(uint64_t said, uint64_t claim_us, uint64_t now_us)
 	return said >= claim_us && (said <= now_us || claim_us > now_us) ? said : 0;
 }
 
+/* The event of results: what the worker says of its attempt, what the core makes of it, and who it
+ * was for. */
+static void
+event_attempt(struct scheduler *s, struct event *e, const struct settle_source *from,
+	      const struct results *r)
+{
+	e->stamp_boot_us = from->stamp_boot_us;
+	e->attempt = from->attempt;
+	e->lease = from->lease;
+	e->dlv_source_ip =
+		r->dlv_source_ip.n > 0 ? r->dlv_source_ip : source_text(s, from->source_ip);
+	e->dlv_destination_ip = r->dlv_destination_ip;
+	e->dlv_esmtp = r->dlv_esmtp;
+	e->dsn_mta = r->dsn_mta;
+}
+
+static void
+event_decision(struct event *e, const struct core_decision *d)
+{
+	e->due_s = d->due_s;
+	e->attempts = d->attempts;
+	e->row_flags = d->row_flags;
+	e->done = d->done;
+	e->finished = d->finished;
+	e->retry_level = d->retry_level;
+	e->retry_at_s = d->retry_at_s;
+}
+
+static void
+event_rcpts(struct event *e, struct event_rcpt *rcpts, const struct settle_source *from,
+	    const struct results *r, const struct result_strings *strings, uint64_t now_us)
+{
+	e->rcpts = rcpts;
+	for (size_t i = 0; i < r->n_rcpts && i < CLAIM_RCPT_MAX; i++) {
+		const struct result_rcpt *in = &r->rcpts[i];
+		struct event_rcpt *out = &rcpts[e->n_rcpts++];
+
+		memset(out, 0, sizeof *out);
+		out->index = in->index;
+		out->action = in->action;
+		memcpy(out->status, in->status, 3);
+		out->diag = in->diag;
+		out->stamp_boot_us = row_stamp(in->stamp_boot_us, from->stamp_boot_us, now_us);
+		out->address = i < strings->n_rcpts ? strings->rcpts[i] : SLICE_NONE;
+	}
+}
+
+/* An entry that is not finished: its row as decided, and what was answered last. */
+static void
+keep_entry(struct scheduler *s, uint32_t entry, const struct core_entry_facts *f,
+	   const struct core_decision *d, bool quarantined, struct slice reply)
+{
+	struct store_row row = row_of(f, d);
+
+	if (quarantined)
+		quarantine_entry(s, entry, f->key, &row);
+	else
+		committer_put_row(s->committer, COMMIT_SETTLE, f->key, &row);
+	committer_put_reply(s->committer, COMMIT_SETTLE, f->key, reply);
+}
+
 bool
 settle_results(struct scheduler *s, const struct settle_source *from, const struct results *r,
 	       const struct result_strings *strings)
@@ -235,16 +296,8 @@ settle_results(struct scheduler *s, const struct settle_source *from, const stru
 	event_of_entry(s, &e, &f);
 	event_queue(s, &e, f.sent_by);
 	event_strings(&e, strings);
-	e.stamp_boot_us = from->stamp_boot_us;
-	e.attempt = from->attempt;
-	e.lease = from->lease;
-	e.due_s = d.due_s;
-	e.attempts = d.attempts;
-	e.row_flags = d.row_flags;
-	e.done = d.done;
-	e.finished = d.finished;
-	e.retry_level = d.retry_level;
-	e.retry_at_s = d.retry_at_s;
+	event_attempt(s, &e, from, r);
+	event_decision(&e, &d);
 	quarantined = (r->flags & RESULT_DAMAGED) != 0 && !d.finished;
 	if (quarantined) {
 		e.row_flags |= STORE_ROW_QUARANTINED;
@@ -254,35 +307,12 @@ settle_results(struct scheduler *s, const struct settle_source *from, const stru
 	e.maybe_dup = (r->flags & RESULT_MAYBE_DUP) != 0 || (f.row_flags & STORE_ROW_MAYBE_DUP) != 0;
 	e.volume_bytes = volume;
 	e.provider = providers_of(s->providers, f.sent_by);
-	e.dlv_source_ip = r->dlv_source_ip.n > 0 ? r->dlv_source_ip : source_text(s, from->source_ip);
-	e.dlv_destination_ip = r->dlv_destination_ip;
-	e.dlv_esmtp = r->dlv_esmtp;
-	e.dsn_mta = r->dsn_mta;
-	e.rcpts = rcpts;
-	for (size_t i = 0; i < r->n_rcpts && i < CLAIM_RCPT_MAX; i++) {
-		const struct result_rcpt *in = &r->rcpts[i];
-		struct event_rcpt *out = &rcpts[e.n_rcpts++];
-
-		memset(out, 0, sizeof *out);
-		out->index = in->index;
-		out->action = in->action;
-		memcpy(out->status, in->status, 3);
-		out->diag = in->diag;
-		out->stamp_boot_us = row_stamp(in->stamp_boot_us, from->stamp_boot_us, now_us);
-		out->address = i < strings->n_rcpts ? strings->rcpts[i] : SLICE_NONE;
-	}
+	event_rcpts(&e, rcpts, from, r, strings, now_us);
 	committer_event(s->committer, &e);
 	if (d.finished)
 		forget_entry(s, from->entry, &f);
-	else {
-		struct store_row row = row_of(&f, &d);
-
-		if (quarantined)
-			quarantine_entry(s, from->entry, f.key, &row);
-		else
-			committer_put_row(s->committer, COMMIT_SETTLE, f.key, &row);
-		committer_put_reply(s->committer, COMMIT_SETTLE, f.key, worst_text(r));
-	}
+	else
+		keep_entry(s, from->entry, &f, &d, quarantined, worst_text(r));
 	if (r->flags & RESULT_MAYBE_DUP)
 		s->totals.maybe_dup++;
 	if (PLANTED(slot_early))

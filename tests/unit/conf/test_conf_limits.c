@@ -1,38 +1,13 @@
 /* Limits: who may use how much, which of several values holds, and where it was written. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include <arpa/inet.h>
 #include <time.h>
 
-#include <arpa/inet.h>
-#include <cmocka.h>
-
 #include "common/base/mem.h"
-#include "common/conf/conf.h"
 #include "common/conf/conf_net.h"
 #include "common/conf/conf_value.h"
+#include "tests/unit/conf/fixture.h"
 
-#define N_OF(a) (sizeof(a) / sizeof *(a))
-#define S       1000000ull
-
-static struct conf *
-parsed(const char *text)
-{
-	struct conf_report r = { 0 };
-	struct buf snapshot = { 0 };
-	struct conf *c = NULL;
-
-	conf_snapshot_text(&snapshot, "f", slice_str(text));
-	if (conf_parse(buf_slice(&snapshot), &c, &r) != 0)
-		fail_msg("%.*s", (int)r.text.len, buf_slice(&r.text).p);
-	memset(snapshot.data, 'x', snapshot.len);
-	buf_clear(&snapshot);
-	conf_report_clear(&r);
-	return c;
-}
+#define S 1000000ull
 
 /* "RATE CONNECT VOLUME OUT" */
 static const char *
@@ -61,16 +36,6 @@ expect(const struct conf_limits *l, const char *text)
 	assert_string_equal(shown(l), text);
 }
 
-static struct conf_queue
-queue(const struct conf *c, const char *name)
-{
-	struct slice vmta = slice_str(name), domain = slice_cut(&vmta, '/');
-	struct conf_queue q;
-
-	conf_queue(c, domain, vmta, &q);
-	return q;
-}
-
 /* Back-off ------------------------------------------------------------------------------------ */
 static void
 test_twins(void **state)
@@ -88,7 +53,7 @@ test_twins(void **state)
 				   " { name = \"*.d\"; backoff-max-msg-rate = \"1/h\"; }, { name = "
 				   "\"e.d\"; max-msg-rate = \"9/h\"; } );\n";
 	struct conf *c = parsed(text);
-	struct conf_queue q = queue(c, "a/x");
+	struct conf_queue q = queue_of(c, "a/x");
 
 	(void)state;
 	expect(&q.backoff, "10/h 5/m 1m/h 7");
@@ -99,15 +64,15 @@ test_twins(void **state)
 	assert_int_equal(q.backoff_retry_after.us[3], 5400 * S);
 	assert_int_equal(q.retry_after.us[0], 600 * S);
 
-	q = queue(c, "b/x"); /* what is said is said, also if it is faster */
+	q = queue_of(c, "b/x"); /* what is said is said, also if it is faster */
 	expect(&q.backoff, "unlimited unlimited unlimited 20");
-	q = queue(c, "c/x");
+	q = queue_of(c, "c/x");
 	expect(&q.backoff, "1/h 2/h 3k/h 25");
 	assert_int_equal(q.backoff_retry_after.n, 1);
 	assert_int_equal(q.backoff_retry_after.us[0], 300 * S);
-	q = queue(c, "e.d/x"); /* each directive by itself */
+	q = queue_of(c, "e.d/x"); /* each directive by itself */
 	expect(&q.backoff, "1/h unlimited unlimited 20");
-	q = queue(c, "z/x");
+	q = queue_of(c, "z/x");
 	expect(&q.backoff, "unlimited unlimited unlimited 20");
 	conf_free(&c);
 }
@@ -120,7 +85,7 @@ test_queue_values(void **state)
 				"\"3s\"; max-errors-per-connection = 4; queue-priority = 90; "
 				"allow-priority-interruption = "
 				"false; allow-priority-interruption-during-transfer = true; } );");
-	struct conf_queue q = queue(c, "a/x");
+	struct conf_queue q = queue_of(c, "a/x");
 
 	(void)state;
 	assert_int_equal(q.max_data_volume_rate.n, 5 << 20);
@@ -130,7 +95,7 @@ test_queue_values(void **state)
 	assert_int_equal(q.queue_priority, 90);
 	assert_false(q.allow_priority_interruption);
 	assert_true(q.allow_priority_interruption_during_transfer);
-	q = queue(c, "b/x");
+	q = queue_of(c, "b/x");
 	assert_int_equal(q.max_data_volume_rate.n, 0);
 	assert_int_equal(q.smtp_out_rampup_interval_us, 0);
 	assert_true(q.max_errors_per_connection == CONF_UNLIMITED);
@@ -361,11 +326,11 @@ test_per_source(void **state)
 		conf_queue_source(c, domain, vmta, rows[i].source, rows[i].backoff, &l);
 		if (strcmp(shown(&l), rows[i].limits) != 0)
 			fail_msg("%s from %u: %s", rows[i].queue, rows[i].source, shown(&l));
-		assert_true(queue(c, rows[i].queue).source_limits);
+		assert_true(queue_of(c, rows[i].queue).source_limits);
 	}
 	conf_queue_source(none, SLICE_LIT("a.test"), SLICE_LIT("u"), 0, false, &l);
 	expect(&l, NOTHING);
-	assert_false(queue(none, "a.test/u").source_limits);
+	assert_false(queue_of(none, "a.test/u").source_limits);
 	conf_free(&c);
 	conf_free(&none);
 }

@@ -1,19 +1,9 @@
 /* What operators set over the file: read by its rules, over all that it says, and shown as theirs.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "common/conf/conf.h"
 #include "common/conf/conf_value.h"
+#include "tests/unit/conf/fixture.h"
 
-#define N_OF(a) (sizeof(a) / sizeof *(a))
-#define HOUR    (3600ull * 1000000)
+#define HOUR (3600ull * 1000000)
 
 static const char text[] =
 	"smtp-source-hosts = ( { ip = \"192.0.2.10\"; }, { ip = \"192.0.2.11\"; max-msg-rate = "
@@ -22,21 +12,6 @@ static const char text[] =
 	"domains = ( { name = \"a\"; max-msg-rate = \"10/h\"; source-ip-max-msg-rate = \"0/0 "
 	"500/h\";\n"
 	"              max-smtp-out = 7; } );\n";
-
-static struct conf *
-parsed(void)
-{
-	struct conf_report r = { 0 };
-	struct buf snapshot = { 0 };
-	struct conf *c = NULL;
-
-	conf_snapshot_text(&snapshot, "f", slice_str(text));
-	if (conf_parse(buf_slice(&snapshot), &c, &r) != 0)
-		fail_msg("%.*s", (int)r.text.len, buf_slice(&r.text).p);
-	buf_clear(&snapshot);
-	conf_report_clear(&r);
-	return c;
-}
 
 static struct conf_override *
 made(enum conf_override_scope scope, const char *name, const char *value)
@@ -94,7 +69,7 @@ test_refused(void **state)
 static void
 test_queue(void **state)
 {
-	struct conf *c = parsed();
+	struct conf *c = parsed(text);
 	struct conf_override *a = made(CONF_OVER_QUEUE, "max-msg-rate", "3/h"),
 			     *b = made(CONF_OVER_QUEUE, "max-msg-rate", "5/2h"),
 			     *out = made(CONF_OVER_QUEUE, "max-smtp-out", "3"),
@@ -125,7 +100,7 @@ test_queue(void **state)
 static void
 test_queue_source(void **state)
 {
-	struct conf *c = parsed();
+	struct conf *c = parsed(text);
 	struct conf_override *o = made(CONF_OVER_QUEUE, "source-ip-max-msg-rate",
 				       "192.0.2.11 50/h, 10/8 1/h"),
 			     *twin = made(CONF_OVER_QUEUE, "backoff-source-ip-max-smtp-out",
@@ -184,7 +159,7 @@ test_scopes(void **state)
 static void
 test_shown(void **state)
 {
-	struct conf *c = parsed();
+	struct conf *c = parsed(text);
 	struct conf_override *o = made(CONF_OVER_QUEUE, "max-msg-rate", "3/h"),
 			     *per = made(CONF_OVER_QUEUE, "source-ip-max-msg-rate",
 					 "192.0.2.11 50/h");

@@ -1,48 +1,12 @@
 /* What a file means: which value wins, defaults, clients, virtual MTAs, and where values came from.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include <arpa/inet.h>
 #include <time.h>
 
-#include <arpa/inet.h>
-#include <cmocka.h>
-
-#include "common/conf/conf.h"
 #include "common/conf/conf_value.h"
+#include "tests/unit/conf/fixture.h"
 
-#define N_OF(a) (sizeof(a) / sizeof *(a))
-#define S       1000000ull
-
-static struct conf *
-parsed(const char *text)
-{
-	struct conf_report r = { 0 };
-	struct buf snapshot = { 0 };
-	struct conf *c = NULL;
-
-	conf_snapshot_text(&snapshot, "f", slice_str(text));
-	if (conf_parse(buf_slice(&snapshot), &c, &r) != 0)
-		fail_msg("%.*s", (int)r.text.len, buf_slice(&r.text).p);
-	/* Nothing may be borrowed from the snapshot. */
-	memset(snapshot.data, 'x', snapshot.len);
-	buf_clear(&snapshot);
-	conf_report_clear(&r);
-	return c;
-}
-
-static struct conf_queue
-queue(const struct conf *c, const char *name)
-{
-	struct slice vmta = slice_str(name), domain = slice_cut(&vmta, '/');
-	struct conf_queue q;
-
-	conf_queue(c, domain, vmta, &q);
-	return q;
-}
+#define S 1000000ull
 
 /* The port names the winner. */
 static const char precedence[] =
@@ -129,7 +93,7 @@ test_precedence(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < N_OF(rows); i++) {
-		struct conf_queue q = queue(c, rows[i].queue);
+		struct conf_queue q = queue_of(c, rows[i].queue);
 
 		if (q.default_smtp_port != rows[i].port || q.max_msg_rate.n != rows[i].rate ||
 		    q.max_smtp_out != rows[i].out || q.mx_connection_attempts != rows[i].attempts)
@@ -164,7 +128,7 @@ static void
 test_queue_defaults(void **state)
 {
 	struct conf *c = parsed("");
-	struct conf_queue q = queue(c, "a.b/{default}");
+	struct conf_queue q = queue_of(c, "a.b/{default}");
 
 	(void)state;
 	assert_true(q.max_smtp_out == 20 && q.max_msg_rate.n == 0 && q.max_connect_rate.n == 0);
@@ -199,7 +163,7 @@ test_queue_values(void **state)
 		"true;\n"
 		" allow-destinations = [ \"10/8\", \"::1\" ]; max-rcpt-per-transaction = 1; } "
 		");\n");
-	struct conf_queue q = queue(c, "a.b/{default}");
+	struct conf_queue q = queue_of(c, "a.b/{default}");
 
 	(void)state;
 	assert_true(q.discard && q.bounce_upon_no_mx && q.ignore_pipelining);
@@ -212,7 +176,7 @@ test_queue_values(void **state)
 	assert_string_equal(q.allow_destinations[1], "::1");
 	assert_string_equal(q.allow_destinations[2], "127/8");
 	assert_null(q.allow_destinations[3]);
-	q = queue(c, "c.d/{default}");
+	q = queue_of(c, "c.d/{default}");
 	assert_string_equal(q.allow_destinations[0], "127/8");
 	assert_null(q.allow_destinations[1]);
 	conf_free(&c);
@@ -420,13 +384,13 @@ test_merges(void **state)
 		       "sources = ( { match = \"10/8\"; }, { match = \"10/8\"; process-x-job = "
 		       "true; } );\n");
 	const struct conf_vmta *v;
-	struct conf_queue q = queue(c, "a.b/x");
+	struct conf_queue q = queue_of(c, "a.b/x");
 
 	(void)state;
 	assert_true(q.max_smtp_out == 2 && q.default_smtp_port == 5);
 	assert_int_equal(conf_vmtas(c, &v), 2);
 	assert_int_equal(v[1].sources[0].source_ip, 1);
-	q = queue(c, "c.d/v");
+	q = queue_of(c, "c.d/v");
 	assert_true(q.max_smtp_out == 3 && q.default_smtp_port == 6);
 	conf_free(&c);
 }
@@ -438,12 +402,12 @@ test_old_spellings(void **state)
 	struct conf *c = parsed(
 		"domains = ( { name = \"a\"; max-msg-per-hour = 500; route = \"r:1\"; },\n"
 		" { name = \"b\"; max-msg-per-hour = \"83/10m\"; max-rcpt-per-message = 3; } );");
-	struct conf_queue q = queue(c, "a/x");
+	struct conf_queue q = queue_of(c, "a/x");
 
 	(void)state;
 	assert_true(q.max_msg_rate.n == 500 && q.max_msg_rate.window_us == 3600 * S);
 	assert_string_equal(q.smtp_hosts, "r:1");
-	q = queue(c, "b/x");
+	q = queue_of(c, "b/x");
 	assert_true(q.max_msg_rate.n == 83 && q.max_msg_rate.window_us == 600 * S);
 	assert_true(q.max_rcpt_per_transaction == 3);
 	conf_free(&c);
@@ -512,7 +476,7 @@ test_many_domains(void **state)
 		char name[40];
 
 		snprintf(name, sizeof name, "d%d.test/v", i);
-		assert_int_equal(queue(c, name).default_smtp_port, i + 1);
+		assert_int_equal(queue_of(c, name).default_smtp_port, i + 1);
 	}
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &b);
 	assert_true((double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) / 1e9 < 3);

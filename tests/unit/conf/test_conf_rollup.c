@@ -1,33 +1,6 @@
 /* Queues made of several domains: queue-to, and what mx-rollup-list makes of a domain's MX hosts.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-#include <cmocka.h>
-
-#include "common/conf/conf.h"
-
-#define N_OF(a) (sizeof(a) / sizeof *(a))
-
-static struct conf *
-parsed(const char *text)
-{
-	struct conf_report r = { 0 };
-	struct buf snapshot = { 0 };
-	struct conf *c = NULL;
-
-	conf_snapshot_text(&snapshot, "f", slice_str(text));
-	if (conf_parse(buf_slice(&snapshot), &c, &r) != 0)
-		fail_msg("%.*s", (int)r.text.len, buf_slice(&r.text).p);
-	memset(snapshot.data, 'x', snapshot.len);
-	buf_clear(&snapshot);
-	conf_report_clear(&r);
-	return c;
-}
+#include "tests/unit/conf/fixture.h"
 
 static void
 expect(const char *what, const char *got, const char *want)

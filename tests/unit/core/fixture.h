@@ -133,19 +133,37 @@ static const struct conf_vmta fx_vmtas[] = {
 	{ .name = "one", .n_sources = 1, .sources = fx_one },
 };
 
-/* A core in that world, with QUEUES queues "dN.example/V", V by turns {default}, even, uneven, one,
- * and roomy settings; workers live. */
+/* For a test that has more of its own. */
+// clang-format off
+#define FX_OPS \
+	.settings = fx_settings, .ask_route = fx_ask, .open = fx_open, .work = fx_work, \
+	.close = fx_close, .give_up = fx_give_up, .queue_changed = fx_changed
+// clang-format on
+
+/* Another core in place of the fixture's, with QUEUES queues "dN.example/V", V by turns {default},
+ * even, uneven, one; workers live. */
+static void
+fx_core_in(const struct core_ops *ops, const struct core_world *world)
+{
+	static const char *const vmtas[] = { "{default}", "even", "uneven", "one" };
+
+	core_free(&fx.core);
+	fx.core = core_new_in(ops, NULL, world, 100);
+	for (uint32_t i = 0; i < QUEUES; i++) {
+		char name[40];
+
+		snprintf(name, sizeof(name), "d%u.example/%s", i, vmtas[i % 4]);
+		core_queue_add(fx.core, i, slice_str(name));
+	}
+	for (unsigned i = 0; i < world->workers; i++)
+		core_worker_up(fx.core, &fx.now, i);
+}
+
+/* A core in that world, and roomy settings. */
 static void
 fx_begin_in(unsigned workers, size_t n_source_ips, uint64_t total)
 {
-	static const struct core_ops ops = { .settings = fx_settings,
-					     .ask_route = fx_ask,
-					     .open = fx_open,
-					     .work = fx_work,
-					     .close = fx_close,
-					     .give_up = fx_give_up,
-					     .queue_changed = fx_changed,
-					     .moved = fx_moved };
+	static const struct core_ops ops = { FX_OPS, .moved = fx_moved };
 	struct core_world world = { .workers = workers,
 				    .total_max_smtp_out = total,
 				    .n_source_ips = n_source_ips,
@@ -156,11 +174,7 @@ fx_begin_in(unsigned workers, size_t n_source_ips, uint64_t total)
 	memset(&fx, 0, sizeof(fx));
 	fx.room = UINT32_MAX;
 	fx.now = (struct core_now){ 5000 * SECOND, WALL_S * SECOND };
-	fx.core = core_new_in(&ops, NULL, &world, 100);
 	for (uint32_t i = 0; i < QUEUES + FRESH; i++) {
-		static const char *const vmtas[] = { "{default}", "even", "uneven", "one" };
-		char name[40];
-
 		fx.settings[i] = (struct conf_queue){
 			.max_smtp_out = 20,
 			.max_msg_per_connection = CONF_UNLIMITED,
@@ -172,12 +186,8 @@ fx_begin_in(unsigned workers, size_t n_source_ips, uint64_t total)
 			.bounce_after_us = 108 * HOUR,
 			.bounce_upon_5xx_greeting = true,
 		};
-		snprintf(name, sizeof(name), "d%u.example/%s", i, vmtas[i % 4]);
-		if (i < QUEUES)
-			core_queue_add(fx.core, i, slice_str(name));
 	}
-	for (unsigned i = 0; i < workers; i++)
-		core_worker_up(fx.core, &fx.now, i);
+	fx_core_in(&ops, &world);
 }
 
 static inline void

@@ -1,8 +1,6 @@
 /* Counts that are lowered, and queues that wait for one of several things. */
-#include "tests/unit/core/fixture.h"
+#include "tests/unit/core/fixture_limits.h"
 
-static struct conf_vmta vmtas[4];
-static struct conf_source_ip ips[5];
 static uint64_t at_source[2]; /* max-smtp-out by mode */
 static uint32_t over;         /* an operator's for source IP 2 */
 
@@ -27,56 +25,23 @@ op_source_limits(void *ctx, uint32_t queue, struct slice name, uint32_t source, 
 	out->max_smtp_out = at_source[backoff];
 }
 
-static struct core_world
-world(void)
-{
-	return (struct core_world){ .workers = 2,
-				    .total_max_smtp_out = CONF_UNLIMITED,
-				    .n_source_ips = 5,
-				    .n_vmtas = 4,
-				    .vmtas = vmtas,
-				    .source_ips = ips };
-}
-
 static void
 start(void)
 {
-	static const struct core_ops ops = { .settings = fx_settings,
-					     .ask_route = fx_ask,
-					     .open = fx_open,
-					     .work = fx_work,
-					     .close = fx_close,
-					     .give_up = fx_give_up,
-					     .queue_changed = fx_changed,
-					     .scope_limits = op_scope_limits,
+	static const struct core_ops ops = { FX_OPS, .scope_limits = op_scope_limits,
 					     .source_limits = op_source_limits };
-	struct core_world w = world();
+	struct core_world w = fx_limits_world(5);
 
-	core_free(&fx.core);
-	fx.core = core_new_in(&ops, NULL, &w, 100);
-	for (uint32_t i = 0; i < QUEUES; i++) {
-		static const char *const ends[] = { "{default}", "even", "uneven", "one" };
-		char name[40];
-
-		snprintf(name, sizeof(name), "d%u.example/%s", i, ends[i % 4]);
-		core_queue_add(fx.core, i, slice_str(name));
+	for (uint32_t i = 0; i < QUEUES; i++)
 		fx.settings[i].connection_idle_timeout_us = HOUR;
-	}
-	for (unsigned i = 0; i < 2; i++)
-		core_worker_up(fx.core, &fx.now, i);
+	fx_core_in(&ops, &w);
 }
 
 static int
 setup(void **state)
 {
 	(void)state;
-	memcpy(vmtas, fx_vmtas, sizeof(vmtas));
-	memset(ips, 0, sizeof(ips));
-	ips[0].text = "";
-	ips[1].text = "192.0.2.1";
-	ips[2].text = "192.0.2.2";
-	ips[3].text = "192.0.2.3";
-	ips[4].text = "192.0.2.4";
+	fx_unlimited();
 	over = 0;
 	at_source[0] = at_source[1] = 0;
 	fx_begin();
@@ -87,7 +52,7 @@ static void
 reload(void)
 {
 	static const uint32_t same[] = { 0, 1, 2, 3, 4 };
-	struct core_world w = world();
+	struct core_world w = fx_limits_world(5);
 
 	core_reconfigure_in(fx.core, &fx.now, &w, same);
 	run();
@@ -172,14 +137,11 @@ other_mode(void **state)
 	assert_int_equal(fx.n_opens, 10);
 }
 
-/* One worker has no connection left, and the other source IP's count is used up: whichever ends
- * first. */
+/* Queue 5 waits for one of two things: worker 1 has no connection left, and source IP 2's count is
+ * used up, by the second OPEN. */
 static void
-whichever_ends_first(void **state)
+one_waits(void)
 {
-	size_t at_2 = 0;
-
-	(void)state;
 	ips[2].limits.max_smtp_out = 1;
 	start();
 	core_worker_connections(fx.core, &fx.now, 1, 1);
@@ -187,15 +149,22 @@ whichever_ends_first(void **state)
 	assert_int_equal(fx.opens[0].worker, 1);
 	connected(1, 1, 1);
 	assert_int_equal(fx.n_opens, 2);
-	at_2 = 1;
-	assert_int_equal(fx.opens[at_2].source_ip, 2);
+	assert_int_equal(fx.opens[1].source_ip, 2);
 	mail(5, 1);
 	run();
 	route(5, 1);
 	assert_int_equal(fx.n_opens, 2);
 	assert_int_equal(view(5).wait, CORE_WAIT_CONNECTIONS);
-	settle_with(at_2, EVENT_DELIVERED, GONE);
-	core_closed(fx.core, &fx.now, fx.opens[at_2].connection, SLICE_NONE);
+}
+
+/* Whichever ends first. */
+static void
+whichever_ends_first(void **state)
+{
+	(void)state;
+	one_waits();
+	settle_with(1, EVENT_DELIVERED, GONE);
+	core_closed(fx.core, &fx.now, fx.opens[1].connection, SLICE_NONE);
 	run();
 	assert_int_equal(fx.n_opens, 3);
 	assert_int_equal(fx.opens[2].source_ip, 2);
@@ -205,15 +174,7 @@ static void
 more_at_the_other(void **state)
 {
 	(void)state;
-	ips[2].limits.max_smtp_out = 1;
-	start();
-	core_worker_connections(fx.core, &fx.now, 1, 1);
-	connected(3, 1, 1);
-	connected(1, 1, 1);
-	mail(5, 1);
-	run();
-	route(5, 1);
-	assert_int_equal(fx.n_opens, 2);
+	one_waits();
 	ips[2].limits.max_smtp_out = 2;
 	reload();
 	assert_int_equal(fx.n_opens, 3);
@@ -224,15 +185,7 @@ static void
 more_by_hand(void **state)
 {
 	(void)state;
-	ips[2].limits.max_smtp_out = 1;
-	start();
-	core_worker_connections(fx.core, &fx.now, 1, 1);
-	connected(3, 1, 1);
-	connected(1, 1, 1);
-	mail(5, 1);
-	run();
-	route(5, 1);
-	assert_int_equal(fx.n_opens, 2);
+	one_waits();
 	over = 2;
 	core_limits_changed(fx.core, &fx.now, CORE_SCOPE_SOURCE, 2);
 	run();

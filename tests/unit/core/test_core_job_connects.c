@@ -1,6 +1,6 @@
 /* Connect rates of jobs and sender domains: an attempt is charged to those of the message it is
  * made for. */
-#include "tests/unit/core/fixture.h"
+#include "tests/unit/core/fixture_limits.h"
 
 static struct conf_limits jobs[2]; /* of job 8 and 9 */
 static struct conf_limits sender;
@@ -21,37 +21,19 @@ op_scope_limits(void *ctx, enum core_scope scope, uint32_t number, struct conf_l
 static void
 start(void)
 {
-	static const struct core_ops ops = { .settings = fx_settings,
-					     .ask_route = fx_ask,
-					     .open = fx_open,
-					     .work = fx_work,
-					     .close = fx_close,
-					     .give_up = fx_give_up,
-					     .queue_changed = fx_changed,
-					     .scope_limits = op_scope_limits };
-	struct core_world w = { .workers = 2,
-				.total_max_smtp_out = CONF_UNLIMITED,
-				.n_source_ips = 3,
-				.n_vmtas = 4,
-				.vmtas = fx_vmtas };
+	static const struct core_ops ops = { FX_OPS, .scope_limits = op_scope_limits };
+	struct core_world w = fx_limits_world(3);
 
-	core_free(&fx.core);
-	fx.core = core_new_in(&ops, NULL, &w, 100);
-	for (uint32_t i = 0; i < 8; i++) {
-		char name[40];
-
-		snprintf(name, sizeof(name), "d%u.example/one", i);
-		core_queue_add(fx.core, i, slice_str(name));
+	for (uint32_t i = 0; i < QUEUES; i++)
 		fx.settings[i].connection_idle_timeout_us = HOUR;
-	}
-	for (unsigned i = 0; i < 2; i++)
-		core_worker_up(fx.core, &fx.now, i);
+	fx_core_in(&ops, &w);
 }
 
 static int
 setup(void **state)
 {
 	(void)state;
+	fx_unlimited();
 	fx_begin();
 	memset(jobs, 0, sizeof(jobs));
 	sender = (struct conf_limits){ 0 };
@@ -61,44 +43,15 @@ setup(void **state)
 static void
 mail_of(uint32_t queue, uint32_t job, unsigned n)
 {
-	while (n-- > 0) {
-		struct core_entry_facts f = { .key = { ++fx.next_message, 3 },
-					      .queue = queue,
-					      .received_s = (uint32_t)(fx.now.wall_us / SECOND),
-					      .n_rcpts = 1,
-					      .job = job,
-					      .sender_domain = 9,
-					      .committed = true };
-
-		core_entry_add(fx.core, &fx.now, &f);
-	}
+	while (n-- > 0)
+		fx_mail_of(queue, job, 9);
 	run();
-}
-
-struct wanted {
-	enum core_scope scope;
-	uint32_t number;
-	uint64_t used;
-};
-
-static void
-pick(void *arg, const struct core_limit_view *v)
-{
-	struct wanted *w = arg;
-
-	if (v->scope == w->scope && v->measure == CORE_MEASURE_CONNECT && v->number == w->number)
-		w->used = v->used;
 }
 
 static uint64_t
 used(enum core_scope scope, uint32_t number)
 {
-	struct wanted w = { .scope = scope, .number = number, .used = UINT64_MAX };
-	uint32_t cursor = 0;
-
-	while (core_each_limit(fx.core, &fx.now, &cursor, 10, pick, &w))
-		;
-	return w.used;
+	return fx_limits_view(scope, CORE_MEASURE_CONNECT, number).used;
 }
 
 /* Two of ten in a tenth; what was not attempted comes back; the rest waits in the line. */
@@ -120,8 +73,8 @@ charged_to_the_job(void **state)
 	assert_int_equal(v.scope, CORE_SCOPE_JOB);
 	assert_int_equal(v.measure, CORE_MEASURE_CONNECT);
 	/* Another queue with mail of the job has none either, until its time comes. */
-	mail_of(4, 8, 1);
-	route(4, 1);
+	mail_of(7, 8, 1);
+	route(7, 1);
 	assert_int_equal(fx.n_opens, 2);
 	open_failed(0, CORE_FAIL_NOT_ATTEMPTED);
 	assert_int_equal(used(CORE_SCOPE_JOB, 8), 2);

@@ -1,28 +1,10 @@
 /* Limits whose numbers change, that go and that come back: nothing that counts is forgotten. */
-#include "tests/unit/core/fixture.h"
+#include "tests/unit/core/fixture_limits.h"
 
 static struct conf_rate *
 rate(void)
 {
 	return &fx.settings[0].max_msg_rate;
-}
-
-static size_t o_seen, w_seen, c_seen; /* of the logs */
-
-/* Every OPEN so far succeeds, every WORK is delivered, every CLOSE done; each once. */
-static void
-work_off(void)
-{
-	for (size_t before = SIZE_MAX; before != o_seen + w_seen + c_seen;) {
-		before = o_seen + w_seen + c_seen;
-		run();
-		for (; o_seen < fx.n_opens; o_seen++)
-			core_opened(fx.core, &fx.now, fx.opens[o_seen].connection, 0);
-		for (; w_seen < fx.n_works; w_seen++)
-			settle_with(w_seen, EVENT_DELIVERED, 0);
-		for (; c_seen < fx.n_closes; c_seen++)
-			core_closed(fx.core, &fx.now, fx.closes[c_seen], SLICE_NONE);
-	}
 }
 
 static void
@@ -38,8 +20,8 @@ work_for(uint64_t us)
 static void
 begin(uint64_t n)
 {
+	fx_unlimited();
 	fx_begin();
-	o_seen = w_seen = c_seen = 0;
 	*rate() = (struct conf_rate){ n, HOUR };
 	fx.settings[0].max_smtp_out = 1;
 	fx.settings[0].max_rcpt_per_transaction = 1;

@@ -1,12 +1,9 @@
 /* Limits that queues share, and those of other measures than messages of a queue. */
-#include "tests/unit/core/fixture.h"
+#include "tests/unit/core/fixture_limits.h"
 
-static struct conf_vmta vmtas[4];
-static struct conf_source_ip ips[3];
 static struct conf_limits providers[2], jobs[2], at_source;
 static uint32_t interrupted;
 static unsigned n_interrupted;
-static size_t o_seen, w_seen, c_seen; /* of the logs, by work_off() */
 
 static void
 op_source_limits(void *ctx, uint32_t queue, struct slice name, uint32_t source, bool backoff,
@@ -45,110 +42,38 @@ op_interrupt(void *ctx, uint32_t connection, unsigned worker)
 static void
 begin(uint64_t total)
 {
-	static const struct core_ops ops = { .settings = fx_settings,
-					     .ask_route = fx_ask,
-					     .open = fx_open,
-					     .work = fx_work,
-					     .close = fx_close,
-					     .give_up = fx_give_up,
-					     .queue_changed = fx_changed,
-					     .source_limits = op_source_limits,
+	static const struct core_ops ops = { FX_OPS, .source_limits = op_source_limits,
 					     .scope_limits = op_scope_limits,
 					     .interrupt = op_interrupt };
-	struct core_world world = { .workers = 2,
-				    .total_max_smtp_out = total,
-				    .n_source_ips = 3,
-				    .n_vmtas = 4,
-				    .vmtas = vmtas,
-				    .source_ips = ips };
-	struct conf_queue all[QUEUES];
+	struct core_world w = fx_limits_world(3);
 
+	w.total_max_smtp_out = total;
 	fx_begin();
-	memcpy(all, fx.settings, sizeof(all));
-	core_free(&fx.core);
-	fx.core = core_new_in(&ops, NULL, &world, 100);
-	for (uint32_t i = 0; i < QUEUES; i++) {
-		static const char *const names[] = { "{default}", "even", "uneven", "one" };
-		char name[40];
-
-		snprintf(name, sizeof(name), "d%u.example/%s", i, names[i % 4]);
-		core_queue_add(fx.core, i, slice_str(name));
-	}
-	for (unsigned i = 0; i < 2; i++)
-		core_worker_up(fx.core, &fx.now, i);
+	fx_core_in(&ops, &w);
 }
 
 static int
 setup(void **state)
 {
 	(void)state;
-	memcpy(vmtas, fx_vmtas, sizeof(vmtas));
-	memset(ips, 0, sizeof(ips));
-	ips[0].text = "";
-	ips[1].text = "192.0.2.1";
-	ips[2].text = "192.0.2.2";
+	fx_unlimited();
 	memset(providers, 0, sizeof(providers));
 	memset(jobs, 0, sizeof(jobs));
 	memset(&at_source, 0, sizeof(at_source));
 	n_interrupted = 0;
-	o_seen = w_seen = c_seen = 0;
 	return 0;
-}
-
-struct wanted {
-	enum core_scope scope;
-	enum core_measure measure;
-	struct core_limit_view v;
-	unsigned n;
-};
-
-static void
-pick(void *arg, const struct core_limit_view *v)
-{
-	struct wanted *w = arg;
-
-	if (v->scope != w->scope || v->measure != w->measure)
-		return;
-	w->v = *v;
-	w->n++;
 }
 
 static struct core_limit_view
 limit(enum core_scope scope, enum core_measure measure)
 {
-	struct wanted w = { .scope = scope, .measure = measure };
-	uint32_t cursor = 0;
-
-	while (core_each_limit(fx.core, &fx.now, &cursor, 3, pick, &w))
-		;
-	assert_int_equal(w.n, 1);
-	return w.v;
+	return fx_limits_view(scope, measure, CORE_NONE);
 }
 
 static uint64_t
 used(enum core_scope scope, enum core_measure measure)
 {
 	return limit(scope, measure).used;
-}
-
-/* Every OPEN so far succeeds, every WORK is delivered, every CLOSE done; each once. */
-static void
-work_off(void)
-{
-	for (unsigned i = 0; i < 100; i++) {
-		size_t before = o_seen + w_seen + c_seen;
-
-		run();
-		for (; o_seen < fx.n_opens; o_seen++)
-			core_opened(fx.core, &fx.now, fx.opens[o_seen].connection, 0);
-		for (; w_seen < fx.n_works; w_seen++)
-			settle_with(w_seen, EVENT_DELIVERED, 0);
-		for (; c_seen < fx.n_closes; c_seen++)
-			core_closed(fx.core, &fx.now, fx.closes[c_seen], SLICE_NONE);
-		if (before == o_seen + w_seen + c_seen)
-			return;
-	}
-	fail();
 }
 
 /* All scopes at once: each is charged what was granted, no more, and what comes back is in none. */
@@ -344,7 +269,9 @@ ask_refused(void **state)
 static void
 provider_change(void **state)
 {
-	struct wanted w = { .scope = CORE_SCOPE_PROVIDER, .measure = CORE_MEASURE_MSG };
+	struct fx_limits_wanted w = { .scope = CORE_SCOPE_PROVIDER,
+				      .measure = CORE_MEASURE_MSG,
+				      .number = CORE_NONE };
 	uint32_t cursor = 0;
 	uint64_t first = 0;
 
@@ -363,7 +290,7 @@ provider_change(void **state)
 		core_opened(fx.core, &fx.now, fx.opens[k].connection, 0);
 	run();
 	assert_int_equal(fx.n_works, 5);
-	while (core_each_limit(fx.core, &fx.now, &cursor, 1, pick, &w)) {
+	while (core_each_limit(fx.core, &fx.now, &cursor, 1, fx_limits_pick, &w)) {
 		if (w.n == 1)
 			first = w.v.used;
 	}

@@ -231,13 +231,7 @@ at_start(void **state)
 				.n_source_ips = 3,
 				.n_vmtas = 4,
 				.vmtas = fx_vmtas };
-	static const struct core_ops ops = { .settings = fx_settings,
-					     .ask_route = fx_ask,
-					     .open = fx_open,
-					     .work = fx_work,
-					     .close = fx_close,
-					     .give_up = fx_give_up,
-					     .queue_changed = fx_changed };
+	static const struct core_ops ops = { FX_OPS };
 
 	(void)state;
 	fx_begin();

@@ -1,20 +1,10 @@
 /* What operators set: which holds for a queue, one in place of another, what is stored comes back,
  * ends. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "scheduler/overrides.h"
 #include "scheduler/settings.h"
+#include "tests/unit/conf/fixture.h"
 
-#define N_OF(a) (sizeof(a) / sizeof *(a))
-#define HOUR    (3600ull * 1000000)
+#define HOUR (3600ull * 1000000)
 
 static const struct override *
 put(struct overrides *o, enum conf_override_scope scope, const char *object, const char *name,
@@ -33,19 +23,12 @@ put(struct overrides *o, enum conf_override_scope scope, const char *object, con
 static uint64_t
 rate_of(struct overrides *o, const char *queue)
 {
-	struct conf_report r = { 0 };
-	struct buf snapshot = { 0 };
-	struct conf *c = NULL;
+	struct conf *c = parsed("virtual-mtas = ( { name = \"V\"; }, { name = \"w\"; } );");
 	struct slice vmta = slice_str(queue), domain = slice_cut(&vmta, '/');
 	struct conf_queue q;
 
-	conf_snapshot_text(&snapshot, "f",
-			   SLICE_LIT("virtual-mtas = ( { name = \"V\"; }, { name = \"w\"; } );"));
-	assert_int_equal(conf_parse(buf_slice(&snapshot), &c, &r), 0);
 	conf_queue_over(c, domain, vmta, overrides_of_queue(o, slice_str(queue)), &q);
 	conf_free(&c);
-	buf_clear(&snapshot);
-	conf_report_clear(&r);
 	return q.max_msg_rate.n;
 }
 
@@ -213,16 +196,11 @@ static void
 settings_are_put_together_anew(void **state)
 {
 	struct overrides *o = overrides_new();
-	struct conf_report r = { 0 };
-	struct buf snapshot = { 0 };
-	struct conf *c = NULL;
-	struct settings *s;
+	struct conf *c = parsed("virtual-mtas = ( { name = \"V\"; } );");
+	struct settings *s = settings_new(c, o);
 	const struct conf_queue *before, *after;
 
 	(void)state;
-	conf_snapshot_text(&snapshot, "f", SLICE_LIT("virtual-mtas = ( { name = \"V\"; } );"));
-	assert_int_equal(conf_parse(buf_slice(&snapshot), &c, &r), 0);
-	s = settings_new(c, o);
 	before = settings_get(s, 3, SLICE_LIT("a/V"));
 	assert_ptr_equal(settings_get(s, 4, SLICE_LIT("b/V")), before);
 	put(o, CONF_OVER_QUEUE, "a/V", "max-msg-rate", "3/h", 1, OVERRIDE_NEVER);
@@ -238,8 +216,6 @@ settings_are_put_together_anew(void **state)
 	settings_free(&s);
 	overrides_free(&o);
 	conf_free(&c);
-	buf_clear(&snapshot);
-	conf_report_clear(&r);
 }
 
 int

@@ -1,29 +1,7 @@
 /* Providers: which queues share one, and that numbers mean one thing as long as somebody uses them.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-
-#include <cmocka.h>
-
 #include "scheduler/providers.h"
-
-static struct conf *
-parsed(const char *text)
-{
-	struct conf_report r = { 0 };
-	struct buf snapshot = { 0 };
-	struct conf *c = NULL;
-
-	conf_snapshot_text(&snapshot, "f", slice_str(text));
-	if (conf_parse(buf_slice(&snapshot), &c, &r) != 0)
-		fail_msg("%.*s", (int)r.text.len, buf_slice(&r.text).p);
-	buf_clear(&snapshot);
-	conf_report_clear(&r);
-	return c;
-}
+#include "tests/unit/conf/fixture.h"
 
 static const char with_google[] =
 	"providers = ( { name = \"google\"; mx = [ \"*.google.com\", \"gmail.test\" ]; "

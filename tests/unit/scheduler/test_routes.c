@@ -1,15 +1,9 @@
 /* What the core is told with a route: targets, their limits, the provider; and what a reload
  * changes of it. The core's own functions are taken down here instead of called. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include <arpa/inet.h>
 #include <unistd.h>
 
-#include <arpa/inet.h>
-#include <cmocka.h>
+#include "tests/unit/conf/fixture.h"
 
 #define core_route               told_route
 #define core_route_targets       told_targets
@@ -125,21 +119,6 @@ struct world {
 	uint64_t generation;
 	bool rolled_up;
 };
-
-static struct conf *
-parsed(const char *text)
-{
-	struct conf_report r = { 0 };
-	struct buf snapshot = { 0 };
-	struct conf *c = NULL;
-
-	conf_snapshot_text(&snapshot, "f", slice_str(text));
-	if (conf_parse(buf_slice(&snapshot), &c, &r) != 0)
-		fail_msg("%.*s", (int)r.text.len, buf_slice(&r.text).p);
-	buf_clear(&snapshot);
-	conf_report_clear(&r);
-	return c;
-}
 
 static struct world *
 world_new(const char *conf)

@@ -103,99 +103,120 @@ flood(struct world *w, struct slice block, struct slice lead)
 	}
 }
 
+/* What was said before arrives now. */
+static void
+flush(struct world *w)
+{
+	feed(w, buf_slice(&w->in));
+	buf_reset(&w->in);
+}
+
+/* All but the last byte, one by one: no byte buys more time. */
+static void
+drip(struct world *w, const char *right)
+{
+	uint32_t serial;
+
+	flush(w);
+	serial = w->c.deadline_serial;
+	for (size_t i = 0; i + 1 < strlen(right); i++) {
+		smtp_client_feed(&w->c, slice_of(right + i, 1));
+		assert_int_equal(w->c.deadline_serial, serial);
+	}
+}
+
+static void
+endless(struct world *w, const char *right)
+{
+	char block[4096];
+
+	flush(w);
+	snprintf(block, sizeof block, "%.3s-and so on and so forth\r\n", right);
+	flood(w, slice_str(block), SLICE_NONE);
+}
+
+static void
+long_line(struct world *w, const char *right)
+{
+	char block[4096];
+
+	flush(w);
+	memset(block, 'x', sizeof block);
+	flood(w, slice_of(block, sizeof block), slice_of(right, 4));
+}
+
+static void
+split(struct world *w, const char *right)
+{
+	for (size_t i = 0; right[i] != '\0'; i++) {
+		flush(w);
+		buf_putc(&w->in, right[i]);
+	}
+}
+
+static void
+wrong_class(struct world *w, const char *right)
+{
+	buf_puts(&w->in, right[0] == '3' ? "250 ok\r\n" : "354 go on\r\n");
+}
+
+static void
+surplus(struct world *w, const char *right)
+{
+	buf_puts(&w->in, right);
+	buf_puts(&w->in, right);
+}
+
+/* In place of the right reply: something is done, or one of n things is said; then perhaps it is
+ * the end. What begins as the rest of a line comes behind the right code. BEFORE has no row: it was
+ * said with the reply before, and the one that is due is missing. */
+// clang-format off
+#define SAYS(text) { text, sizeof(text) - 1 }
+static const struct misbehaviour {
+	void (*act)(struct world *w, const char *right);
+	size_t n;
+	struct slice says[4];
+	enum verdict_reason gone;
+} misbehaviours[N_BEHAVIOURS] = {
+	[HANG]        = { .gone = VERDICT_BY_TIMEOUT },
+	[FIN]         = { .gone = VERDICT_BY_LOST },
+	[RST]         = { .gone = VERDICT_BY_LOST },
+	[DRIP]        = { .act = drip, .gone = VERDICT_BY_TIMEOUT },
+	[GARBAGE]     = { .n = 1, .says = { SAYS("xyzzy, nothing happens\r\n") } },
+	[EMPTY_LINE]  = { .n = 1, .says = { SAYS("\r\n") } },
+	[SAYS_421]    = { .n = 1, .says = { SAYS("421 4.3.2 going down\r\n") }, .gone = VERDICT_BY_LOST },
+	[SAYS_4XX]    = { .n = 1, .says = { SAYS("451 4.3.0 later\r\n") } },
+	[SAYS_5XX]    = { .n = 1, .says = { SAYS("554 5.7.1 no\r\n") } },
+	[WRONG_CLASS] = { .act = wrong_class },
+	[ODD_CODE]    = { .n = 4, .says = { SAYS("150 x\r\n"), SAYS("650 x\r\n"), SAYS("050 x\r\n"), SAYS("2x0 x\r\n") } },
+	[ENDLESS]     = { .act = endless },
+	[LONG_LINE]   = { .act = long_line },
+	[NUL]         = { .n = 1, .says = { SAYS(" a\0b\r\n") } },
+	[BARE]        = { .n = 4, .says = { SAYS("250 ok\n"), SAYS("250 o\rk\r\n"), SAYS("354 go\n"), SAYS("250\r \r\n") } },
+	[EIGHT_BIT]   = { .n = 1, .says = { SAYS(" \xff\xfe gr\xc3\xbc\xc3\x9f \x80\r\n") } },
+	[MIXED]       = { .n = 2, .says = { SAYS("-ok\r\n252 ok\r\n"), SAYS("-ok\r\n550 no\r\n") } },
+	[SURPLUS]     = { .act = surplus },
+	[SPLIT]       = { .act = split },
+};
+// clang-format on
+
 static void
 misbehave(struct world *w, const char *right)
 {
-	static const char *const odd[] = { "150 x\r\n", "650 x\r\n", "050 x\r\n", "2x0 x\r\n" };
-	static const char *const bare[] = { "250 ok\n", "250 o\rk\r\n", "354 go\n", "250\r \r\n" };
-	char code[4] = { right[0], right[1], right[2], '\0' };
-	char block[4096];
-	uint32_t serial;
+	const struct misbehaviour *m = &misbehaviours[w->behaviour];
 
 	w->hit = true;
-	switch (w->behaviour) {
-	case HANG:
-		w->gone = VERDICT_BY_TIMEOUT;
-		break;
-	case FIN:
-	case RST:
-		w->gone = VERDICT_BY_LOST;
-		break;
-	case DRIP:
-		/* All but the last byte, one by one: no byte buys more time. */
-		feed(w, buf_slice(&w->in));
-		buf_reset(&w->in);
-		serial = w->c.deadline_serial;
-		for (size_t i = 0; i + 1 < strlen(right); i++) {
-			smtp_client_feed(&w->c, slice_of(right + i, 1));
-			assert_int_equal(w->c.deadline_serial, serial);
-		}
-		w->gone = VERDICT_BY_TIMEOUT;
-		break;
-	case GARBAGE:
-		buf_puts(&w->in, "xyzzy, nothing happens\r\n");
-		break;
-	case EMPTY_LINE:
-		buf_puts(&w->in, "\r\n");
-		break;
-	case SAYS_421:
-		buf_puts(&w->in, "421 4.3.2 going down\r\n");
-		w->gone = VERDICT_BY_LOST;
-		break;
-	case SAYS_4XX:
-		buf_puts(&w->in, "451 4.3.0 later\r\n");
-		break;
-	case SAYS_5XX:
-		buf_puts(&w->in, "554 5.7.1 no\r\n");
-		break;
-	case WRONG_CLASS:
-		buf_puts(&w->in, right[0] == '3' ? "250 ok\r\n" : "354 go on\r\n");
-		break;
-	case ODD_CODE:
-		buf_puts(&w->in, odd[w->variant % 4]);
-		break;
-	case ENDLESS:
-		feed(w, buf_slice(&w->in));
-		buf_reset(&w->in);
-		snprintf(block, sizeof block, "%s-and so on and so forth\r\n", code);
-		flood(w, slice_str(block), SLICE_NONE);
-		break;
-	case LONG_LINE:
-		feed(w, buf_slice(&w->in));
-		buf_reset(&w->in);
-		memset(block, 'x', sizeof block);
-		flood(w, slice_of(block, sizeof block), slice_of(right, 4));
-		break;
-	case NUL:
-		buf_puts(&w->in, code);
-		buf_put(&w->in, " a\0b\r\n", 6);
-		break;
-	case BARE:
-		buf_puts(&w->in, bare[w->variant % 4]);
-		break;
-	case EIGHT_BIT:
-		buf_puts(&w->in, code);
-		buf_puts(&w->in, " \xff\xfe gr\xc3\xbc\xc3\x9f \x80\r\n");
-		break;
-	case MIXED:
-		buf_puts(&w->in, code);
-		buf_puts(&w->in, w->variant % 2 ? "-ok\r\n550 no\r\n" : "-ok\r\n252 ok\r\n");
-		break;
-	case SURPLUS:
-		buf_puts(&w->in, right);
-		buf_puts(&w->in, right);
-		break;
-	case SPLIT:
-		for (size_t i = 0; right[i] != '\0'; i++) {
-			feed(w, buf_slice(&w->in));
-			buf_reset(&w->in);
-			buf_putc(&w->in, right[i]);
-		}
-		break;
-	case BEFORE: /* was sent with the reply before; the one that is due is missing */
-	default:
-		break;
+	if (m->act != NULL)
+		m->act(w, right);
+	if (m->n > 0) {
+		struct slice says = m->says[(size_t)w->variant % m->n];
+
+		if (says.p[0] == ' ' || says.p[0] == '-')
+			buf_put(&w->in, right, 3);
+		buf_put_slice(&w->in, says);
 	}
+	if (m->gone != VERDICT_BY_NONE)
+		w->gone = m->gone;
 }
 
 static void
