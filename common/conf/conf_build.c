@@ -418,4 +418,5 @@ conf_build(struct conf *c, struct conf_loader *x)
 	build_acct(c);
 	build_domains(c, x);
 	conf_domain_warn_hidden(c, x);
+	c->longest_window = conf_window_longest(c->root);
 }
