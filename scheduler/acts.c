@@ -96,6 +96,7 @@ tell_limits(struct scheduler *s, const struct override *row)
 	uint32_t number = CORE_NONE;
 	enum core_scope scope;
 
+	charges_reconfigured(s);
 	switch (row->scope) {
 	case CONF_OVER_QUEUE:
 		tell_queue_limits(s, row);

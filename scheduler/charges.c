@@ -39,6 +39,7 @@ new_charges(int fd)
 	c->base = p;
 	c->h = p;
 	c->next_seq = 1;
+	c->longest_us = RATE_WINDOW_MAX_US;
 	if (st.st_size > HEADER_BYTES)
 		c->n_extents = (uint32_t)(((uint64_t)st.st_size - HEADER_BYTES) / EXTENT_BYTES);
 	if (c->n_extents > EXTENTS_MAX)
@@ -398,6 +399,12 @@ charges_leave(struct charges *c, void *memory)
 }
 
 void
+charges_longest(struct charges *c, uint64_t window_us)
+{
+	c->longest_us = window_us;
+}
+
+void
 charges_tick(struct charges *c, uint64_t boot_us, uint64_t wall_us)
 {
 	charges_put(&c->h->wall_less_boot, wall_us - boot_us);
@@ -407,7 +414,7 @@ charges_tick(struct charges *c, uint64_t boot_us, uint64_t wall_us)
 
 		if (cell->value == MAP_NONE)
 			continue;
-		if (rate_is_over(slot_of(c, (uint32_t)cell->value)->rate, boot_us)) {
+		if (rate_is_over(slot_of(c, (uint32_t)cell->value)->rate, c->longest_us, boot_us)) {
 			charges_end_use(c, slot_of(c, (uint32_t)cell->value));
 			(void)map_take(&c->found, cell->key);
 		}

@@ -43,6 +43,11 @@ void charges_give(struct charges *c, void *memory);
 /* The limit is no more, for now: what counts is found again by its key as long as it counts. */
 void charges_leave(struct charges *c, void *memory);
 
+/* The longest window that a limit has by the configuration of now. The limit that comes for what nobody has taken
+ * may have another window than when it was charged: it counts as long as it might in that one. Until this was said
+ * nothing is given back. */
+void charges_longest(struct charges *c, uint64_t window_us);
+
 /* At least once a second: what time it is, in both clocks; and what nobody has taken since the
  * start and does not count any more is given back, some at a time. */
 void charges_tick(struct charges *c, uint64_t boot_us, uint64_t wall_us);

@@ -72,6 +72,7 @@ struct charges {
 	uint32_t free[SIZES]; /* heads of lists */
 	struct map found;     /* key to slot: not taken yet */
 	size_t look;          /* where in its cells */
+	uint64_t longest_us;  /* window there may be */
 	struct charges_counts counts;
 	bool no_room;        /* was said */
 	uint64_t damaged_us; /* slots lost their keys: fresh rates are closed from here; 0: none did

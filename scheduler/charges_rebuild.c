@@ -228,9 +228,28 @@ charges_rebuild(struct scheduler *s)
 	if (s->charges == NULL)
 		return;
 	charges_counts(s->charges, &c);
+	charges_reconfigured(s);
 	log_info("charges slots=%zu moved=%zu damaged=%zu", c.slots, c.moved, c.damaged);
 	rebuild(s);
 	s->charges_thread = offload_new(s->loop);
+}
+
+/* Other limits: what a slot that nobody has taken holds may be for a longer window now. */
+void
+charges_reconfigured(struct scheduler *s)
+{
+	uint64_t longest = conf_longest_window(s->conf), window;
+
+	if (s->charges == NULL)
+		return;
+	for (size_t i = 0; i < overrides_count(s->overrides); i++) {
+		const struct override *row = overrides_at(s->overrides, i);
+
+		window = row->limit != NULL ? conf_override_window(row->limit) : 0;
+		if (window > longest)
+			longest = window;
+	}
+	charges_longest(s->charges, longest);
 }
 
 struct sync_job {

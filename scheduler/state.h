@@ -279,6 +279,7 @@ void charges_start(struct scheduler *s);
 /* Before the first grant, when the queues are loaded. */
 void charges_rebuild(struct scheduler *s);
 void charges_turn(struct scheduler *s); /* at each tick */
+void charges_reconfigured(struct scheduler *s);
 /* Events before `low` may be recycled, but not these. */
 /* Event log that the last commit covers, the recorder has read and no charge needs may be used again. */
 void scheduler_recycle_events(struct scheduler *s);

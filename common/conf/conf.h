@@ -147,6 +147,8 @@ int conf_provider_find(const struct conf *c, const struct slice *mx, size_t n);
 const struct conf_limits *conf_provider_limits(const struct conf *c, struct slice provider);
 const struct conf_limits *conf_job_limits(const struct conf *c, struct slice job);
 const struct conf_limits *conf_sender_limits(const struct conf *c, struct slice sender_domain);
+/* The longest window of any rate in it; 0: there is none. */
+uint64_t conf_longest_window(const struct conf *c);
 /* mx-connection-limit: connections to this MX name from one source IP; CONF_UNLIMITED or N. */
 uint64_t conf_mx_connection_limit(const struct conf *c, struct slice mx);
 /* ip-connection-limit: connections to this address; the most specific CIDR decides. */
@@ -247,6 +249,8 @@ struct conf_override *conf_override_new(enum conf_override_scope scope, struct s
 void conf_override_free(struct conf_override **o);
 const char *conf_override_name(const struct conf_override *o);  /* the directive */
 const char *conf_override_value(const struct conf_override *o); /* as written */
+/* The longest window of its rates, 0: it is a count. */
+uint64_t conf_override_window(const struct conf_override *o);
 /* It is given per CIDR. */
 bool conf_override_is_per_source(const struct conf_override *o);
 /* Puts it into the limits of its object: of all scopes but queues. */

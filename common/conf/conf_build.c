@@ -419,4 +419,5 @@ conf_build(struct conf *c, struct conf_loader *x)
 	build_domains(c, x);
 	conf_domain_warn_hidden(c, x);
 	conf_rollup_warn(c, x);
+	c->longest_window = conf_window_longest(c->root);
 }

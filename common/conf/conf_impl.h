@@ -52,6 +52,8 @@ struct conf {
 	bool has_queue_to;		   /* some domain block has queue-to */
 	bool has_source_limits; /* some domain block has source-ip-... directives */
 
+	uint64_t longest_window;
+
 	struct conf_rule *rules; /* by address: the wider prefix first; then those by name */
 	size_t n_rules;
 	struct conf_client client_defaults;
@@ -61,6 +63,10 @@ struct conf {
 
 /* Stores a typed value into the field that its row is bound to; false when it is bound to none. */
 bool conf_store(void *base, const struct conf_value *v);
+
+/* The longest window of the rates of a value, of a block and all below it. */
+uint64_t conf_window_of(const struct conf_value *v);
+uint64_t conf_window_longest(const struct conf_block *b);
 
 /* Fills *c from a tree that has no error. Warnings go to x->msgs. */
 void conf_build(struct conf *c, struct conf_loader *x);

@@ -190,6 +190,12 @@ conf_override_is_per_source(const struct conf_override *o)
 	return o->per != NULL;
 }
 
+uint64_t
+conf_override_window(const struct conf_override *o)
+{
+	return conf_window_of(&o->value);
+}
+
 void
 conf_override_apply(const struct conf_override *o, struct conf_limits *l)
 {

@@ -96,7 +96,7 @@ rate_away(struct core *c, struct limit *l)
 	bool over;
 
 	limits_not_sure(l);
-	over = !l->memory || rate_is_over(l->memory, c->now.boot_us);
+	over = !l->rate || rate_is_empty(l->rate, c->now.boot_us);
 	rate_free(&l->rate);
 	if (l->memory && !over && c->ops.charges_keep)
 		c->ops.charges_keep(c->ctx, l->memory);
@@ -159,7 +159,7 @@ rate_set(struct core *c, struct limit *l, uint64_t n, uint64_t window)
 	if (rate_limit(l->rate) == n && rate_window_us(l->rate) == window)
 		return;
 	if (rate_window_us(l->rate) != window || !rate_set_n(l->rate, n, c->now.boot_us))
-		rate_replace(c, l, n, window, rate_needs_wide(l->rate, n, c->now.boot_us));
+		rate_replace(c, l, n, window, rate_needs_wide(l->rate, n, window, c->now.boot_us));
 }
 
 void

@@ -172,6 +172,9 @@ limits_sweep(struct core *c)
 		g = &c->groups[c->group_hand];
 		if (!g->made || g->users > 0)
 			continue;
+		/* What counts in the window that it was given since. */
+		if (g->stale && g->scope == CORE_SCOPE_QUEUE_SOURCE)
+			limits_group_asked(c, CORE_SCOPE_QUEUE_SOURCE, g->number, g->source);
 		for (unsigned m = 0; m < MEASURES; m++)
 			idle = idle && limit_is_idle(c, g->bounds.of[m]);
 		if (idle)

@@ -286,6 +286,14 @@ room_at(const struct rate *r, uint64_t now)
 	return r->n - used < share - late ? r->n - used : share - late;
 }
 
+bool
+rate_is_empty(struct rate *r, uint64_t now_us)
+{
+	uint64_t now = rate_advance(r, now_us);
+
+	return rate_used(r) == 0 && !is_closed(r, now);
+}
+
 uint64_t
 rate_room(struct rate *r, uint64_t now_us)
 {

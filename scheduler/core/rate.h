@@ -68,11 +68,12 @@ void rate_close_until(struct rate *r, uint64_t boot_us);
 void rate_change(struct rate **r, uint64_t n, uint64_t window_us, uint64_t now_us);
 /* The same where it is, for another N alone; false: it takes another rate. */
 bool rate_set_n(struct rate *r, uint64_t n, uint64_t now_us);
-/* Whether one with this N has to be wide to take over all that counts. */
-bool rate_needs_wide(struct rate *r, uint64_t n, uint64_t now_us);
+/* Whether one with these numbers has to be wide to take over all that counts. */
+bool rate_needs_wide(struct rate *r, uint64_t n, uint64_t window_us, uint64_t now_us);
 /* Whether to charge `k` more makes it forget what counts: it should be a wide one. */
 bool rate_forgets(struct rate *r, uint64_t now_us, uint64_t k);
-/* Moves what counts in `from` (other numbers perhaps) into the fresh rate `to`. */
+/* Moves what counts in `from` (other numbers perhaps) into the fresh rate `to`. Into a longer window goes what
+ * counted when `from` was last asked or charged. */
 void rate_move(struct rate *to, const struct rate *from, uint64_t now_us);
 
 /* In memory that outlives the process -------------------------------------------------------------
@@ -97,11 +98,13 @@ void rate_mend(void *memory, size_t bytes);
  */
 void rate_unknown(void *memory, uint64_t since_us, uint64_t longest_us, int64_t longer_since_us);
 /* Of a whole rate that was found: its N and window (0: it holds no rate), the last clock value it
- * saw, and whether nothing of it counts any more. */
+ * saw, and whether nothing of it counts any more, neither in its own window nor in one of `window_us`. */
 uint64_t rate_found_n(const void *memory);
 uint64_t rate_found_window_us(const void *memory);
 uint64_t rate_last_us(const void *memory);
-bool rate_is_over(const void *memory, uint64_t now_us);
+bool rate_is_over(const void *memory, uint64_t window_us, uint64_t now_us);
+/* The same of one that is in use, in its own window. */
+bool rate_is_empty(struct rate *r, uint64_t now_us);
 /* Copies a whole rate of another boot, whose clock was behind this one's by `shift_us`, into zeros;
- * what would be after `now_us` then is at `now_us`. False: nothing of it counts. */
+ * what would be after `now_us` then is at `now_us`. False: nothing was ever charged, or when is not known. */
 bool rate_shift(void *to, const void *from, int64_t shift_us, uint64_t now_us);

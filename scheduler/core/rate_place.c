@@ -80,6 +80,18 @@ rate_free(struct rate **r)
 	*r = NULL;
 }
 
+/* What has run out by its own window may count in one that is longer: then all of it that is there
+ * is moved, however long nobody has looked at it. */
+static uint64_t
+leave_for(struct rate *r, uint64_t window_us, uint64_t now_us)
+{
+	uint64_t now = now_us + BIAS;
+
+	if (window_us <= r->window_us)
+		return rate_advance(r, now_us);
+	return now > r->last_us ? now : r->last_us;
+}
+
 /* Internal times; those of a bucket are its end, which is later. */
 static void
 move(struct rate *to, struct rate *from, uint64_t now)
@@ -87,7 +99,7 @@ move(struct rate *to, struct rate *from, uint64_t now)
 	if (rate_has_buckets(from)) {
 		struct buckets *g = &from->u.big;
 
-		for (uint64_t b = g->first; b <= now / g->width_us; b++) {
+		for (uint64_t b = g->first; b <= from->last_us / g->width_us; b++) {
 			uint64_t end = rate_bucket_end(g, b), k = g->b[b % BUCKETS];
 
 			if (k)
@@ -119,7 +131,7 @@ rate_move(struct rate *to, const struct rate *from, uint64_t now_us)
 {
 	struct rate *copy = copy_of(from);
 
-	move(to, copy, rate_advance(copy, now_us));
+	move(to, copy, leave_for(copy, to->window_us, now_us));
 	/* Of a longer window less is known. */
 	if (copy->closed_us > to->closed_us || to->window_us <= copy->window_us)
 		rate_put(&to->closed_us, copy->closed_us);
@@ -127,9 +139,9 @@ rate_move(struct rate *to, const struct rate *from, uint64_t now_us)
 }
 
 bool
-rate_needs_wide(struct rate *r, uint64_t n, uint64_t now_us)
+rate_needs_wide(struct rate *r, uint64_t n, uint64_t window_us, uint64_t now_us)
 {
-	rate_advance(r, now_us);
+	(void)leave_for(r, window_us, now_us);
 	return n > STAMPS_MAX || rate_used(r) > n;
 }
 
@@ -146,7 +158,7 @@ rate_set_n(struct rate *r, uint64_t n, uint64_t now_us)
 	n = limited_n(n);
 	if (n == r->n)
 		return true;
-	if (!rate_has_buckets(r) || !rate_needs_wide(r, n, now_us))
+	if (!rate_has_buckets(r) || !rate_needs_wide(r, n, r->window_us, now_us))
 		return false;
 	rate_put(&r->n, n);
 	if (r->owed <= n)
@@ -163,7 +175,7 @@ rate_change(struct rate **rate, uint64_t n, uint64_t window_us, uint64_t now_us)
 	window_us = limited_window(window_us);
 	if (old && old->window_us == window_us && rate_set_n(old, n, now_us))
 		return;
-	r = make(n, window_us, old ? rate_needs_wide(old, n, now_us) : n > STAMPS_MAX);
+	r = make(n, window_us, old ? rate_needs_wide(old, n, window_us, now_us) : n > STAMPS_MAX);
 	if (old) {
 		CHECK(!old->placed);
 		rate_move(r, old, now_us);
@@ -268,7 +280,7 @@ rate_last_us(const void *memory)
 }
 
 bool
-rate_is_over(const void *memory, uint64_t now_us)
+rate_is_over(const void *memory, uint64_t window_us, uint64_t now_us)
 {
 	const struct rate *r = memory;
 	uint64_t now = now_us + BIAS, widest;
@@ -277,8 +289,10 @@ rate_is_over(const void *memory, uint64_t now_us)
 		return r->kind == KIND_NONE;
 	/* A bucket is no wider than that. */
 	widest = rate_long_us(r->window_us) / (BUCKETS - 2) + 1;
-	return r->last_us + rate_long_us(r->window_us) + widest < now && r->closed_us < now &&
-	       (r->owed == 0 || rate_owed_until(r) < now);
+	if (window_us < r->window_us)
+		window_us = r->window_us;
+	return r->last_us + rate_long_us(limited_window(window_us)) + widest < now &&
+	       r->closed_us < now && (r->owed == 0 || rate_owed_until(r) < now);
 }
 
 bool
@@ -324,7 +338,7 @@ rate_shift(void *memory, const void *from, int64_t shift_us, uint64_t now_us)
 	}
 	rate_advance(to, (last < now ? last : now) - BIAS);
 	rate_free(&r);
-	return !rate_is_over(to, now_us);
+	return true;
 }
 
 /* A fresh rate in memory that held something else, or nothing. Who dies in the middle of it leaves
@@ -362,9 +376,10 @@ place(struct rate *r, uint64_t n, uint64_t window_us, uint64_t now_us, bool wide
 	} else if (r->n != n || r->window_us != window_us) {
 		old = copy_of(r);
 		/* Where there is room for it, all stays known. */
-		wide = wide || (rate_has_buckets(old) && rate_needs_wide(old, n, now_us));
+		wide = wide ||
+		       (rate_has_buckets(old) && rate_needs_wide(old, n, window_us, now_us));
 		make_over(r, n, window_us, now + rate_long_us(window_us), wide);
-		move(r, old, rate_advance(old, now_us));
+		move(r, old, leave_for(old, window_us, now_us));
 		rate_put(&r->closed_us, old->closed_us);
 		rate_free(&old);
 	} else {

@@ -286,6 +286,16 @@ describe_queue_out(const struct core *c, uint32_t qi, struct core_limit_view *v)
 	return true;
 }
 
+/* To be seen with its new numbers; and in those it had something would have run out. */
+static void
+ask_stale(struct core *c, const struct limit *l)
+{
+	const struct group *g = &c->groups[l->owner];
+
+	if (l->scope == CORE_SCOPE_QUEUE_SOURCE && g->stale)
+		(void)limits_group_asked(c, CORE_SCOPE_QUEUE_SOURCE, g->number, g->source);
+}
+
 /* The cursor of queues, behind that of the table. */
 #define QUEUES_FROM (1u << 31)
 
@@ -305,6 +315,9 @@ core_each_limit(const struct core *core, const struct core_now *now, uint32_t *c
 		}
 		++*cursor;
 		if (!c->limits[i].made || !limit_is_in_force(&c->limits[i]))
+			continue;
+		ask_stale(c, &c->limits[i]);
+		if (!limit_is_in_force(&c->limits[i]))
 			continue;
 		describe_limit(c, now, &c->limits[i], &v);
 		fn(arg, &v);

@@ -658,6 +658,21 @@ tell_past(void)
 	charges_rebuilt(w.charges, INT64_MIN);
 }
 
+/* The limits are those of now. */
+static void
+tell_longest(void)
+{
+	uint64_t longest = 0;
+
+	for (size_t i = 0; i < w.n_judged; i++) {
+		const struct conf_rate *r = w.judged[i].rate;
+
+		if (r->n > 0 && r->window_us > longest)
+			longest = r->window_us;
+	}
+	charges_longest(w.charges, longest);
+}
+
 static void
 load_item(struct item *e)
 {
@@ -699,6 +714,7 @@ start_scheduler(void)
 		core_route_provider(w.core, &w.now, i, 1, slice_str("prov"));
 	}
 	tell_past();
+	tell_longest();
 	for (unsigned i = 0; i < QUEUES * BACKLOG; i++) {
 		if (w.items[i].used)
 			load_item(&w.items[i]);
@@ -1080,6 +1096,7 @@ reload(void)
 	for (unsigned i = 0; i < SOURCES; i++)
 		w.source_ips[i].limits = w.scopes_source[i];
 	note_change(j);
+	tell_longest();
 	core_reconfigure_in(w.core, &w.now, &world, same);
 }
 

@@ -540,6 +540,44 @@ test_shown(void **state)
 	conf_free(&c);
 }
 
+/* Of whatever object, given for all or per CIDR, and of an override. */
+static void
+test_longest_window(void **state)
+{
+	static const struct {
+		const char *text;
+		uint64_t s;
+	} rows[] = {
+		{ "", 0 },
+		{ "domains = ( { name = \"a.b\"; max-msg-rate = \"5/10m\"; } );\n", 600 },
+		{ "domains = ( { name = \"a.b\"; max-msg-rate = \"5/10m\"; "
+		  "backoff-max-msg-rate = \"1/10m\"; max-connect-rate = \"1/2h\"; } );\n",
+		  7200 },
+		{ "domains = ( { name = \"*\"; max-msg-rate = \"5/10m\";\n"
+		  "source-ip-max-msg-rate = [ \"192.0.2.0/24 9/7d\", \"0/0 9/h\" ]; } );\n",
+		  7 * 86400 },
+		{ scopes, 86400 },
+	};
+	struct conf_override *o;
+	struct buf why = { 0 };
+
+	(void)state;
+	for (size_t i = 0; i < N_OF(rows); i++) {
+		struct conf *c = parsed(rows[i].text);
+
+		assert_int_equal(conf_longest_window(c), rows[i].s * S);
+		conf_free(&c);
+	}
+	o = conf_override_new(CONF_OVER_JOB, SLICE_LIT("max-msg-rate"), SLICE_LIT("5/3d"), &why);
+	assert_int_equal(conf_override_window(o), 3 * 86400 * S);
+	conf_override_free(&o);
+	o = conf_override_new(CONF_OVER_QUEUE, SLICE_LIT("source-ip-max-connect-rate"),
+			      SLICE_LIT("192.0.2.1 5/h, 0/0 1/2h"), &why);
+	assert_int_equal(conf_override_window(o), 7200 * S);
+	conf_override_free(&o);
+	buf_clear(&why);
+}
+
 int
 main(void)
 {
@@ -551,6 +589,7 @@ main(void)
 		cmocka_unit_test(test_one_cidr_twice), cmocka_unit_test(test_many_cidrs),
 		cmocka_unit_test(test_many_queues),    cmocka_unit_test(test_places),
 		cmocka_unit_test(test_source_places),  cmocka_unit_test(test_shown),
+		cmocka_unit_test(test_longest_window),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

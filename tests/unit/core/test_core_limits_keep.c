@@ -130,6 +130,38 @@ asked_across_a_reload(void **state)
 	assert_int_equal(used(CORE_SCOPE_PROVIDER, 5), 0);
 }
 
+/* The limit of a job is set to a longer window before the job is used again: what counted then
+ * counts in that one, however late it is used. */
+static void
+longer_before_it_is_used(void **state)
+{
+	static const uint32_t same[] = { 0, 1, 2 };
+	struct core_world w = world();
+
+	(void)state;
+	job.max_msg_rate = (struct conf_rate){ 50, 10 * MINUTE };
+	names[8] = "news";
+	start();
+	mail_of(3, 8);
+	mail_of(3, 8);
+	run();
+	route(3, 1);
+	opened(0);
+	while (fx.n_works < 2)
+		opened(fx.n_opens - 1);
+	pass(5 * MINUTE);
+	start();
+	job.max_msg_rate = (struct conf_rate){ 128, 24 * HOUR };
+	core_reconfigure_in(fx.core, &fx.now, &w, same);
+	fx.now.boot_us += 20 * MINUTE;
+	fx.now.wall_us += 20 * MINUTE;
+	mail_of(3, 8);
+	run();
+	route(3, 1);
+	opened(fx.n_opens - 1);
+	assert_int_equal(used(CORE_SCOPE_JOB, 8), 3);
+}
+
 /* What the driver says with a false does not matter. */
 static void
 nothing_said(void **state)
@@ -147,7 +179,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(by_the_name_of_a_job),  T(number_is_held), T(provider_of_the_past),
-		T(asked_across_a_reload), T(nothing_said),
+		T(asked_across_a_reload), T(nothing_said),   T(longer_before_it_is_used),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, fx_end);

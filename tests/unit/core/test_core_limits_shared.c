@@ -119,6 +119,36 @@ chained(void **state)
 		assert_int_equal(used(scopes[i], CORE_MEASURE_MSG), 6);
 }
 
+/* Of a queue and a source IP the limits are asked for at their next use, or when somebody looks:
+ * what counted when they were set counts in a window that is longer. */
+static void
+asked_late(void **state)
+{
+	struct core_world world = { .workers = 2,
+				    .total_max_smtp_out = CONF_UNLIMITED,
+				    .n_source_ips = 3,
+				    .n_vmtas = 4,
+				    .vmtas = vmtas,
+				    .source_ips = ips };
+	static const uint32_t same[] = { 0, 1, 2 };
+
+	(void)state;
+	at_source.max_msg_rate = (struct conf_rate){ 60, MINUTE };
+	begin(CONF_UNLIMITED);
+	fx.settings[3].source_limits = true;
+	connected(3, 4, 1);
+	assert_int_equal(used(CORE_SCOPE_QUEUE_SOURCE, CORE_MEASURE_MSG), 4);
+	for (unsigned i = 0; i < 4; i++)
+		settle_with(i, EVENT_DELIVERED, 0);
+	for (unsigned i = 0; i < fx.n_opens; i++)
+		core_closed(fx.core, &fx.now, fx.opens[i].connection, slice_str("gone"));
+	at_source.max_msg_rate = (struct conf_rate){ 60, HOUR };
+	core_reconfigure_in(fx.core, &fx.now, &world, same);
+	fx.now.boot_us += 20 * MINUTE;
+	fx.now.wall_us += 20 * MINUTE;
+	assert_int_equal(used(CORE_SCOPE_QUEUE_SOURCE, CORE_MEASURE_MSG), 4);
+}
+
 /* Connects and connections: all scopes, and what was not attempted comes back. */
 static void
 connects(void **state)
@@ -560,6 +590,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(chained, setup),
+		cmocka_unit_test_setup(asked_late, setup),
 		cmocka_unit_test_setup(connects, setup),
 		cmocka_unit_test_setup(volume, setup),
 		cmocka_unit_test_setup(one_by_one, setup),

@@ -368,6 +368,43 @@ unknown(void **state)
 	assert_int_equal(rate_room(r, 110 * SECOND), 200);
 }
 
+/* A window made longer: what had run out of the shorter one when that is done counted when it was
+ * last looked at, perhaps when the limit was set. */
+static void
+longer(void **state)
+{
+	static const uint64_t n[] = { 10, 1000 };
+	static uint64_t memory[BYTES / 8], copy[BYTES / 8];
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++) {
+		uint64_t was = n[i / 2], is = n[i % 2];
+		struct rate *r, *to;
+
+		memset(memory, 0, sizeof(memory));
+		r = rate_place(memory, was, 60 * SECOND, 100 * SECOND);
+		rate_charge(r, 100 * SECOND, 1);
+		rate_charge(r, 150 * SECOND, 1);
+		memcpy(copy, memory, sizeof(copy));
+		assert_false(rate_is_over(memory, 600 * SECOND, 300 * SECOND));
+		assert_false(rate_is_over(memory, 0, 200 * SECOND));
+		assert_true(rate_is_over(memory, 0, 300 * SECOND));
+		to = is > 128 ? rate_new_wide(is, 600 * SECOND) : rate_new(is, 600 * SECOND);
+		rate_move(to, r, 300 * SECOND);
+		assert_int_equal(rate_used(to), 2);
+		assert_false(rate_is_empty(to, 600 * SECOND));
+		assert_true(rate_is_empty(to, 800 * SECOND));
+		rate_free(&to);
+		r = rate_place(copy, is, 600 * SECOND, 300 * SECOND);
+		assert_int_equal(rate_used(r), 2);
+		/* Not in one that is as long. */
+		to = rate_new(is, 60 * SECOND);
+		rate_move(to, (struct rate *)memory, 300 * SECOND);
+		assert_int_equal(rate_used(to), 0);
+		rate_free(&to);
+	}
+}
+
 /* Nonsense is found out, and closes for a window. */
 static void
 damaged(void **state)
@@ -458,6 +495,7 @@ main(void)
 		cmocka_unit_test(killed_at_every_store),
 		cmocka_unit_test(killed_in_a_change),
 		cmocka_unit_test(unknown),
+		cmocka_unit_test(longer),
 		cmocka_unit_test(damaged),
 		cmocka_unit_test(torn),
 		cmocka_unit_test(sizes),

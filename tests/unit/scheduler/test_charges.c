@@ -44,6 +44,7 @@ setup(void **state)
 	if (f->dir < 0 || charges_open(&f->c, f->dir, us, &f->now) != 0)
 		return 1;
 	charges_rebuilt(f->c, INT64_MIN);
+	charges_longest(f->c, MINUTE);
 	return 0;
 }
 
@@ -64,6 +65,7 @@ again(struct fixture *f)
 {
 	charges_close(&f->c);
 	assert_int_equal(charges_open(&f->c, f->dir, us, &f->now), 0);
+	charges_longest(f->c, MINUTE);
 }
 
 static struct core_charge_key
@@ -207,6 +209,58 @@ nobody_takes(void **state)
 	(void)take(f, 8, 1, DAY, true);
 }
 
+static void
+tick_long(struct fixture *f)
+{
+	for (unsigned i = 0; i < 100; i++)
+		charges_tick(f->c, f->now.boot_us, f->now.wall_us);
+}
+
+/* Before anybody takes it its limit gets a longer window: what counted then counts in that one,
+ * after a kill and after a reboot too. */
+static void
+longer_by_then(void **state)
+{
+	struct fixture *f = *state;
+	struct rate *was;
+
+	rate_charge(take(f, 1, 50, 10 * MINUTE, false), f->now.boot_us, 3);
+	rate_charge(take(f, 2, 50, 10 * MINUTE, false), f->now.boot_us, 3);
+	again(f);
+	f->now.boot_us += 5 * MINUTE;
+	charges_longest(f->c, DAY);
+	f->now.boot_us += HOUR;
+	tick_long(f);
+	assert_int_equal(slots(f), 2);
+	was = take(f, 1, 50, 10 * MINUTE, true);
+	rate_move(take(f, 1, 128, DAY, false), was, f->now.boot_us);
+	charges_give(f->c, was);
+	charges_close(&f->c);
+	assert_int_equal(charges_open(&f->c, f->dir, us, &f->now), 0);
+	tick_long(f);
+	assert_int_equal(slots(f), 2); /* it was not said yet what there is */
+	charges_longest(f->c, DAY);
+	assert_int_equal(rate_used(take(f, 1, 128, DAY, true)), 3);
+	charges_sync_begin(f->c, f->now.boot_us, (struct event_position){ 3, 4096 });
+	charges_sync_end(f->c, charges_sync(f->c));
+	charges_close(&f->c);
+	f->now = (struct charges_now){ MINUTE, f->now.wall_us + 2 * HOUR, "boot two" };
+	assert_int_equal(charges_open(&f->c, f->dir, us, &f->now), 0);
+	charges_longest(f->c, DAY);
+	tick_long(f);
+	assert_int_equal(slots(f), 2);
+	was = take(f, 2, 50, 10 * MINUTE, true);
+	rate_move(take(f, 2, 1000, DAY, false), was, f->now.boot_us);
+	assert_int_equal(rate_used(take(f, 1, 128, DAY, true)), 3);
+	charges_leave(f->c, was);
+	f->now.boot_us += 20 * HOUR;
+	tick_long(f);
+	assert_int_equal(slots(f), 3);
+	charges_longest(f->c, HOUR); /* nothing is that long any more */
+	tick_long(f);
+	assert_int_equal(slots(f), 2);
+}
+
 /* Another boot: short windows closed for one window from the first start on, long ones by age. */
 static void
 reboot(void **state)
@@ -244,7 +298,7 @@ reboot(void **state)
 	f->now.boot_us += 20 * SECOND;
 	again(f);
 	assert_false(charges_past(f->c, &past));
-	r = take(f, 1, 10, 10 * MINUTE, false);
+	r = take(f, 1, 10, 10 * MINUTE, true);
 	assert_int_equal(rate_when(r, f->now.boot_us), 10 * SECOND + 10 * MINUTE + SECOND + 1);
 	r = take(f, 5, 20, SECOND, false);
 	assert_int_equal(rate_room(r, f->now.boot_us), 4);
@@ -437,10 +491,10 @@ main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(after_a_death), T(in_a_change), T(left_and_found),   T(short_then_long),
-		T(nobody_takes),  T(reboot),      T(not_known),        T(of_another),
-		T(damage),        T(cut_off),     T(hundred_thousand), T(full_disk),
-		T(events_kept),
+		T(after_a_death), T(in_a_change),    T(left_and_found),   T(short_then_long),
+		T(nobody_takes),  T(reboot),         T(not_known),        T(of_another),
+		T(damage),        T(cut_off),        T(hundred_thousand), T(full_disk),
+		T(events_kept),   T(longer_by_then),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
