@@ -393,6 +393,8 @@ hold_opens(struct core *c, struct active *a)
 {
 	uint64_t hold = 100000ull << a->hold_level;
 
+	if (a->open_hold > c->now.boot_us)
+		return; /* it was opened before: the same time */
 	if (a->hold_level < HOLD_LEVEL_MOST)
 		a->hold_level++;
 	a->open_hold = c->now.boot_us + hold;

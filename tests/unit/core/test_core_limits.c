@@ -180,6 +180,35 @@ handed_back(void **state)
 	assert_true(fx.now.boot_us - begin < 200 * SECOND);
 }
 
+/* Several that were opened together and come back together are one time. */
+static void
+handed_back_together(void **state)
+{
+	size_t n;
+
+	(void)state;
+	fx_begin();
+	mails(0, 8);
+	run();
+	route(0, 1);
+	n = fx.n_opens;
+	assert_true(n >= 4);
+	for (size_t k = 0; k < n; k++)
+		open_failed(k, CORE_FAIL_NO_RESOURCES);
+	run();
+	assert_int_equal(fx.n_opens, n);
+	pass(100000);
+	assert_true(fx.n_opens > n);
+	/* The next time is a second one. */
+	for (size_t k = n; k < fx.n_opens; k++)
+		open_failed(k, CORE_FAIL_NO_RESOURCES);
+	n = fx.n_opens;
+	pass(100000);
+	assert_int_equal(fx.n_opens, n);
+	pass(100000);
+	assert_true(fx.n_opens > n);
+}
+
 /* total-max-smtp-out: in turn by age, as many as there is room for. */
 static void
 total(void **state)
@@ -529,6 +558,7 @@ main(void)
 		cmocka_unit_test(connect_rate),
 		cmocka_unit_test(refunds),
 		cmocka_unit_test(handed_back),
+		cmocka_unit_test(handed_back_together),
 		cmocka_unit_test(total),
 		cmocka_unit_test(total_in_turn),
 		cmocka_unit_test(descriptors),
