@@ -48,17 +48,14 @@ def most_within(charges, window_us):
     return best, best_at
 
 
-def spread(charges, n, window_us):
-    """Bodies larger than N as what they are for the windows that follow: N at once, N again just when the window is
-    over, and what is left."""
-    out = []
-    for c in charges:
-        rest, at = c.amount, c.stamp
-        while rest > n:
-            out.append(Charge(at, n, c.transaction))
-            rest, at = rest - n, at + window_us + 1
-        out.append(Charge(at, rest, c.transaction))
-    return sorted(out)
+def clipped(charges, n):
+    """Bodies larger than N as if they were N: such a one is alone in its window."""
+    return [c._replace(amount=min(c.amount, n)) for c in charges]
+
+
+def too_early(charges, n, window_us):
+    """What came after a body larger than N before its size was made up for: as many windows as it is times N."""
+    return [b.stamp for a, b in zip(charges, charges[1:]) if a.amount > n and b.stamp - a.stamp <= window_us * a.amount // n]
 
 
 def most_even(charges, n, tenth_us, volume):
@@ -92,9 +89,11 @@ class Verdict:
         n, window = limit.n, limit.window_us - shorter_us
         self.limit, self.sent = limit, sum(c.amount for c in charges)
         self.faults = []
-        self.most, at = most_within(spread(charges, n, window) if volume else charges, window)
+        self.most, at = most_within(clipped(charges, n) if volume else charges, window)
         if self.most > n:
             self.faults.append("%d in the window that ends at %d" % (self.most, at))
+        if volume:
+            self.faults += ["too early at %d after a body larger than N" % at for at in too_early(charges, n, window)]
         self.tenth = self.transaction = self.percent = None
         if shorter_us == 0:
             self._even(charges, n, volume)
@@ -237,7 +236,9 @@ def selftest(seed):
             ("a large one alone", [(0, 900), (100001, 100), (1000001, 900)], True),
             ("a large one not alone", [(0, 500), (100000, 100)], False),
             ("larger than the limit", [(0, 2500), (3000003, 100)], True),
-            ("larger, and not made up for", [(0, 2500), (2000000, 700)], False)):
+            ("larger, one after the other", [(0, 1300), (1300001, 1200), (2500002, 1000)], True),
+            ("larger, not in an empty window", [(0, 100), (900000, 1200)], False),
+            ("larger, and not made up for", [(0, 2500), (2400000, 700)], False)):
         verdict = Verdict(limit, [Charge(at, k, i) for i, (at, k) in enumerate(sizes)])
         if bool(verdict.faults) == right:
             wrong.append("%s, %s: %s" % (name, "a fault found" if right else "nothing found", verdict))
