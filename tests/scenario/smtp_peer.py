@@ -140,13 +140,15 @@ class Peer:
             talk.ended = time.monotonic()
             talk.sock.close()
 
-    def at(self, talk, stage, argument=""):
-        """What is said at `stage`; the reply that went out, or None."""
+    def at(self, talk, stage, argument="", before=None):
+        """What is said at `stage`; the reply that went out, or None. `before` hears of a positive one before the client can."""
         reply = self.script.get(stage, self.USUAL[stage])
         if callable(reply):
             reply = reply(talk, argument)
         if reply is usual:
             reply = self.USUAL[stage]
+        if before and positive(reply):
+            before()
         if reply is not None:
             talk.say(reply)
         return reply
@@ -169,8 +171,8 @@ class Peer:
             elif verb == "DATA":
                 if str(self.at(talk, "data", rcpts)).startswith("3"):
                     body = talk.body()
-                    if positive(self.at(talk, "dot", body)):
-                        self.taken.append((sender, rcpts, body))
+                    message = (sender, rcpts, body)
+                    self.at(talk, "dot", body, before=lambda: self.taken.append(message))
                 sender, rcpts = None, []
             elif verb == "QUIT":
                 self.at(talk, "quit")
