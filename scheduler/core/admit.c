@@ -91,16 +91,20 @@ add_tag(struct core *c, struct charges *set, enum core_scope scope, uint32_t num
 }
 
 void
-admit_message_entry(struct core *c, uint32_t e, struct charges *set)
+admit_message_tag(struct core *c, struct core_tag *t, struct charges *set)
 {
-	struct core_tag *t = &c->tags[c->entries[e].tag];
-
 	add_tag(c, set, CORE_SCOPE_JOB, t->job, &t->job_group);
 	add_tag(c, set, CORE_SCOPE_SENDER, t->sender_domain, &t->sender_group);
 }
 
-static void
-add_tag_connects(struct core *c, struct charges *set, struct core_tag *t)
+void
+admit_message_entry(struct core *c, uint32_t e, struct charges *set)
+{
+	admit_message_tag(c, &c->tags[c->entries[e].tag], set);
+}
+
+void
+admit_connection_tag(struct core *c, struct core_tag *t, struct charges *set)
 {
 	charges_add_group(c, set, tag_group(c, CORE_SCOPE_JOB, t->job, &t->job_group),
 			  CORE_MEASURE_CONNECT);
@@ -214,7 +218,7 @@ admit_connection_entry(struct core *c, const struct asker *who, struct charges *
 		struct answer a = *yes;
 
 		charges_none(&own);
-		add_tag_connects(c, &own, &c->tags[c->entries[e].tag]);
+		admit_connection_tag(c, &c->tags[c->entries[e].tag], &own);
 		if (own.n == 0)
 			return e;
 		limits_ask(c, who, &own, 0, &a);
@@ -265,9 +269,8 @@ admit_past(struct core *c, uint32_t qi, const struct core_past *p, struct charge
 		charges_add_group(c, set, group, CORE_MEASURE_CONNECT);
 	}
 	if (connect) {
-		add_tag_connects(c, set, &t);
+		admit_connection_tag(c, &t, set);
 		return;
 	}
-	add_tag(c, set, CORE_SCOPE_JOB, t.job, &t.job_group);
-	add_tag(c, set, CORE_SCOPE_SENDER, t.sender_domain, &t.sender_group);
+	admit_message_tag(c, &t, set);
 }

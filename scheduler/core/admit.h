@@ -13,6 +13,7 @@ void admit_message(struct core *c, uint32_t qi, struct charges *set);
 void admit_message_source(struct core *c, uint32_t qi, uint32_t source, struct charges *set);
 /* The job and the sender of an entry. */
 void admit_message_entry(struct core *c, uint32_t e, struct charges *set);
+void admit_message_tag(struct core *c, struct core_tag *t, struct charges *set);
 /* Bytes of its body, as they are reserved. */
 uint64_t admit_bytes(const struct core *c, uint32_t e);
 /* The first ready entry of the queue that its job and its sender have room for, with what it is
@@ -22,6 +23,8 @@ uint32_t admit_entry(struct core *c, const struct asker *who, struct charges *se
 /* What a connection of the queue is charged to, from whichever source IP. */
 void admit_connection(struct core *c, uint32_t qi, struct charges *set);
 void admit_connection_source(struct core *c, uint32_t qi, uint32_t source, struct charges *set);
+/* The job and the sender of those that it may carry. */
+void admit_connection_tag(struct core *c, struct core_tag *t, struct charges *set);
 /* The first ready entry of the queue whose job and sender have room for a connection: *set is
  * charged to them too, *yes has what they say. CORE_NONE: *yes says what refused. */
 uint32_t admit_connection_entry(struct core *c, const struct asker *who, struct charges *set,

@@ -61,8 +61,7 @@ make_up_to(struct core *c, uint32_t number)
 }
 
 static void
-start(struct core *c, uint32_t number, uint32_t qi, unsigned worker, uint32_t source,
-      const struct charges *set)
+start(struct core *c, uint32_t number, uint32_t qi, unsigned worker, uint32_t source, uint32_t set)
 {
 	struct conn *cn = &c->conns[number];
 
@@ -75,8 +74,8 @@ start(struct core *c, uint32_t number, uint32_t qi, unsigned worker, uint32_t so
 	cn->claim = cn->next = cn->prev = CORE_NONE;
 	cn->stamp = cn->opened_at = c->now.boot_us;
 	cn->pipelining = 1;
-	cn->charges = *set;
-	limits_charge(c, &cn->charges, 1, 0);
+	cn->charges = set;
+	limits_charge(c, sets_of(c, set), 1, 0);
 	c->n_conns++;
 	c->sources[source].n_conns++;
 	c->workers[worker].n_conns++;
@@ -85,7 +84,7 @@ start(struct core *c, uint32_t number, uint32_t qi, unsigned worker, uint32_t so
 }
 
 uint32_t
-conns_new(struct core *c, uint32_t qi, unsigned worker, uint32_t source, const struct charges *set)
+conns_new(struct core *c, uint32_t qi, unsigned worker, uint32_t source, uint32_t set)
 {
 	/* A little reserve, so that numbers rest before they are used again. */
 	if (c->free_conns.head == CORE_NONE || c->n_conns + 64 > c->n_conns_made)
@@ -111,23 +110,26 @@ static void
 count_anew(struct core *c, struct conn *cn)
 {
 	struct charges now = { .n = 0 }, counts = { .n = 0 };
+	const struct charges *was;
+	uint32_t fresh;
 
 	admit_connection(c, cn->queue, &now);
 	admit_connection_source(c, cn->queue, cn->source, &now);
 	admit_destination(c, &cn->limits, &now);
 	admit_mx(c, &cn->limits, cn->source, &now);
-	for (uint32_t k = 0; k < cn->charges.n; k++) {
-		if (c->limits[cn->charges.of[k]].owned)
-			charges_add(&counts, cn->charges.of[k],
-				    c->limits[cn->charges.of[k]].measure);
+	was = sets_of(c, cn->charges);
+	for (uint32_t k = 0; k < was->n; k++) {
+		if (c->limits[was->of[k]].owned)
+			charges_add(&counts, was->of[k], c->limits[was->of[k]].measure);
 	}
 	for (uint32_t k = 0; k < now.n; k++) {
 		if (is_count(c, now.of[k]) && !charges_has(&counts, now.of[k]))
 			charges_add(&counts, now.of[k], CORE_MEASURE_SMTP_OUT);
 	}
 	limits_charge(c, &counts, 0, 0);
+	fresh = sets_make(c, &counts);
 	limits_let_go(c, &cn->charges);
-	cn->charges = counts;
+	cn->charges = fresh;
 }
 
 static bool
@@ -139,11 +141,12 @@ is_ending(const struct conn *cn)
 static bool
 is_surplus(const struct core *c, const struct conn *cn)
 {
-	for (uint32_t k = 0; k < cn->charges.n; k++) {
-		const struct limit *l = &c->limits[cn->charges.of[k]];
+	const struct charges *set = sets_of(c, cn->charges);
 
-		if (is_count(c, cn->charges.of[k]) && limit_is_in_force(l) &&
-		    l->used > l->n + l->ending)
+	for (uint32_t left = set->counts; left; left &= left - 1) {
+		const struct limit *l = &c->limits[set->of[__builtin_ctz(left)]];
+
+		if (limit_is_in_force(l) && l->used > l->n + l->ending)
 			return true;
 	}
 	return false;
@@ -157,7 +160,7 @@ end_surplus_of(struct core *c, enum conn_state state)
 
 		if (cn->state != state || is_ending(cn) || !is_surplus(c, cn))
 			continue;
-		limits_count_ending(c, &cn->charges, 1);
+		limits_count_ending(c, sets_of(c, cn->charges), 1);
 		cn->yields = 1; /* with its message */
 	}
 }
@@ -189,14 +192,14 @@ conns_recount(struct core *c)
 			continue;
 		pump_settings(c, cn->queue);
 		if (cn->state == CONN_IDLE)
-			limits_count_idle(c, &cn->charges, -1);
+			limits_count_idle(c, sets_of(c, cn->charges), -1);
 		if (is_ending(cn))
-			limits_count_ending(c, &cn->charges, -1);
+			limits_count_ending(c, sets_of(c, cn->charges), -1);
 		count_anew(c, cn);
 		if (cn->state == CONN_IDLE)
-			limits_count_idle(c, &cn->charges, 1);
+			limits_count_idle(c, sets_of(c, cn->charges), 1);
 		if (is_ending(cn))
-			limits_count_ending(c, &cn->charges, 1);
+			limits_count_ending(c, sets_of(c, cn->charges), 1);
 	}
 	end_surplus(c);
 }
@@ -205,11 +208,9 @@ bool
 conns_adopt(struct core *c, uint32_t number, uint32_t qi, unsigned worker, uint32_t source,
 	    enum conn_state state)
 {
-	struct charges set = { .n = 0 };
-
 	if (conns_get(c, number) || !make_up_to(c, number))
 		return false;
-	start(c, number, qi, worker, source, &set);
+	start(c, number, qi, worker, source, 0);
 	count_anew(c, &c->conns[number]);
 	conns_set(c, number, state);
 	return true;
@@ -285,12 +286,12 @@ conns_set(struct core *c, uint32_t number, enum conn_state to)
 
 	if (cn->state == CONN_IDLE) {
 		idle_remove(c, a, number);
-		limits_count_idle(c, &cn->charges, -1);
+		limits_count_idle(c, sets_of(c, cn->charges), -1);
 	}
 	if (to != CONN_IDLE)
 		limits_promise_over(c, cn);
 	if (!is_ending(cn) && to == CONN_CLOSING)
-		limits_count_ending(c, &cn->charges, 1);
+		limits_count_ending(c, sets_of(c, cn->charges), 1);
 	--*counter(c, a, cn->state);
 	c->workers[cn->worker].n_closing -= cn->state == CONN_CLOSING;
 	cn->state = (uint8_t)to & 7;
@@ -298,7 +299,7 @@ conns_set(struct core *c, uint32_t number, enum conn_state to)
 	c->workers[cn->worker].n_closing += to == CONN_CLOSING;
 	if (to != CONN_IDLE)
 		return;
-	limits_count_idle(c, &cn->charges, 1);
+	limits_count_idle(c, sets_of(c, cn->charges), 1);
 	rest_add(c, number);
 	cn->since = c->now.boot_us;
 	cn->prev = CORE_NONE;
@@ -317,7 +318,7 @@ conns_free(struct core *c, uint32_t number)
 	struct active *a = pump_active(c, cn->queue);
 
 	conns_set(c, number, CONN_CLOSING);
-	limits_count_ending(c, &cn->charges, -1);
+	limits_count_ending(c, sets_of(c, cn->charges), -1);
 	limits_let_go(c, &cn->charges);
 	if (cn->claim != CORE_NONE)
 		c->claims[cn->claim].conn = CORE_NONE;
@@ -346,7 +347,8 @@ static bool
 close_spare(struct core *c, uint32_t limit)
 {
 	for (uint32_t i = c->resting.head; i != CORE_NONE; i = c->conns[i].rest_next) {
-		if (charges_has(&c->conns[i].charges, limit) && is_spare(c, &c->conns[i])) {
+		if (charges_has(sets_of(c, c->conns[i].charges), limit) &&
+		    is_spare(c, &c->conns[i])) {
 			run_push(c, c->conns[i].queue);
 			conns_close(c, i);
 			return true;
@@ -368,7 +370,8 @@ lowest(const struct core *c, uint32_t limit, unsigned priority)
 		const struct conf_queue *s;
 		unsigned rank;
 
-		if (cn->state == CONN_FREE || is_ending(cn) || !charges_has(&cn->charges, limit))
+		if (cn->state == CONN_FREE || is_ending(cn) ||
+		    !charges_has(sets_of(c, cn->charges), limit))
 			continue;
 		s = c->queues[cn->queue].active->settings;
 		if (!s || !s->allow_priority_interruption)
@@ -392,7 +395,7 @@ have_yield(struct core *c, uint32_t number)
 		conns_close(c, number);
 		return;
 	}
-	limits_count_ending(c, &cn->charges, 1);
+	limits_count_ending(c, sets_of(c, cn->charges), 1);
 	cn->yields = 1;
 	if (cn->state == CONN_BUSY && c->ops.interrupt &&
 	    c->queues[cn->queue].active->settings->allow_priority_interruption_during_transfer)

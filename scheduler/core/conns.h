@@ -6,9 +6,9 @@
 
 #include "scheduler/core/state.h"
 
-/* A new one in state OPENING, charged to `set`; CORE_NONE when all numbers are in use. */
-uint32_t conns_new(struct core *c, uint32_t qi, unsigned worker, uint32_t source,
-		   const struct charges *set);
+/* A new one in state OPENING, charged to `set`, which it holds in the caller's place; CORE_NONE when
+ * all numbers are in use. */
+uint32_t conns_new(struct core *c, uint32_t qi, unsigned worker, uint32_t source, uint32_t set);
 /* The given number, which a worker states; false when it is in use or absurd. */
 bool conns_adopt(struct core *c, uint32_t number, uint32_t qi, unsigned worker, uint32_t source,
 		 enum conn_state state);

@@ -122,10 +122,13 @@ core_new_in(const struct core_ops *ops, void *ctx, const struct core_world *w, u
 	mem_grow((void **)&c->lines, &c->lines_cap, 1, sizeof(*c->lines));
 	mem_grow((void **)&c->limits, &c->limits_cap, 1, sizeof(*c->limits));
 	mem_grow((void **)&c->groups, &c->groups_cap, 1, sizeof(*c->groups));
+	mem_grow((void **)&c->sets, &c->sets_cap, 1, sizeof(*c->sets));
+	memset(c->sets, 0, sizeof(*c->sets));
 	memset(c->lines, 0, c->lines_cap * sizeof(*c->lines));
 	memset(c->limits, 0, sizeof(*c->limits));
 	memset(c->groups, 0, sizeof(*c->groups));
-	c->n_lines = c->n_limits = c->n_groups = 1;
+	c->n_lines = c->n_limits = c->n_groups = c->n_sets = 1;
+	c->pass_epoch = 1;
 	sources_make(c, w);
 	return c;
 }
@@ -447,7 +450,7 @@ core_open_failed(struct core *c, const struct core_now *now, uint32_t connection
 	pump_last_error(c, qi, text);
 	if (why == CORE_FAIL_NOT_ATTEMPTED || why == CORE_FAIL_NO_RESOURCES ||
 	    why == CORE_FAIL_SOURCE || why == CORE_FAIL_DENIED)
-		limits_refund(c, &cn->charges, cn->opened_at, 1, 0);
+		limits_refund(c, sets_of(c, cn->charges), cn->opened_at, 1, 0);
 	if (why == CORE_FAIL_GIVEN_UP) {
 		hold_opens(c, a);
 	} else if (why == CORE_FAIL_NOT_ATTEMPTED) {

@@ -313,7 +313,6 @@ add_charges(const struct core *c, struct limit *sums, const struct charges *set,
 	CHECK(set->n <= CHARGES_MAX);
 	for (uint32_t k = 0; k < set->n; k++) {
 		CHECK(set->of[k] > 0 && set->of[k] < c->n_limits && c->limits[set->of[k]].made);
-		sums[set->of[k]].refs++;
 		CHECK((set->counts >> k & 1) ==
 		      (c->limits[set->of[k]].measure == CORE_MEASURE_SMTP_OUT));
 		CHECK((set->volumes >> k & 1) ==
@@ -326,22 +325,84 @@ add_charges(const struct core *c, struct limit *sums, const struct charges *set,
 	}
 }
 
+/* Each set has as many holders as it says, and holds its limits once. */
+static void
+check_sets(const struct core *c, struct limit *sums)
+{
+	uint32_t *refs = mem_calloc(c->n_sets, sizeof(*refs));
+
+	for (uint32_t i = 0; i < c->n_conns_made; i++) {
+		if (c->conns[i].state != CONN_FREE)
+			refs[c->conns[i].charges]++;
+	}
+	for (uint32_t k = 0; k < c->n_claims_made; k++) {
+		if (c->claims[k].lease)
+			refs[c->claims[k].charges]++;
+	}
+	for (uint32_t i = 0; c->passes && i < PASS_SETS * PASS_WAYS; i++) {
+		if (c->passes[i].epoch == 0)
+			continue;
+		refs[c->passes[i].message]++;
+		refs[c->passes[i].connection]++;
+	}
+	for (uint32_t i = 1; i < c->n_sets; i++) {
+		CHECK(c->sets[i].refs == refs[i]);
+		for (uint32_t k = 0; refs[i] && k < c->sets[i].charges.n; k++)
+			sums[c->sets[i].charges.of[k]].refs++;
+	}
+	CHECK(c->sets[0].charges.n == 0);
+	mem_free(refs);
+}
+
+/* So much room has the limit at least, as a pass says that holds. */
+static void
+check_margin(const struct core *c, const struct pass *p, const struct limit *l)
+{
+	bool volume = l->measure == CORE_MEASURE_VOLUME;
+	uint64_t until = volume ? p->bytes_until : p->units_until;
+	uint64_t now = volume ? c->charged_bytes : c->charged_units;
+
+	if (until <= now)
+		return;
+	CHECK(l->owned && !l->off_until && !l->line && l->mode == LIMIT_ALWAYS);
+	CHECK(!l->rate || l->sure + l->ahead >= until - now);
+}
+
+static void
+check_passes(const struct core *c)
+{
+	for (uint32_t i = 0; c->passes && i < PASS_SETS * PASS_WAYS; i++) {
+		const struct pass *p = &c->passes[i];
+		const struct charges *of[] = { sets_of(c, p->message), sets_of(c, p->connection) };
+
+		if (p->epoch != c->pass_epoch || p->units_until == 0)
+			continue;
+		for (unsigned s = 0; s < 2; s++) {
+			for (uint32_t k = 0; k < of[s]->n; k++)
+				check_margin(c, p, &c->limits[of[s]->of[k]]);
+		}
+	}
+}
+
 static void
 check_limits(const struct core *c)
 {
 	struct limit *sums = mem_calloc((size_t)c->n_limits + 1, sizeof(*sums));
 	uint32_t off = 0;
 
+	check_sets(c, sums);
+	check_passes(c);
+
 	for (uint32_t i = 0; i < c->n_conns_made; i++) {
 		const struct conn *cn = &c->conns[i];
 
 		if (cn->state != CONN_FREE)
-			add_charges(c, sums, &cn->charges, cn->state == CONN_IDLE,
+			add_charges(c, sums, sets_of(c, cn->charges), cn->state == CONN_IDLE,
 				    cn->state == CONN_CLOSING || cn->yields);
 	}
 	for (uint32_t k = 0; k < c->n_claims_made; k++) {
 		if (c->claims[k].lease)
-			add_charges(c, sums, &c->claims[k].charges, false, false);
+			add_charges(c, sums, sets_of(c, c->claims[k].charges), false, false);
 		for (uint32_t i = 0; c->claims[k].lease && i < c->claims[k].n_later; i++)
 			sums[c->claims[k].later[i].limit].refs++;
 	}

@@ -10,6 +10,7 @@
 #include "scheduler/core/grants.h"
 #include "scheduler/core/limits.h"
 #include "scheduler/core/lines.h"
+#include "scheduler/core/passes.h"
 #include "scheduler/core/pump.h"
 #include "scheduler/core/redirect.h"
 #include "scheduler/core/run.h"
@@ -232,6 +233,7 @@ core_route_provider(struct core *c, const struct core_now *now, uint32_t queue, 
 	if (group == a->provider)
 		return;
 	leave_provider(c, a);
+	passes_forget_queue(c, qi);
 	for (unsigned i = 0; a->old_providers && i < OLD_PROVIDERS; i++) {
 		if (group && a->old_providers[i].group == group) {
 			limits_group_drop(c, group);

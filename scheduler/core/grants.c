@@ -72,7 +72,7 @@ claim_free(struct core *c, uint32_t k, enum conn_state conn_to)
 	claim_forget_unknown(c, cl);
 	limits_let_go(c, &cl->charges);
 	for (uint32_t i = 0; i < cl->n_later; i++)
-		limits_let_go(c, &(struct charges){ .n = 1, .of = { cl->later[i].limit } });
+		limits_release(c, cl->later[i].limit);
 	mem_free(cl->bits);
 	mem_free(cl->stamps);
 	mem_free(cl->later);
@@ -132,13 +132,19 @@ grants_expired(struct core *c, uint32_t e)
 }
 
 /* Granting ----------------------------------------------------------------------------------- */
-static unsigned
-claim_size(const struct conf_queue *s, const struct conn *cn, uint64_t room)
+unsigned
+grants_most(const struct conf_queue *s)
 {
 	uint64_t most = s->max_rcpt_per_transaction ? s->max_rcpt_per_transaction : 1;
 
-	if (most > CLAIM_RCPT_MAX)
-		most = CLAIM_RCPT_MAX;
+	return (unsigned)(most > CLAIM_RCPT_MAX ? CLAIM_RCPT_MAX : most);
+}
+
+static unsigned
+claim_size(const struct conf_queue *s, const struct conn *cn, uint64_t room)
+{
+	unsigned most = grants_most(s);
+
 	if (cn->rcpt_max && cn->rcpt_max < most)
 		most = cn->rcpt_max;
 	return (unsigned)(room < most ? room : most);
@@ -212,14 +218,14 @@ refund_rest(struct core *c, uint32_t k, uint32_t n)
 	struct claim *cl = &c->claims[k];
 
 	if (!cl->one_by_one) {
-		limits_refund(c, &cl->charges, cl->stamp, n, 0);
+		limits_refund(c, sets_of(c, cl->charges), cl->stamp, n, 0);
 		count_attempted(c, k, n, true);
 		return;
 	}
 	for (unsigned i = 0; cl->stamps && i < c->entries[cl->entry].n_rcpts; i++) {
 		if (!bit_get(cl->bits, i) || cl->stamps[i] == 0)
 			continue;
-		limits_refund(c, &cl->charges, cl->stamps[i], 1, 0);
+		limits_refund(c, sets_of(c, cl->charges), cl->stamps[i], 1, 0);
 		refund_later(c, cl, cl->stamps[i]);
 		count_attempted(c, k, 1, true);
 	}
@@ -232,7 +238,7 @@ refund_volume(struct core *c, uint32_t k, uint64_t used)
 	struct claim *cl = &c->claims[k];
 
 	if (used < cl->bytes)
-		limits_refund(c, &cl->charges, cl->stamp, 0, cl->bytes - used);
+		limits_refund(c, sets_of(c, cl->charges), cl->stamp, 0, cl->bytes - used);
 }
 
 static uint32_t
@@ -274,7 +280,9 @@ grants_make(struct core *c, struct grant *g)
 		       claim_size(pump_settings(c, g->qi), cn, g->yes.room));
 	cl = &c->claims[k];
 	cl->lease = c->next_lease++;
-	cl->one_by_one = !cn->pipelining && limits_measure(c, &g->set, CORE_MEASURE_MSG);
+	cl->one_by_one =
+		!cn->pipelining &&
+		limits_measure(c, g->known ? sets_of(c, g->known) : &g->set, CORE_MEASURE_MSG);
 	cl->bytes = g->bytes;
 	cn->claim = k;
 	conns_set(c, g->conn, CONN_BUSY);
@@ -287,8 +295,8 @@ grants_make(struct core *c, struct grant *g)
 	}
 	cn->n_messages++;
 	g->n_rcpts = cl->n_attempt;
-	cl->charges = g->set;
-	limits_charge(c, &cl->charges, cl->one_by_one ? 0 : cl->n_attempt, cl->bytes);
+	cl->charges = g->known ? sets_hold(c, g->known) : sets_make(c, &g->set);
+	limits_charge(c, sets_of(c, cl->charges), cl->one_by_one ? 0 : cl->n_attempt, cl->bytes);
 	if (!cl->one_by_one)
 		count_attempted(c, k, cl->n_attempt, false);
 	return GRANTED;
@@ -321,7 +329,7 @@ defer(struct core *c, uint32_t e, uint64_t us)
 static void
 owe_turns(struct core *c, uint32_t k)
 {
-	const struct charges *set = &c->claims[k].charges;
+	const struct charges *set = sets_of(c, c->claims[k].charges);
 	struct active *a = pump_active(c, c->entries[c->claims[k].entry].queue);
 
 	for (uint32_t i = 0; i < set->n; i++) {
@@ -526,6 +534,7 @@ void
 core_adopt(struct core *c, const struct core_now *now, uint32_t entry, uint64_t lease,
 	   uint32_t connection, unsigned worker, uint32_t source_ip)
 {
+	struct charges set = { .n = 0 };
 	struct entry *en;
 	uint32_t k, qi;
 
@@ -551,11 +560,12 @@ core_adopt(struct core *c, const struct core_now *now, uint32_t entry, uint64_t 
 		c->claims[k].unknown = true;
 		c->workers[worker].n_unknown++;
 	}
-	admit_message(c, qi, &c->claims[k].charges);
-	admit_message_source(c, qi, source_ip, &c->claims[k].charges);
-	admit_message_entry(c, entry, &c->claims[k].charges);
+	admit_message(c, qi, &set);
+	admit_message_source(c, qi, source_ip, &set);
+	admit_message_entry(c, entry, &set);
 	c->claims[k].bytes = admit_bytes(c, entry);
-	limits_adopt(c, &c->claims[k].charges, c->claims[k].n_attempt, c->claims[k].bytes);
+	limits_adopt(c, &set, c->claims[k].n_attempt, c->claims[k].bytes);
+	c->claims[k].charges = sets_make(c, &set);
 	count_attempted(c, k, c->claims[k].n_attempt, false);
 	run_push(c, qi);
 }
@@ -583,7 +593,7 @@ rcpt_limits(struct core *c, const struct claim *cl, struct charges *set)
 	if (!cl->source_gone)
 		admit_message_source(c, qi, cl->source, &now);
 	admit_message_entry(c, cl->entry, &now);
-	add_rcpt_limits(c, set, &cl->charges);
+	add_rcpt_limits(c, set, sets_of(c, cl->charges));
 	for (uint32_t i = 0; i < cl->n_later; i++)
 		charges_add(set, cl->later[i].limit, c->limits[cl->later[i].limit].measure);
 	add_rcpt_limits(c, set, &now);
@@ -599,7 +609,7 @@ keep_later(struct core *c, struct claim *cl, const struct charges *set)
 	for (unsigned i = 0; i < c->entries[cl->entry].n_rcpts && since == c->now.boot_us; i++)
 		since += cl->stamps[i] == since;
 	for (uint32_t k = 0; k < set->n; k++) {
-		bool has = charges_has(&cl->charges, set->of[k]);
+		bool has = charges_has(sets_of(c, cl->charges), set->of[k]);
 
 		for (uint32_t i = 0; i < cl->n_later && !has; i++)
 			has = cl->later[i].limit == set->of[k];
@@ -661,7 +671,7 @@ core_adopt_asked(struct core *c, const struct core_now *now, uint32_t entry, uin
 	if (k == CORE_NONE || c->claims[k].one_by_one)
 		return;
 	cl = &c->claims[k];
-	limits_refund(c, &cl->charges, cl->stamp, cl->n_attempt, 0);
+	limits_refund(c, sets_of(c, cl->charges), cl->stamp, cl->n_attempt, 0);
 	count_attempted(c, k, cl->n_attempt, true);
 	cl->one_by_one = true;
 	cl->stamps = mem_calloc(c->entries[entry].n_rcpts, sizeof(*cl->stamps));
@@ -673,7 +683,7 @@ core_adopt_asked(struct core *c, const struct core_now *now, uint32_t entry, uin
 			continue;
 		/* As all of an adopted claim. */
 		cl->stamps[index] = c->now.boot_us ? c->now.boot_us : 1;
-		limits_charge_more(c, &cl->charges, 1);
+		limits_charge_more(c, sets_of(c, cl->charges), 1);
 		count_attempted(c, k, 1, false);
 	}
 }

@@ -13,6 +13,7 @@ enum granted {
 struct grant {
 	uint32_t qi, e, conn;
 	struct charges set;
+	uint32_t known; /* not 0: what it is charged to is this set, and nothing was asked */
 	struct answer yes;
 	uint64_t bytes;
 	uint32_t n_rcpts; /* out: recipients granted */
@@ -23,9 +24,12 @@ grants_begin(struct grant *g, uint32_t qi)
 	const struct answer yes = ANSWER_YES;
 
 	g->qi = qi;
+	g->known = 0;
 	g->yes = yes;
 	charges_none(&g->set);
 }
+/* Recipients of one claim at most. */
+unsigned grants_most(const struct conf_queue *s);
 enum granted grants_make(struct core *c, struct grant *g);
 /* Gives the entry up: it leaves its queue. */
 void grants_give_up(struct core *c, uint32_t e, enum core_give_up why, const char *text);

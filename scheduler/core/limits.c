@@ -4,6 +4,7 @@
 
 #include "common/base/mem.h"
 #include "scheduler/core/lines.h"
+#include "scheduler/core/passes.h"
 
 /* Limits that are looked at in one go whether they are off for long enough. */
 #define OFF_LOOKS 32
@@ -90,12 +91,25 @@ limit_new(struct core *c, enum core_scope scope, enum core_measure measure, enum
 	return i;
 }
 
+void
+limits_not_sure(struct core *c, struct limit *l)
+{
+	limits_take_back(l);
+	l->sure = 0;
+	if (l->scope == CORE_SCOPE_QUEUE)
+		passes_forget_queue(c, l->owner);
+	else if (l->scope == CORE_SCOPE_QUEUE_SOURCE)
+		passes_forget_queue(c, c->groups[l->owner].number);
+	else if (l->scope != CORE_SCOPE_DESTINATION && l->scope != CORE_SCOPE_MX_SOURCE)
+		passes_void(c);
+}
+
 static void
 rate_away(struct core *c, struct limit *l)
 {
 	bool over;
 
-	limits_not_sure(l);
+	limits_not_sure(c, l);
 	over = !l->rate || rate_is_empty(l->rate, c->now.boot_us);
 	rate_free(&l->rate);
 	if (l->memory && !over && c->ops.charges_keep)
@@ -140,7 +154,7 @@ rate_replace(struct core *c, struct limit *l, uint64_t n, uint64_t window, bool 
 	struct rate *was = l->rate;
 	void *memory = l->memory;
 
-	limits_not_sure(l);
+	limits_not_sure(c, l);
 	l->rate = NULL;
 	rate_make(c, l, n, window, wide);
 	rate_move(l->rate, was, c->now.boot_us);
@@ -212,7 +226,7 @@ switch_off(struct core *c, uint32_t *at)
 	}
 	window = rate_window_us(l->rate);
 	l->off_until = c->now.boot_us + window + rate_delta_us(window) + 1;
-	limits_not_sure(l);
+	limits_not_sure(c, l);
 	c->n_off++;
 	lines_poke(c, l->line);
 }
@@ -272,7 +286,7 @@ limits_set_one(struct core *c, uint32_t *at, enum core_scope scope, enum core_me
 	c->n_off -= l->off_until != 0;
 	l->off_until = 0;
 	l->mode = (uint8_t)mode;
-	limits_not_sure(l);
+	limits_not_sure(c, l);
 	if (l->n != n)
 		lines_poke(c, l->line);
 	l->n = n;
@@ -300,4 +314,6 @@ limits_clear(struct core *c)
 	mem_free(c->limits);
 	mem_free(c->groups);
 	map_clear(&c->group_map);
+	mem_free(c->sets);
+	mem_free(c->passes);
 }

@@ -133,7 +133,8 @@ struct asker {
 	bool first;     /* before all who wait: it goes on with what it has begun */
 };
 struct answer {
-	uint64_t room;   /* recipients, or attempts, that all have room for */
+	uint64_t room;   /* recipients, or attempts, that all rates have room for */
+	uint64_t uses;   /* claims, or connections, that all counts have room for */
 	uint64_t within; /* the deadline */
 	uint64_t when;   /* the refusing limit has room; NEVER: not known */
 	uint32_t limit;  /* that refuses, 0: none; of several the one that has room last */
@@ -143,15 +144,14 @@ struct answer {
 /* Asks all for one more, and for so many bytes. Adds to *a, which begins as ANSWER_YES. */
 #define ANSWER_YES                                                                                 \
 	{                                                                                          \
-		UINT64_MAX, DEADLINE_US, 0, 0, false, false                                        \
+		UINT64_MAX, UINT64_MAX, DEADLINE_US, 0, 0, false, false                            \
 	}
 void limits_ask(struct core *c, const struct asker *who, const struct charges *set, uint64_t bytes,
 		struct answer *a);
 /* The same without a queue, and not counted as a refusal. */
 void limits_ask_room(struct core *c, const struct asker *who, const struct charges *set,
 		     uint64_t bytes, struct answer *a);
-/* Charges `n` recipients or attempts, and bytes, to those of the set that measure such; holds all.
- */
+/* Charges `n` recipients or attempts, and bytes, to those of the set that measure such. */
 void limits_charge(struct core *c, const struct charges *set, uint64_t n, uint64_t bytes);
 /* The same for a claim of an earlier process: what it is charged to already is taken out. */
 void limits_adopt(struct core *c, struct charges *set, uint64_t n, uint64_t bytes);
@@ -163,10 +163,26 @@ void limits_charge_more(struct core *c, const struct charges *set, uint64_t n);
 /* Gives back what was charged at `stamp`. */
 void limits_refund(struct core *c, const struct charges *set, uint64_t stamp, uint64_t n,
 		   uint64_t bytes);
-/* One more holds this rate. */
+/* One more holds this limit, and one less. */
 void limits_hold(struct core *c, uint32_t limit);
-/* Lets go of them; counts are less by one. */
-void limits_let_go(struct core *c, struct charges *set);
+void limits_release(struct core *c, uint32_t limit);
+/* Charged to the set no longer: counts are less by one. The caller's hold of it ends; *set becomes 0. */
+void limits_let_go(struct core *c, uint32_t *set);
+
+/* Sets that are held by many: each holds its limits. sets_make() begins with one holder. */
+uint32_t sets_make(struct core *c, const struct charges *charges);
+void sets_drop(struct core *c, uint32_t *set);
+static inline const struct charges *
+sets_of(const struct core *c, uint32_t set)
+{
+	return &c->sets[set].charges;
+}
+static inline uint32_t
+sets_hold(struct core *c, uint32_t set)
+{
+	c->sets[set].refs += set != 0; /* the empty one is nobody's */
+	return set;
+}
 /* A connection that is charged to these begins (`by` 1) or ceases (-1) to be idle, or to end. */
 void limits_count_idle(struct core *c, const struct charges *set, int by);
 void limits_count_ending(struct core *c, const struct charges *set, int by);

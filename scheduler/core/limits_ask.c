@@ -1,6 +1,7 @@
 #include "scheduler/core/limits_impl.h"
 
 #include "common/base/check.h"
+#include "common/base/mem.h"
 #include "scheduler/core/lines.h"
 #include "scheduler/core/sources.h"
 
@@ -25,6 +26,44 @@ limits_measure(const struct core *c, const struct charges *set, enum core_measur
 			return true;
 	}
 	return false;
+}
+
+uint32_t
+sets_make(struct core *c, const struct charges *charges)
+{
+	uint32_t i = c->free_set;
+
+	if (charges->n == 0)
+		return 0;
+	if (i) {
+		c->free_set = c->sets[i].next_free;
+	} else {
+		i = c->n_sets++;
+		mem_grow((void **)&c->sets, &c->sets_cap, (size_t)i + 1, sizeof(*c->sets));
+	}
+	c->sets[i].refs = 1;
+	c->sets[i].charges = *charges;
+	for (uint32_t k = 0; k < charges->n; k++)
+		limits_hold(c, charges->of[k]);
+	return i;
+}
+
+void
+sets_drop(struct core *c, uint32_t *set)
+{
+	uint32_t i = *set;
+	struct charge_set *s = &c->sets[i];
+
+	*set = 0;
+	if (i == 0)
+		return;
+	CHECK(s->refs > 0);
+	if (--s->refs > 0)
+		return;
+	for (uint32_t k = 0; k < s->charges.n; k++)
+		limits_release(c, s->charges.of[k]);
+	s->next_free = c->free_set;
+	c->free_set = i;
 }
 
 /* Asking ------------------------------------------------------------------------------------- */
@@ -54,8 +93,10 @@ ask_one(struct core *c, const struct asker *who, uint32_t i, uint64_t bytes, str
 			refuse = true;
 		if (l->rate && rate_share(l->rate) < room)
 			room = rate_share(l->rate);
-		if (room < out->room)
+		if (l->rate && room < out->room)
 			out->room = room;
+		else if (!l->rate && room < out->uses)
+			out->uses = room;
 	}
 	if (!refuse && l->line && l->line != who->turn && !who->first && a->n_promised == 0 &&
 	    !limits_is_owed(a, i) && lines_ahead(c, l->line, who->qi, who->priority)) {
@@ -96,8 +137,8 @@ count_is_far(const struct limit *l, struct answer *out)
 		return false;
 	if (l->n - l->used < 2)
 		out->near = true;
-	if (l->n - l->used < out->room)
-		out->room = l->n - l->used;
+	if (l->n - l->used < out->uses)
+		out->uses = l->n - l->used;
 	return true;
 }
 
@@ -207,10 +248,17 @@ charge_rate(struct core *c, struct limit *l, uint64_t k)
 		charge_now(c, l, k);
 }
 
+/* Whoever looks at the totals sees no less than what any limit was charged. */
+static inline void
+count_charged(struct core *c, uint64_t n, uint64_t bytes)
+{
+	c->charged_units += n > 0 ? n : 1;
+	c->charged_bytes += bytes;
+}
+
 static inline void
 charge_one(struct core *c, struct limit *l, uint64_t n, uint64_t bytes)
 {
-	l->refs++;
 	if (limit_is_count(l))
 		l->used++;
 	else
@@ -220,6 +268,7 @@ charge_one(struct core *c, struct limit *l, uint64_t n, uint64_t bytes)
 void
 limits_charge(struct core *c, const struct charges *set, uint64_t n, uint64_t bytes)
 {
+	count_charged(c, n, bytes);
 	for (uint32_t k = 0; k < set->n; k++)
 		charge_one(c, &c->limits[set->of[k]], n, bytes);
 }
@@ -229,6 +278,7 @@ limits_adopt(struct core *c, struct charges *set, uint64_t n, uint64_t bytes)
 {
 	struct charges kept = { .n = 0 };
 
+	count_charged(c, n, bytes);
 	for (uint32_t k = 0; k < set->n; k++) {
 		struct limit *l = &c->limits[set->of[k]];
 
@@ -251,7 +301,7 @@ limits_past(struct core *c, const struct charges *set, uint64_t age, uint64_t rc
 
 		if (!l->rate || k == 0 || age > RATE_WINDOW_MAX_US)
 			continue;
-		limits_not_sure(l);
+		limits_not_sure(c, l);
 		remember(c, l, c->now.boot_us - age, k);
 		rate_past(l->rate, c->now.boot_us, age, k);
 	}
@@ -260,6 +310,7 @@ limits_past(struct core *c, const struct charges *set, uint64_t age, uint64_t rc
 void
 limits_charge_more(struct core *c, const struct charges *set, uint64_t n)
 {
+	count_charged(c, n, 0);
 	for (uint32_t k = 0; k < set->n; k++) {
 		struct limit *l = &c->limits[set->of[k]];
 
@@ -308,25 +359,31 @@ limits_refund(struct core *c, const struct charges *set, uint64_t stamp, uint64_
 void
 limits_hold(struct core *c, uint32_t limit)
 {
-	CHECK(!limit_is_count(&c->limits[limit]));
 	c->limits[limit].refs++;
 }
 
 void
-limits_let_go(struct core *c, struct charges *set)
+limits_release(struct core *c, uint32_t limit)
 {
-	for (uint32_t k = 0; k < set->n; k++) {
-		struct limit *l = &c->limits[set->of[k]];
+	struct limit *l = &c->limits[limit];
 
-		CHECK(l->refs-- > 0);
-		if (set->counts >> k & 1) {
-			l->used--;
-			poke_waiting(c, l);
-		}
-		if (!l->owned)
-			limits_unused(c, set->of[k]);
+	CHECK(l->refs-- > 0);
+	if (!l->owned)
+		limits_unused(c, limit);
+}
+
+void
+limits_let_go(struct core *c, uint32_t *set)
+{
+	const struct charges *of = sets_of(c, *set);
+
+	for (uint32_t left = of->counts; left; left &= left - 1) {
+		struct limit *l = &c->limits[of->of[__builtin_ctz(left)]];
+
+		CHECK(l->used-- > 0);
+		poke_waiting(c, l);
 	}
-	charges_none(set);
+	sets_drop(c, set);
 }
 
 void

@@ -26,12 +26,7 @@ void limits_set_one(struct core *c, uint32_t *at, enum core_scope scope, enum co
 		    enum limit_mode mode, uint32_t owner, uint64_t n, uint64_t window);
 void limits_disown(struct core *c, uint32_t *at);
 /* It is another one from now on: nothing is sure. */
-static inline void
-limits_not_sure(struct limit *l)
-{
-	limits_take_back(l);
-	l->sure = 0;
-}
+void limits_not_sure(struct core *c, struct limit *l);
 
 /* More is charged than its rate can remember: another one. */
 void limits_keep_all(struct core *c, struct limit *l);

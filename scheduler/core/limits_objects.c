@@ -4,6 +4,7 @@
 
 #include "common/base/check.h"
 #include "common/base/mem.h"
+#include "scheduler/core/passes.h"
 #include "scheduler/core/sources.h"
 
 /* For each new group so many are looked at whether they are still in use; so many at one go. */
@@ -164,6 +165,7 @@ void
 limits_sweep(struct core *c)
 {
 	limits_sweep_off(c);
+	passes_age(c);
 	for (unsigned i = 0; i < SWEEP_AT_ONCE && c->sweep_due > 0; i++, c->sweep_due--) {
 		struct group *g;
 		bool idle = true;
@@ -317,6 +319,7 @@ limits_group_drop(struct core *c, uint32_t group)
 void
 limits_ask_again(struct core *c)
 {
+	passes_void(c);
 	for (uint32_t i = 1; i < c->n_groups; i++) {
 		struct group *g = &c->groups[i];
 
@@ -348,6 +351,7 @@ limits_ask_again_scope(struct core *c, enum core_scope scope, uint32_t number)
 void
 limits_ask_again_queue(struct core *c, uint32_t qi)
 {
+	passes_forget_queue(c, qi);
 	for (uint32_t i = 1; i < c->n_groups; i++) {
 		struct group *g = &c->groups[i];
 
@@ -402,6 +406,7 @@ renumber(struct group *g, const uint32_t *sources, const uint32_t *vmtas)
 void
 limits_renumber(struct core *c, const uint32_t *sources, const uint32_t *vmtas)
 {
+	passes_void(c);
 	map_clear(&c->group_map);
 	for (uint32_t i = 1; i < c->n_groups; i++) {
 		struct group *g = &c->groups[i];

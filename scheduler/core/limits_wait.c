@@ -170,6 +170,7 @@ limits_promise(struct core *c, struct conn *cn)
 	}
 	if (n == 0)
 		return;
+	c->charged_units++; /* as much as one */
 	cn->promise_epoch = c->now.boot_us / PROMISE_EPOCH_US;
 	c->queues[cn->queue].active->n_promised++;
 }

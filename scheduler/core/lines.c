@@ -5,6 +5,7 @@
 #include "common/base/check.h"
 #include "common/base/mem.h"
 #include "scheduler/core/limits.h"
+#include "scheduler/core/passes.h"
 #include "scheduler/core/run.h"
 
 uint32_t *
@@ -47,7 +48,11 @@ line_new(struct core *c, enum line_kind kind, uint32_t of)
 		mem_grow((void **)&c->lines, &c->lines_cap, (size_t)i + 1, sizeof(*c->lines));
 		memset(c->lines + cap, 0, (c->lines_cap - cap) * sizeof(*c->lines));
 	}
-	c->n_limit_lines += kind == LINE_LIMIT;
+	c->n_used_lines++;
+	if (kind == LINE_LIMIT) {
+		c->n_limit_lines++;
+		passes_void(c);
+	}
 	l = &c->lines[i];
 	classes = l->classes;
 	cap = l->cap;
@@ -82,6 +87,7 @@ release(struct core *c, uint32_t i)
 	}
 	l->poked_next = c->free_line;
 	c->free_line = i;
+	c->n_used_lines--;
 	if (kind == LINE_LIMIT) {
 		c->n_limit_lines--;
 		limits_unused(c, of);

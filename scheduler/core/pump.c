@@ -10,6 +10,7 @@
 #include "scheduler/core/grants.h"
 #include "scheduler/core/limits.h"
 #include "scheduler/core/lines.h"
+#include "scheduler/core/passes.h"
 #include "scheduler/core/redirect.h"
 #include "scheduler/core/run.h"
 #include "scheduler/core/sources.h"
@@ -164,9 +165,10 @@ struct asker
 pump_asker(const struct core *c, const struct visit *v)
 {
 	uint32_t e = v->q->ready.head, ready = v->q->n[PLACE_READY];
+	uint32_t claim = grants_most(v->s);
 
 	return (struct asker){ .bytes = e == CORE_NONE ? 1 : admit_bytes(c, e),
-			       .want = ready < CLAIM_RCPT_MAX ? CLAIM_RCPT_MAX : ready,
+			       .want = ready < claim ? claim : ready,
 			       .qi = v->qi,
 			       .priority = v->s->queue_priority,
 			       .turn = v->turn };
@@ -407,38 +409,85 @@ same_again(const struct core *c, const struct visit *v, const struct asker *who,
 	       g->n_rcpts + v->q->n[PLACE_READY] <= who->want;
 }
 
+/* The next message and the connection it goes on, if there is one, when it is known that nothing is
+ * in their way. */
+static bool
+choose_known(struct core *c, const struct visit *v, const struct asker *who, struct grant *g,
+	     struct idle_choice *ic)
+{
+	uint32_t i = v->a->idle.head, e = v->q->ready.head;
+	struct conn *cn = i == CORE_NONE ? NULL : &c->conns[i];
+	uint32_t source = cn ? cn->source : sources_next(c, v->qi);
+	const struct pass *p = passes_find(c, who, source, &c->tags[c->entries[e].tag]);
+
+	uint64_t room;
+
+	if (!p || (cn && (c->workers[cn->worker].full || has_to_end(c, v, cn))))
+		return false;
+	room = passes_counts_room(c, p->message);
+	if (room == 0)
+		return false;
+	*ic = (struct idle_choice){ .conn = i, .full = WORKERS_MAX, .when = NEVER };
+	g->e = e;
+	g->bytes = who->bytes;
+	g->known = p->message;
+	g->yes.uses = room;
+	g->yes.near = room < 2;
+	if (p->within < g->yes.within)
+		g->yes.within = p->within;
+	return true;
+}
+
+/* The same by asking all limits; what is to be waited for when one refuses, or the connections. */
+static bool
+choose_asked(struct core *c, struct visit *v, const struct asker *who, struct grant *g,
+	     enum core_wait *w)
+{
+	struct charges queue;
+
+	charges_none(&queue);
+	g->e = admit_entry(c, who, &g->set, &g->yes);
+	if (g->e == CORE_NONE) {
+		*w = pump_wait_for_limit(c, v, &g->yes);
+		return false;
+	}
+	g->bytes = admit_bytes(c, g->e);
+	admit_message(c, v->qi, &queue);
+	limits_ask(c, who, &queue, g->bytes, &g->yes);
+	if (g->yes.limit) {
+		*w = pump_wait_for_limit(c, v, &g->yes);
+		return false;
+	}
+	charges_join(&g->set, &queue);
+	return true;
+}
+
 /* Hands entries to idle connections; *go_on: what stands against it is the want of a connection. */
 static enum core_wait
 grant_all(struct core *c, struct visit *v, struct idle_choice *ic, uint64_t *room, bool *go_on)
 {
 	struct queue *q = v->q;
+	enum core_wait w;
 
 	*go_on = false;
 	while (q->n[PLACE_READY] > 0) {
 		struct asker who = pump_asker(c, v);
 		enum granted done;
-		struct charges queue;
 		struct grant g;
-		bool kept;
+		bool kept, known;
 
 		grants_begin(&g, v->qi);
-		charges_none(&queue);
-		g.e = admit_entry(c, &who, &g.set, &g.yes);
-		if (g.e == CORE_NONE)
-			return pump_wait_for_limit(c, v, &g.yes);
-		g.bytes = admit_bytes(c, g.e);
-		admit_message(c, v->qi, &queue);
-		limits_ask(c, &who, &queue, g.bytes, &g.yes);
-		if (g.yes.limit)
-			return pump_wait_for_limit(c, v, &g.yes);
-		charges_join(&g.set, &queue);
+		known = choose_known(c, v, &who, &g, ic);
+		if (!known && !choose_asked(c, v, &who, &g, &w))
+			return w;
 		/* While others wait a turn is for one transaction. */
-		*room = g.yes.crowded ? 1 : g.yes.room;
+		*room = g.yes.crowded ? 1 : g.yes.room < g.yes.uses ? g.yes.room : g.yes.uses;
 		if (v->left == 0) {
 			v->again = true;
 			return CORE_WAIT_NONE;
 		}
-		choose_idle(c, v, &who, &g, ic);
+		if (!known)
+			choose_idle(c, v, &who, &g, ic);
 		if (ic->conn == CORE_NONE && ic->full != WORKERS_MAX)
 			return pump_wait_in_line(v, LINE_ROOM, ic->full, REFUSAL_CLAIM_TABLE,
 						 CORE_WAIT_CONNECTIONS);
@@ -451,6 +500,9 @@ grant_all(struct core *c, struct visit *v, struct idle_choice *ic, uint64_t *roo
 			v->left--;
 		if (done != GRANTED)
 			continue;
+		if (!known && !g.yes.near)
+			passes_learn(c, &who, c->conns[g.conn].source,
+				     &c->tags[c->entries[g.e].tag]);
 		if (!kept && v->a->n_promised > 0)
 			keep_promise(c, v);
 		/* One recipient for each turn: what is more is paid in turns. */
@@ -559,7 +611,8 @@ close_idle(struct core *c, struct visit *v, enum core_wait w)
 		keep = 0;
 	for (uint32_t i = v->a->idle.tail; i != CORE_NONE; i = prev) {
 		struct conn *cn = &c->conns[i];
-		bool wanted = limits_wanted(c, &cn->charges) || c->workers[cn->worker].conns;
+		bool wanted =
+			limits_wanted(c, sets_of(c, cn->charges)) || c->workers[cn->worker].conns;
 
 		prev = cn->prev;
 		if (cn->yields) {

@@ -1,6 +1,7 @@
 #include "scheduler/core/admit.h"
 #include "scheduler/core/conns.h"
 #include "scheduler/core/lines.h"
+#include "scheduler/core/passes.h"
 #include "scheduler/core/pump_impl.h"
 #include "scheduler/core/sources.h"
 #include "scheduler/core/targets.h"
@@ -48,6 +49,7 @@ struct opening {
 	unsigned target;
 	uint32_t source;
 	unsigned worker;
+	uint32_t known; /* not 0: what it is charged to is this set */
 	struct charges set;
 	struct answer yes;
 };
@@ -63,7 +65,8 @@ open_one(struct core *c, struct visit *v, const struct opening *op)
 {
 	struct active *a = v->a;
 	const struct core_target_limits *t = target_limits(a, op->target);
-	uint32_t number = conns_new(c, v->qi, op->worker, op->source, &op->set);
+	uint32_t set = op->known ? sets_hold(c, op->known) : sets_make(c, &op->set);
+	uint32_t number = conns_new(c, v->qi, op->worker, op->source, set);
 	struct conn *cn = &c->conns[number];
 	struct core_open o = {
 		.connection = number,
@@ -87,7 +90,8 @@ open_one(struct core *c, struct visit *v, const struct opening *op)
 	cn->target_id = a->targets[op->target].id;
 	if (t)
 		cn->limits = *t;
-	limits_promise(c, cn);
+	if (!op->known) /* else there is room for one more of each connection */
+		limits_promise(c, cn);
 	a->turn = (uint16_t)op->target;
 	a->last_open = c->now.boot_us;
 	meter_add(&c->sources[op->source].connect, c->now.boot_us, 1);
@@ -171,6 +175,30 @@ wait_for_source(struct core *c, struct visit *v, const struct source_choice *sc)
 	return wait;
 }
 
+/* The same, when it is known that no limit refuses. */
+static bool
+choose_known(struct core *c, const struct visit *v, const struct asker *who, struct opening *op,
+	     struct source_choice *sc, int target)
+{
+	const struct core_target_limits *t = target_limits(v->a, (unsigned)target);
+	uint32_t e = v->q->ready.head;
+	const struct pass *p;
+
+	if (e == CORE_NONE || (t && (t->ip_limit || t->mx_limit)))
+		return false;
+	p = passes_find(c, who, sources_next(c, v->qi), &c->tags[c->entries[e].tag]);
+	if (!p || passes_counts_room(c, p->connection) == 0 || !sources_take_next(c, who, sc))
+		return false;
+	op->known = p->connection;
+	op->e = e;
+	op->target = (unsigned)target;
+	op->source = sc->source;
+	op->worker = sc->worker;
+	if (p->within < op->yes.within)
+		op->yes.within = p->within;
+	return true;
+}
+
 /* What stands against opening one more connection; opens it when nothing does (CORE_WAIT_NONE). */
 enum core_wait
 pump_try_open(struct core *c, struct visit *v, bool *opened)
@@ -208,17 +236,21 @@ pump_try_open(struct core *c, struct visit *v, bool *opened)
 	if (a->last_open && a->last_open + v->s->smtp_out_rampup_interval_us > now)
 		return pump_wait_until(v, a->last_open + v->s->smtp_out_rampup_interval_us,
 				       REFUSAL_RAMPUP, CORE_WAIT_CONNECTIONS);
-	admit_connection(c, v->qi, &op.set);
-	limits_ask(c, &who, &op.set, 0, &op.yes);
-	if (op.yes.limit)
-		return pump_wait_for_limit(c, v, &op.yes);
-	op.e = admit_connection_entry(c, &who, &op.set, &op.yes);
-	if (op.yes.limit)
-		return pump_wait_for_limit(c, v, &op.yes);
-	if (!choose(c, v, &op, &sc, target))
-		return wait_for_source(c, v, &sc);
+	if (!choose_known(c, v, &who, &op, &sc, target)) {
+		admit_connection(c, v->qi, &op.set);
+		limits_ask(c, &who, &op.set, 0, &op.yes);
+		if (op.yes.limit)
+			return pump_wait_for_limit(c, v, &op.yes);
+		op.e = admit_connection_entry(c, &who, &op.set, &op.yes);
+		if (op.yes.limit)
+			return pump_wait_for_limit(c, v, &op.yes);
+		if (!choose(c, v, &op, &sc, target))
+			return wait_for_source(c, v, &sc);
+	}
 	sources_took(c, (uint32_t)v->q->vmta, &a->source_turn, &sc);
 	open_one(c, v, &op);
+	if (!op.known && !op.yes.near && op.e != CORE_NONE)
+		passes_learn(c, &who, op.source, &c->tags[c->entries[op.e].tag]);
 	if (v->turn && c->lines[v->turn].kind != LINE_ROOM && connects_from(c, v->turn))
 		pump_use_turn(c, v); /* one at a turn: others wait too */
 	else if (v->turn == 0 && v->q->line && c->lines[v->q->line].kind == LINE_CONNS)

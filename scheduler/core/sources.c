@@ -193,6 +193,35 @@ sources_pick(struct core *c, const struct asker *who, const struct core_target_l
 	return false;
 }
 
+uint32_t
+sources_next(const struct core *c, uint32_t qi)
+{
+	const struct queue *q = &c->queues[qi];
+	const struct vmta *v = q->vmta < 0 ? NULL : &c->vmtas[q->vmta];
+
+	return v ? v->turns[q->active->source_turn % v->n_turns] : CORE_NONE;
+}
+
+bool
+sources_take_next(struct core *c, const struct asker *who, struct source_choice *out)
+{
+	const struct vmta *v = &c->vmtas[c->queues[who->qi].vmta];
+	uint32_t at = c->queues[who->qi].active->source_turn % v->n_turns, s = v->turns[at];
+	unsigned full;
+	bool own;
+	int w;
+
+	if (out_of_use(c, who->qi, s, &own))
+		return false;
+	w = next_worker(c, who, s, &full);
+	if (w < 0)
+		return false;
+	out->source = s;
+	out->worker = (unsigned)w;
+	out->turn = (at + 1) % v->n_turns;
+	return true;
+}
+
 void
 sources_took(struct core *c, uint32_t vmta, uint32_t *turn, const struct source_choice *sc)
 {
@@ -280,6 +309,8 @@ sources_poke(struct core *c, uint32_t source)
 {
 	const struct source *s = &c->sources[source];
 
+	if (c->n_used_lines == 0)
+		return;
 	for (uint32_t i = 0; i < s->n_vmtas; i++) {
 		lines_poke(c, c->vmtas[s->vmtas[i]].lines[0]);
 		lines_poke(c, c->vmtas[s->vmtas[i]].lines[1]);

@@ -34,6 +34,10 @@ struct source_choice {
  * limits have room for a connection and for a message; `t`: limits of where it goes, or NULL. */
 bool sources_pick(struct core *c, const struct asker *who, const struct core_target_limits *t,
 		  struct source_choice *out);
+/* The source IP whose turn it is, CORE_NONE without a virtual MTA; and its worker, when it can be
+ * used: limits are not asked. */
+uint32_t sources_next(const struct core *c, uint32_t qi);
+bool sources_take_next(struct core *c, const struct asker *who, struct source_choice *out);
 /* It is used: the position in the turns moves. */
 void sources_took(struct core *c, uint32_t vmta, uint32_t *turn, const struct source_choice *sc);
 /* Whether some source IP of the virtual MTA may have room: for a message, or a connection. */

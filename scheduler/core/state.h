@@ -211,6 +211,31 @@ struct charges {
 	uint32_t of[CHARGES_MAX];
 };
 
+/* The same, held by all claims and connections that are charged to it, and by a pass. It never
+ * changes. */
+struct charge_set {
+	uint32_t refs; /* 0: free */
+	uint32_t next_free;
+	struct charges charges;
+};
+
+/* A queue's mail from a source IP, for a job and a sender domain, that was found far from all its
+ * limits: as long as no more was charged to anything at all than what any of them has room for,
+ * nobody needs to be asked. */
+#define PASS_SETS 256
+#define PASS_WAYS 4
+struct pass {
+	uint64_t epoch;       /* c->pass_epoch; 0: none */
+	uint64_t units_until; /* of c->charged_units */
+	uint64_t bytes_until; /* of c->charged_bytes */
+	uint64_t within;      /* the deadline */
+	uint64_t tried;       /* c->charged_units when it was last tried to find one */
+	uint64_t used_at;
+	uint32_t qi, source, job, sender_domain;
+	uint32_t job_group, sender_group;
+	uint32_t message, connection; /* what they are charged to: sets[] */
+};
+
 struct queue {
 	char *name;
 	struct active *active;
@@ -335,7 +360,7 @@ struct conn {
 	uint8_t pipelining : 1;
 	uint32_t n_errors;
 	struct core_target_limits limits; /* of its target */
-	struct charges charges; /* rates by `opened_at`, and counts */
+	uint32_t charges; /* set: rates by `opened_at`, and counts */
 	uint64_t opened_at;
 	uint64_t promise_epoch;
 	uint32_t promises[PROMISES_MAX]; /* limits that keep room for its first message; 0: none */
@@ -356,7 +381,7 @@ struct claim {
 	uint8_t *bits; /* recipients to attempt */
 	uint64_t *stamps; /* one_by_one: when they were charged, 0: not yet */
 	uint64_t bytes;  /* of the volume reserved */
-	struct charges charges;
+	uint32_t charges; /* set */
 	struct later { /* limits that its recipients fall in since then */
 		uint64_t since;
 		uint32_t limit;
@@ -452,6 +477,7 @@ struct core {
 	size_t lines_cap;
 	uint32_t n_lines, free_line;
 	uint32_t n_limit_lines; /* of them at limits */
+	uint32_t n_used_lines;
 	struct list poked; /* lines, by poked_next */
 	struct timers line_timers;
 	uint32_t asks_line;
@@ -476,6 +502,13 @@ struct core {
 	uint32_t n_groups, free_group, group_hand, sweep_due;
 	struct map group_map;
 	uint32_t all; /* group: total-max-smtp-out */
+	struct charge_set *sets; /* [0] is the empty one */
+	size_t sets_cap;
+	uint32_t n_sets, free_set;
+	struct pass *passes; /* PASS_SETS x PASS_WAYS; NULL: none yet */
+	uint64_t pass_epoch; /* another one, and all passes are void */
+	uint32_t pass_hand;
+	uint64_t charged_units, charged_bytes; /* ever, and what was promised */
 	struct claim *claims;
 	size_t claims_cap;
 	uint32_t n_claims_made, n_claims, free_claim;
