@@ -160,7 +160,7 @@ end_surplus_of(struct core *c, enum conn_state state)
 
 		if (cn->state != state || is_ending(cn) || !is_surplus(c, cn))
 			continue;
-		limits_count_ending(c, sets_of(c, cn->charges), 1);
+		limits_count_state(c, sets_of(c, cn->charges), 0, 1);
 		cn->yields = 1; /* with its message */
 	}
 }
@@ -191,15 +191,11 @@ conns_recount(struct core *c)
 		if (cn->state == CONN_FREE)
 			continue;
 		pump_settings(c, cn->queue);
-		if (cn->state == CONN_IDLE)
-			limits_count_idle(c, sets_of(c, cn->charges), -1);
-		if (is_ending(cn))
-			limits_count_ending(c, sets_of(c, cn->charges), -1);
+		limits_count_state(c, sets_of(c, cn->charges), -(cn->state == CONN_IDLE),
+				   -is_ending(cn));
 		count_anew(c, cn);
-		if (cn->state == CONN_IDLE)
-			limits_count_idle(c, sets_of(c, cn->charges), 1);
-		if (is_ending(cn))
-			limits_count_ending(c, sets_of(c, cn->charges), 1);
+		limits_count_state(c, sets_of(c, cn->charges), cn->state == CONN_IDLE,
+				   is_ending(cn));
 	}
 	end_surplus(c);
 }
@@ -284,14 +280,12 @@ conns_set(struct core *c, uint32_t number, enum conn_state to)
 	struct conn *cn = &c->conns[number];
 	struct active *a = pump_active(c, cn->queue);
 
-	if (cn->state == CONN_IDLE) {
+	limits_count_state(c, sets_of(c, cn->charges), (to == CONN_IDLE) - (cn->state == CONN_IDLE),
+			   !is_ending(cn) && to == CONN_CLOSING);
+	if (cn->state == CONN_IDLE)
 		idle_remove(c, a, number);
-		limits_count_idle(c, sets_of(c, cn->charges), -1);
-	}
 	if (to != CONN_IDLE)
 		limits_promise_over(c, cn);
-	if (!is_ending(cn) && to == CONN_CLOSING)
-		limits_count_ending(c, sets_of(c, cn->charges), 1);
 	--*counter(c, a, cn->state);
 	c->workers[cn->worker].n_closing -= cn->state == CONN_CLOSING;
 	cn->state = (uint8_t)to & 7;
@@ -299,7 +293,6 @@ conns_set(struct core *c, uint32_t number, enum conn_state to)
 	c->workers[cn->worker].n_closing += to == CONN_CLOSING;
 	if (to != CONN_IDLE)
 		return;
-	limits_count_idle(c, sets_of(c, cn->charges), 1);
 	rest_add(c, number);
 	cn->since = c->now.boot_us;
 	cn->prev = CORE_NONE;
@@ -318,7 +311,7 @@ conns_free(struct core *c, uint32_t number)
 	struct active *a = pump_active(c, cn->queue);
 
 	conns_set(c, number, CONN_CLOSING);
-	limits_count_ending(c, sets_of(c, cn->charges), -1);
+	limits_count_state(c, sets_of(c, cn->charges), 0, -1);
 	limits_let_go(c, &cn->charges);
 	if (cn->claim != CORE_NONE)
 		c->claims[cn->claim].conn = CORE_NONE;
@@ -395,7 +388,7 @@ have_yield(struct core *c, uint32_t number)
 		conns_close(c, number);
 		return;
 	}
-	limits_count_ending(c, sets_of(c, cn->charges), 1);
+	limits_count_state(c, sets_of(c, cn->charges), 0, 1);
 	cn->yields = 1;
 	if (cn->state == CONN_BUSY && c->ops.interrupt &&
 	    c->queues[cn->queue].active->settings->allow_priority_interruption_during_transfer)

@@ -183,9 +183,8 @@ sets_hold(struct core *c, uint32_t set)
 	c->sets[set].refs += set != 0; /* the empty one is nobody's */
 	return set;
 }
-/* A connection that is charged to these begins (`by` 1) or ceases (-1) to be idle, or to end. */
-void limits_count_idle(struct core *c, const struct charges *set, int by);
-void limits_count_ending(struct core *c, const struct charges *set, int by);
+/* A connection that is charged to these begins (1) or ceases (-1) to be idle, and to end. */
+void limits_count_state(struct core *c, const struct charges *set, int idle, int ending);
 
 /* Waiting ------------------------------------------------------------------------------------ */
 /* Whether the line may have its turn now; else *when. */

@@ -256,21 +256,18 @@ count_charged(struct core *c, uint64_t n, uint64_t bytes)
 	c->charged_bytes += bytes;
 }
 
-static inline void
-charge_one(struct core *c, struct limit *l, uint64_t n, uint64_t bytes)
-{
-	if (limit_is_count(l))
-		l->used++;
-	else
-		charge_rate(c, l, amount(l, n, bytes));
-}
-
 void
 limits_charge(struct core *c, const struct charges *set, uint64_t n, uint64_t bytes)
 {
+	uint32_t all = (uint32_t)((UINT64_C(1) << set->n) - 1);
+
 	count_charged(c, n, bytes);
-	for (uint32_t k = 0; k < set->n; k++)
-		charge_one(c, &c->limits[set->of[k]], n, bytes);
+	for (uint32_t left = set->counts; left; left &= left - 1)
+		c->limits[set->of[__builtin_ctz(left)]].used++;
+	for (uint32_t left = set->volumes; left; left &= left - 1)
+		charge_rate(c, &c->limits[set->of[__builtin_ctz(left)]], bytes);
+	for (uint32_t left = all & ~(set->counts | set->volumes); left; left &= left - 1)
+		charge_rate(c, &c->limits[set->of[__builtin_ctz(left)]], n);
 }
 
 void
@@ -278,15 +275,13 @@ limits_adopt(struct core *c, struct charges *set, uint64_t n, uint64_t bytes)
 {
 	struct charges kept = { .n = 0 };
 
-	count_charged(c, n, bytes);
 	for (uint32_t k = 0; k < set->n; k++) {
-		struct limit *l = &c->limits[set->of[k]];
+		const struct limit *l = &c->limits[set->of[k]];
 
-		if (l->rate && l->found)
-			continue;
-		charge_one(c, l, n, bytes);
-		charges_add(&kept, set->of[k], l->measure);
+		if (!l->rate || !l->found)
+			charges_add(&kept, set->of[k], l->measure);
 	}
+	limits_charge(c, &kept, n, bytes);
 	*set = kept;
 }
 
@@ -331,18 +326,23 @@ poke_waiting(struct core *c, const struct limit *l)
 
 /* `back` of what was charged at `stamp`. */
 static void
-refund_one(struct core *c, struct limit *l, uint64_t stamp, uint64_t back)
+refund_past(struct core *c, struct limit *l, uint64_t stamp, uint64_t back)
 {
 	if (!l->rate || c->now.boot_us < l->no_refund_until)
 		return;
-	/* It was charged ahead, or counts as if. */
-	if (stamp >= l->ahead_since && c->now.boot_us < l->alike_until) {
-		l->ahead += back;
-		return;
-	}
 	rate_refund(l->rate, stamp, back);
 	unpace(l, back);
 	poke_waiting(c, l);
+}
+
+static inline void
+refund_one(struct core *c, struct limit *l, uint64_t stamp, uint64_t back)
+{
+	/* It was charged ahead, or counts as if; a count never is. */
+	if (stamp >= l->ahead_since && c->now.boot_us < l->alike_until)
+		l->ahead += back;
+	else
+		refund_past(c, l, stamp, back);
 }
 
 void
@@ -387,21 +387,14 @@ limits_let_go(struct core *c, uint32_t *set)
 }
 
 void
-limits_count_idle(struct core *c, const struct charges *set, int by)
+limits_count_state(struct core *c, const struct charges *set, int idle, int ending)
 {
+	if (idle == 0 && ending == 0)
+		return;
 	for (uint32_t left = set->counts; left; left &= left - 1) {
 		struct limit *l = &c->limits[set->of[__builtin_ctz(left)]];
 
-		l->idle = (uint32_t)((int64_t)l->idle + by);
-	}
-}
-
-void
-limits_count_ending(struct core *c, const struct charges *set, int by)
-{
-	for (uint32_t left = set->counts; left; left &= left - 1) {
-		struct limit *l = &c->limits[set->of[__builtin_ctz(left)]];
-
-		l->ending = (uint32_t)((int64_t)l->ending + by);
+		l->idle += (uint32_t)idle;
+		l->ending += (uint32_t)ending;
 	}
 }

@@ -415,16 +415,17 @@ static bool
 choose_known(struct core *c, const struct visit *v, const struct asker *who, struct grant *g,
 	     struct idle_choice *ic)
 {
-	uint32_t i = v->a->idle.head, e = v->q->ready.head;
-	struct conn *cn = i == CORE_NONE ? NULL : &c->conns[i];
-	uint32_t source = cn ? cn->source : sources_next(c, v->qi);
-	const struct pass *p = passes_find(c, who, source, &c->tags[c->entries[e].tag]);
-
+	uint32_t i, source, e = v->q->ready.head;
+	const struct pass *p;
 	uint64_t room;
 
-	if (!p || (cn && (c->workers[cn->worker].full || has_to_end(c, v, cn))))
+	while ((i = v->a->idle.head) != CORE_NONE && has_to_end(c, v, &c->conns[i]))
+		conns_close(c, i);
+	if (i != CORE_NONE && c->workers[c->conns[i].worker].full)
 		return false;
-	room = passes_counts_room(c, p->message);
+	source = i == CORE_NONE ? sources_next(c, v->qi) : c->conns[i].source;
+	p = passes_find(c, who, source, &c->tags[c->entries[e].tag]);
+	room = p ? passes_counts_room(c, p->message) : 0;
 	if (room == 0)
 		return false;
 	*ic = (struct idle_choice){ .conn = i, .full = WORKERS_MAX, .when = NEVER };
