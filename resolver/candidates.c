@@ -150,6 +150,7 @@ candidates_sort(struct candidates *c, uint64_t *seed)
 			order[j] = order[j - 1];
 		order[j] = one;
 	}
+	c->best_cut = kept < c->n && rank(order[kept]) == rank(order[0]);
 	sorted = mem_calloc(kept, sizeof *sorted);
 	for (size_t i = 0; i < kept; i++)
 		sorted[i] = *order[i];
@@ -169,8 +170,10 @@ candidate_add_addr(struct candidate *host, int family, const void *addr)
 
 	for (unsigned i = 0; i < host->n_addrs; i++)
 		same += host->addrs[i].ss_family == family;
-	if (same == CANDIDATE_ADDRS_MAX / 2)
+	if (same == CANDIDATE_ADDRS_MAX / 2) {
+		host->cut = true;
 		return;
+	}
 	host->n_addrs++;
 	memset(at, 0, sizeof *at);
 	if (family == AF_INET) {
@@ -260,6 +263,17 @@ put_targets(const struct candidate *host, uint16_t preference, uint64_t *seed, s
 	}
 }
 
+/* Whether nothing is missing of the addresses of the hosts of the lowest rank. */
+static bool
+best_is_whole(const struct candidates *c)
+{
+	for (size_t i = 0; i < c->n && rank(&c->hosts[i]) == rank(&c->hosts[0]); i++) {
+		if (c->hosts[i].temporary || c->hosts[i].cut)
+			return false;
+	}
+	return !c->best_cut;
+}
+
 void
 candidates_route(const struct candidates *c, const struct own_addrs *own, uint64_t *seed,
 		 struct route *out)
@@ -282,7 +296,11 @@ candidates_route(const struct candidates *c, const struct own_addrs *own, uint64
 			continue;
 		put_targets(host, grouped ? level : host->preference, seed, out);
 		str_copy(out->hosts[out->n_hosts++], ROUTE_HOST_BYTES, slice_str(host->name));
+		if (rank(host) == rank(&c->hosts[0]))
+			out->n_best = out->n_targets;
 	}
+	if (!best_is_whole(c) || out->n_best == ROUTE_TARGETS_MAX)
+		out->n_best = 0;
 	if (out->n_targets > 0)
 		out->status = ROUTE_GOOD;
 	else if (temporary)

@@ -20,6 +20,7 @@ struct candidate {
 	uint16_t group, preference; /* group first: of smtp-hosts; within it the MX preference */
 	bool from_mx;   /* the domain's owner named it: we must not come back to ourselves */
 	bool temporary; /* an address lookup failed for now */
+	bool cut;       /* it has more addresses than these */
 	unsigned n_addrs;
 	struct sockaddr_storage addrs[CANDIDATE_ADDRS_MAX]; /* with port */
 };
@@ -28,6 +29,7 @@ struct candidates {
 	struct candidate *hosts;
 	size_t n, cap;
 	char best[ROUTE_BEST_BYTES]; /* as in struct route; of candidates_sort() */
+	bool best_cut;               /* not all of those are left */
 };
 
 /* Appends; the caller fills it before the next call. */

@@ -62,45 +62,102 @@ rollups_queue(const struct scheduler *s, uint32_t queue)
 	return core_redirected(s->core, queue);
 }
 
-/* The domain of the rollup queue for these hosts, NULL: the queue is for itself. */
-static const char *
-target(struct scheduler *s, uint32_t queue, struct slice name, struct slice best)
+/* Which rollup queue -------------------------------------------------------------------------- */
+struct question {
+	struct scheduler *s;
+	uint32_t what;         /* as of routes_ask_for() */
+	const struct route *r; /* NULL: the hosts' names are all that is known */
+	uint64_t until_boot_us;
+	struct anchor_view anchor; /* the last one that was asked for */
+	bool later;                /* it is known later; */
+	bool undecided;            /* nobody can say now */
+};
+
+/* The addresses of the domain's hosts of the lowest preference; of the named ones, if there is a
+ * queue that names them. False: they are not known whole, or too many. */
+static bool
+ips_of(const struct question *q, const char *queue, struct conf_rollup_ips *ips)
 {
-	struct slice hosts[ROUTE_BEST_BYTES / 2], vmta = name, domain = slice_cut(&vmta, '/');
+	bool fits = true;
+
+	ips->n = 0;
+	for (uint16_t i = 0; q->r != NULL && i < q->r->n_best; i++) {
+		const struct route_target *t = &q->r->targets[i];
+
+		if (queue == NULL || conf_rollup_names(q->s->conf, slice_str(queue),
+						       slice_str(q->r->hosts[t->mx])))
+			fits &= conf_rollup_ips_add(ips, &t->addr);
+	}
+	return fits && ips->n > 0;
+}
+
+/* Whether the domain has all addresses of these hosts. What is not known stops the search: else it
+ * would depend on the hour which queue of the list is the first. */
+static bool
+reaches(void *arg, const char *hosts)
+{
+	struct question *q = arg;
+	struct conf_rollup_ips own;
+
+	if (q->later || q->undecided)
+		return false;
+	q->undecided = !ips_of(q, NULL, &own);
+	if (q->undecided)
+		return false;
+	q->undecided = !anchors_get(q->s, hosts, q->what, &q->anchor, &q->later);
+	if (q->later)
+		return false;
+	/* Whatever is decided holds no longer than what it was decided by. */
+	if (q->until_boot_us > q->anchor.until_boot_us)
+		q->until_boot_us = q->anchor.until_boot_us;
+	return !q->undecided && q->anchor.ips.n > 0 &&
+	       conf_rollup_ips_within(&q->anchor.ips, &own);
+}
+
+/* The domain of the rollup queue for these hosts in `name`; false: the queue is for itself. */
+static bool
+target(struct question *q, uint32_t queue, struct slice full, struct slice best,
+       char name[SMTP_DOMAIN_MAX + 1])
+{
+	struct slice hosts[ROUTE_BEST_BYTES / 2], vmta = full, domain = slice_cut(&vmta, '/');
+	struct conf_rollup_ips ips;
+	struct conf_rolled to;
 	size_t n = 0;
 
 	/* Whoever says by hand where the mail goes means it. */
-	if (dispatch_ops.settings(s, queue, name)->smtp_hosts != NULL || conf_is_rollup(domain))
-		return NULL;
+	if (dispatch_ops.settings(q->s, queue, full)->smtp_hosts != NULL)
+		return false;
 	while (best.p != NULL && best.n > 0 && n < sizeof hosts / sizeof *hosts) {
 		hosts[n] = slice_cut(&best, ',');
 		n += hosts[n].n > 0 && hosts[n].p[0] != '#';
 	}
-	return conf_rollup(s->conf, domain, vmta, hosts, n);
+	if (!conf_rollup(q->s->conf, domain, vmta, hosts, n, reaches, q, &to) || q->later ||
+	    q->undecided)
+		return false;
+	str_copy(name, SMTP_DOMAIN_MAX + 1, slice_str(to.queue));
+	if (!to.by_ip)
+		return true;
+	if (to.hosts != NULL)
+		return conf_rollup_ips_name(&q->anchor.ips, slice_str(to.queue), name);
+	q->undecided = !ips_of(q, to.queue, &ips);
+	return !q->undecided && conf_rollup_ips_name(&ips, slice_str(to.queue), name);
 }
 
-bool
-rollups_route(struct scheduler *s, uint32_t queue, struct slice best, uint64_t until_boot_us)
+static void
+not_rolled_up(struct scheduler *s, uint32_t queue)
 {
-	struct core_queue_view v;
-	struct core_now now;
-	struct slice vmta;
-	const char *domain;
+	if (s->rollups != NULL && queue < s->rollups->cap)
+		s->rollups->of[queue].to = 0;
+}
+
+static bool
+roll_up(struct scheduler *s, uint32_t queue, struct slice full, const char *domain,
+	uint64_t until_boot_us)
+{
+	struct core_now now = scheduler_now(s);
+	struct slice vmta = full;
 	uint32_t to, fresh;
 
-	if (!conf_has_rollups(s->conf) || best.n == 0)
-		return false;
-	now = scheduler_now(s);
-	if (!core_queue_view(s->core, &now, queue, &v))
-		return false;
-	domain = target(s, queue, v.name, best);
-	/* One that an operator has paused keeps its mail: there it would go out. */
-	if (domain == NULL || v.paused) {
-		if (s->rollups != NULL && queue < s->rollups->cap)
-			s->rollups->of[queue].to = 0;
-		return false;
-	}
-	vmta = v.name;
 	slice_cut(&vmta, '/');
 	to = scheduler_queue(s, slice_str(domain), vmta);
 	fresh = redirects_make(s, queue, to);
@@ -111,6 +168,38 @@ rollups_route(struct scheduler *s, uint32_t queue, struct slice best, uint64_t u
 	put(rollups_of(s), fresh, to, until_boot_us);
 	core_route_elsewhere(s->core, &now, fresh);
 	return true;
+}
+
+/* True: it is another queue's, or that will be known soon. */
+static bool
+decide(struct question *q, struct slice best)
+{
+	struct scheduler *s = q->s;
+	struct core_now now = scheduler_now(s);
+	uint32_t queue = q->what & ~ROUTES_ROLLUP;
+	char domain[SMTP_DOMAIN_MAX + 1];
+	struct core_queue_view v;
+
+	if (best.n == 0 || !core_queue_view(s->core, &now, queue, &v))
+		return false;
+	/* One that an operator has paused keeps its mail: there it would go out. */
+	if (!v.paused && target(q, queue, v.name, best, domain))
+		return roll_up(s, queue, v.name, domain, q->until_boot_us);
+	not_rolled_up(s, queue);
+	return q->later;
+}
+
+bool
+rollups_route(struct scheduler *s, uint32_t what, const struct route *r, uint64_t *until_boot_us)
+{
+	struct question q = { .s = s, .what = what, .r = r, .until_boot_us = *until_boot_us };
+	bool elsewhere;
+
+	if (!conf_has_rollups(s->conf))
+		return false;
+	elsewhere = decide(&q, slice_of(r->best, strnlen(r->best, sizeof r->best)));
+	*until_boot_us = q.until_boot_us;
+	return elsewhere;
 }
 
 /* After a reload ------------------------------------------------------------------------------- */
@@ -132,9 +221,13 @@ look_again(void *arg, uint32_t queue)
 	struct core_now now = scheduler_now(s);
 	struct core_queue_view v;
 
-	if (core_queue_view(s->core, &now, queue, &v) && v.entries > 0)
-		(void)rollups_route(s, queue, providers_hosts(s->providers, queue),
-				    now.boot_us + RELOAD_US);
+	struct question q = { .s = s, .what = queue, .until_boot_us = now.boot_us + RELOAD_US };
+
+	if (!core_queue_view(s->core, &now, queue, &v) || v.entries == 0)
+		return;
+	(void)decide(&q, providers_hosts(s->providers, queue));
+	if (q.undecided) /* it is the addresses that decide */
+		routes_ask_for(s, ROUTES_ROLLUP | queue);
 }
 
 bool

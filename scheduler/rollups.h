@@ -9,13 +9,16 @@
 
 #include "common/base/str.h"
 
+struct route;
 struct scheduler;
 
 /* Where new mail of this queue goes. */
 uint32_t rollups_queue(const struct scheduler *s, uint32_t queue);
-/* The queue's MX hosts of the lowest preference (as in struct route) are known for so long. True:
- * its mail is another queue's now, the route is not wanted. */
-bool rollups_route(struct scheduler *s, uint32_t queue, struct slice best, uint64_t until_boot_us);
+/* The queue's route is known until then; `what` as of routes_ask_for(). True: its mail is another
+ * queue's now, or that waits for another answer and the route is asked for again: this one is not
+ * wanted. False: it is for itself, until *until_boot_us, which may be earlier now. */
+bool rollups_route(struct scheduler *s, uint32_t what, const struct route *r,
+		   uint64_t *until_boot_us);
 /* Another list: what is queued, and whose hosts are known, is looked through in the next turns. */
 void rollups_reconfigured(struct scheduler *s);
 /* Each turn; true: there is more to do. */

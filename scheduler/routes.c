@@ -12,7 +12,8 @@
 #include "common/proc/route.h"
 #include "scheduler/state.h"
 
-/* The key: a domain, or "=" and the queue's smtp-hosts, or the hosts that are rolled up in it; the port behind a newline.
+/* The key: a domain, or "=" and the queue's smtp-hosts, the addresses in its name, or the hosts that are rolled up in it;
+ * the port behind a newline.
  * What cannot be asked: why, with its enhanced status; else NULL. */
 static const char *
 make_key(struct scheduler *s, uint32_t queue, struct slice name, struct buf *key)
@@ -23,12 +24,17 @@ make_key(struct scheduler *s, uint32_t queue, struct slice name, struct buf *key
 	const char *hosts = q->smtp_hosts != NULL ? q->smtp_hosts : conf_rollup_hosts(s->conf, domain);
 
 	buf_reset(key);
+	buf_putc(key, '=');
 	if (hosts != NULL)
-		buf_printf(key, "=%s", hosts);
+		buf_puts(key, hosts);
+	else if (conf_rollup_ips_hosts(domain, key))
+		; /* behind the sign */
 	else if (conf_is_rollup(domain)) /* no such domain: its mail would be returned */
 		return "4.3.5 mx-rollup-list and smtp-hosts name no host for this queue";
-	else
+	else {
+		buf_reset(key);
 		buf_put_slice(key, domain);
+	}
 	buf_printf(key, "\n%u", q->default_smtp_port);
 	return key->len > ASK_BYTES_MAX ? "4.3.5 smtp-hosts is too long" : NULL;
 }
@@ -50,17 +56,42 @@ token_of(const struct scheduler *s, uint32_t queue)
 	return (uint64_t)(uint32_t)proc_heritage(s->proc)->conf_generation << 32 | queue;
 }
 
-void
-routes_ask(struct scheduler *s, uint32_t queue, struct slice name)
+static void
+send_key(struct scheduler *s, uint32_t what, const char *why)
 {
 	struct message m = { .kind = MESSAGE_ASK };
 
+	m.u.ask.token = token_of(s, what);
+	if (why != NULL || channel_send(s->resolver.channel, &m, buf_slice(&s->payload)) != 0)
+		unasked_add(s, what);
+}
+
+void
+routes_ask(struct scheduler *s, uint32_t queue, struct slice name)
+{
+	if (s->resolver.channel != NULL) /* else: asked again when it is back */
+		send_key(s, queue, make_key(s, queue, name, &s->payload));
+}
+
+void
+routes_ask_for(struct scheduler *s, uint32_t what)
+{
+	uint32_t number = what & ~(ROUTES_ROLLUP | ROUTES_ANCHOR);
+	struct core_now now = scheduler_now(s);
+	struct core_queue_view v;
+	const char *hosts;
+
 	if (s->resolver.channel == NULL)
-		return; /* asked again when it is back */
-	m.u.ask.token = token_of(s, queue);
-	if (make_key(s, queue, name, &s->payload) != NULL ||
-	    channel_send(s->resolver.channel, &m, buf_slice(&s->payload)) != 0)
-		unasked_add(s, queue);
+		return;
+	if (what & ROUTES_ANCHOR) {
+		hosts = anchors_hosts(s, number);
+		buf_reset(&s->payload);
+		buf_printf(&s->payload, "=%s\n25", hosts ? hosts : "");
+		if (hosts != NULL)
+			send_key(s, what, NULL);
+	} else if (core_queue_view(s->core, &now, number, &v)) {
+		send_key(s, what, make_key(s, number, v.name, &s->payload));
+	}
 }
 
 /* What found no room is asked again; a key that can never be sent is no route. */
@@ -77,6 +108,10 @@ routes_tick(struct scheduler *s)
 		struct core_queue_view v;
 		const char *why;
 
+		if (queue & (ROUTES_ROLLUP | ROUTES_ANCHOR)) {
+			routes_ask_for(s, queue);
+			continue;
+		}
 		if (!core_queue_view(s->core, &now, queue, &v))
 			continue;
 		why = make_key(s, queue, v.name, &s->payload);
@@ -182,6 +217,7 @@ routes_reconfigured(struct scheduler *s, const struct conf *old)
 		core_routes_void(s->core, &now);
 	if (conf_has_rollups(old) || conf_has_rollups(s->conf))
 		rollups_reconfigured(s);
+	anchors_forget(s);
 }
 
 /* Names MX host and address across renewals of a route: live connections stay with the same target. */
@@ -197,6 +233,28 @@ best_of(const struct route *r)
 	return slice_of(r->best, strnlen(r->best, sizeof r->best));
 }
 
+/* What says whose hosts these are. A queue of rollup-by-ip has addresses for hosts: there it is the names of its list,
+ * which its domains' hosts have. */
+static struct slice
+provider_hosts(struct scheduler *s, uint32_t queue, const struct route *r)
+{
+	struct slice all[ROUTE_BEST_BYTES / 2], domain, base, rest;
+	size_t n;
+
+	if (!conf_has_rollups(s->conf))
+		return best_of(r);
+	rest = names_get(s->names, queue);
+	domain = slice_cut(&rest, '/');
+	base = conf_rollup_base(domain);
+	if (base.n == domain.n)
+		return best_of(r);
+	n = conf_rollup_patterns(s->conf, base, all, sizeof all / sizeof *all);
+	buf_reset(&s->payload);
+	for (size_t i = 0; i < n; i++)
+		buf_printf(&s->payload, "%s%.*s", i > 0 ? "," : "", (int)all[i].n, all[i].p);
+	return n > 0 && s->payload.len < ROUTE_BEST_BYTES ? buf_slice(&s->payload) : best_of(r);
+}
+
 /* Which targets are of equal preference, and of the same host, stands in the resolver's object. */
 static void
 tell_targets(struct scheduler *s, uint32_t queue, const struct route *r)
@@ -208,7 +266,7 @@ tell_targets(struct scheduler *s, uint32_t queue, const struct route *r)
 						   r->targets[i].mx };
 	core_route_targets(s->core, queue, targets, r->n_targets);
 	tell_target_limits(s, queue, r);
-	tell_provider(s, queue, providers_route(s->providers, s->conf, queue, best_of(r)));
+	tell_provider(s, queue, providers_route(s->providers, s->conf, queue, provider_hosts(s, queue, r)));
 }
 
 static bool
@@ -228,19 +286,28 @@ on_route(struct scheduler *s, const struct message *m, struct slice payload)
 	char text[600], whole[640];
 	static struct route r;
 
+	uint64_t until = m->u.route.expires_boot_us;
+	bool is_good;
+
 	if (m->u.route.token != token_of(s, queue) || m->u.route.slot >= ROUTE_SLOTS ||
 	    m->u.route.n_targets > ROUTE_TARGETS_MAX || m->u.route.status > ROUTE_LOOP)
+		return;
+	is_good = read_route(s, m, &r);
+	if (queue & ROUTES_ANCHOR) {
+		anchors_route(s, queue & ~ROUTES_ANCHOR, m->u.route.status, is_good ? &r : NULL, until);
+		return;
+	}
+	if (is_good && rollups_route(s, queue, &r, &until))
+		return;
+	if (queue & ROUTES_ROLLUP)
 		return;
 	str_copy(text, sizeof text, payload);
 	/* The enhanced status leads the text: it comes back with a recipient that is given up. */
 	snprintf(whole, sizeof whole, "%s %s", enhanced, text[0] != '\0' ? text : usual);
-	if (read_route(s, m, &r)) {
-		if (rollups_route(s, queue, best_of(&r), m->u.route.expires_boot_us))
-			return;
+	if (is_good)
 		tell_targets(s, queue, &r);
-	}
 	core_route(s->core, &now, queue, m->u.route.status, m->u.route.slot, m->u.route.generation,
-		   m->u.route.n_targets, m->u.route.expires_boot_us, whole);
+		   m->u.route.n_targets, until, whole);
 }
 
 void
@@ -277,5 +344,6 @@ routes_came(struct peer *p)
 	struct core_now now = scheduler_now(p->s);
 
 	core_resolver_up(p->s->core, &now);
+	anchors_forget(p->s); /* an answer of the other one may be missing */
 	scheduler_kick(p->s);
 }

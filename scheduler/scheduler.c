@@ -770,6 +770,7 @@ stop(struct scheduler *s)
 	providers_free(&s->providers);
 	redirects_close(s);
 	rollups_close(s);
+	anchors_free(&s->anchors);
 	charges_stop(s);
 	settings_free(&s->settings);
 	overrides_free(&s->overrides);

@@ -23,6 +23,7 @@
 #include "scheduler/providers.h"
 #include "scheduler/quota.h"
 #include "scheduler/redirects.h"
+#include "scheduler/anchors.h"
 #include "scheduler/rollups.h"
 #include "scheduler/segments.h"
 #include "scheduler/settings.h"
@@ -139,6 +140,7 @@ struct scheduler {
 	struct providers *providers;
 	struct redirects *redirects;
 	struct rollups *rollups; /* NULL: there was none yet */
+	struct anchors *anchors; /* NULL: none was needed yet */
 	bool may_move; /* a commit ended since entries were moved */
 	struct route_object *routes; /* read-only; NULL: could not be mapped */
 	/* recovery */
@@ -255,6 +257,10 @@ void routes_gone(struct peer *p);
 void routes_came(struct peer *p);
 void routes_tick(struct scheduler *s);
 void routes_ask(struct scheduler *s, uint32_t queue, struct slice name);
+/* The same by number; with a flag the answer is not for the core. */
+#define ROUTES_ROLLUP 0x80000000u /* is this queue's mail to be rolled up? */
+#define ROUTES_ANCHOR 0x40000000u /* the number is an anchor's (anchors.h) */
+void routes_ask_for(struct scheduler *s, uint32_t what);
 /* Another configuration: providers and the limits of MX hosts and addresses. */
 void routes_reconfigured(struct scheduler *s, const struct conf *old);
 

@@ -157,9 +157,21 @@ uint64_t conf_ip_connection_limit(const struct conf *c, const struct sockaddr *d
 /* Where the mail of a domain is queued: the domain itself, the target of its queue-to, or the rollup queue of
  * its MX hosts. queue-to: NULL when there is none. */
 const char *conf_queue_to(const struct conf *c, struct slice domain, struct slice vmta);
-/* mx-rollup-list: the rollup queue's domain for a domain whose lowest-preference MX hosts are these, NULL: none. */
+/* mx-rollup-list: the rollup queue for a domain whose lowest-preference MX hosts are these; false: none. `reaches`:
+ * whether the addresses of these hosts (as in smtp-hosts) are all among those of the domain's; it is asked in the
+ * order of the list, for queues of hosts with rollup-by-ip. */
+struct conf_rolled {
+	const char *queue; /* its domain */
+	const char *hosts; /* by_ip: these have the addresses; NULL: those of the domain's that conf_rollup_names() */
+	bool by_ip;        /* the queue is one of several: see conf_rollup_ips.h */
+};
 bool conf_has_rollups(const struct conf *c);
-const char *conf_rollup(const struct conf *c, struct slice domain, struct slice vmta, const struct slice *mx, size_t n);
+bool conf_rollup(const struct conf *c, struct slice domain, struct slice vmta, const struct slice *mx, size_t n,
+		 bool (*reaches)(void *arg, const char *hosts), void *arg, struct conf_rolled *out);
+/* Whether some entry of this rollup queue is this MX host, or a pattern for it. */
+bool conf_rollup_names(const struct conf *c, struct slice domain, struct slice mx);
+/* The names and patterns of its entries, no more than `most`; how many. */
+size_t conf_rollup_patterns(const struct conf *c, struct slice domain, struct slice *out, size_t most);
 
 /* The hosts that are named for this rollup queue, in the form of smtp-hosts; NULL: it is none, or they are patterns. */
 const char *conf_rollup_hosts(const struct conf *c, struct slice domain);

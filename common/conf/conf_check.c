@@ -5,7 +5,6 @@
 #include "common/conf/conf_limits.h"
 #include "common/conf/conf_macro.h"
 #include "common/conf/conf_net.h"
-#include "common/conf/conf_rollup.h"
 #include "common/conf/conf_type.h"
 #include "common/conf/conf_words.h"
 
@@ -80,17 +79,6 @@ check_value(struct conf_loader *x, const struct conf_value *v)
 	conf_load_undefined(x, v->file, v->line, name, scope, pool ? CONF_SCOPE_POOL : scope);
 }
 
-static bool
-has_by_ip(const struct conf_value *v)
-{
-	struct slice mx, queue;
-	bool by_ip = false;
-
-	for (size_t i = 0; i < v->v.strings->n && !by_ip; i++)
-		(void)conf_rollup_words(slice_str(v->v.strings->s[i]), &mx, &queue, &by_ip);
-	return by_ip;
-}
-
 /* What is of its type and known, but not done yet. */
 static void
 warn_value(struct conf_loader *x, const struct conf_block *b, const struct conf_value *v)
@@ -98,9 +86,7 @@ warn_value(struct conf_loader *x, const struct conf_block *b, const struct conf_
 	bool todo = false;
 	char where[300];
 
-	if (v->d->type == CONF_TYPE_ROLLUP)
-		todo = has_by_ip(v);
-	else if (v->d->type == CONF_TYPE_ACCT_PATH)
+	if (v->d->type == CONF_TYPE_ACCT_PATH)
 		todo = v->text[0] == '|';
 	else if (b->scope == CONF_SCOPE_DOMAIN && strcmp(v->d->name, "type") == 0)
 		todo = strcmp(v->text, "smtp") != 0 && strcmp(v->text, "discard") != 0;
@@ -112,8 +98,7 @@ warn_value(struct conf_loader *x, const struct conf_block *b, const struct conf_
 		todo = strcmp(v->text, "by-smtp-source-ip") == 0;
 	if (todo)
 		conf_msgs_warn(x->msgs, v->file, v->line, "%s: \"%.100s\" is not supported yet",
-			       conf_place_name(b, v->d, where, sizeof where),
-			       v->d->type == CONF_TYPE_ROLLUP ? "rollup-by-ip" : v->text);
+			       conf_place_name(b, v->d, where, sizeof where), v->text);
 }
 
 static void

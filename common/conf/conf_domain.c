@@ -4,6 +4,7 @@
 
 #include "common/base/check.h"
 #include "common/base/mem.h"
+#include "common/conf/conf_rollup_ips.h"
 #include "common/conf/conf_type.h"
 
 /* Work that the warning about hidden names may cost, in look-ups. */
@@ -282,6 +283,7 @@ void
 conf_domain_all(const struct conf *c, unsigned vmta, struct slice domain,
 		void (*fn)(void *arg, const struct conf_block *block), void *arg)
 {
+	domain = conf_rollup_base(domain);
 	conf_domain_each(c, CONF_HOLDER_GLOBAL, domain, fn, arg);
 	if (c->vmta_pool[vmta] >= 0)
 		conf_domain_each(c, conf_holder_pool((unsigned)c->vmta_pool[vmta]), domain, fn,

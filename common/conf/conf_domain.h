@@ -30,7 +30,8 @@ void conf_domain_clear(struct conf *c);
 /* Calls back with each block that holds in `holder` for `domain`, the weakest first. */
 void conf_domain_each(const struct conf *c, unsigned holder, struct slice domain,
 		      void (*fn)(void *arg, const struct conf_block *block), void *arg);
-/* The same over all scopes of the virtual MTA (number), the global one first. */
+/* The same over all scopes of the virtual MTA (number), the global one first; for a queue of
+ * rollup-by-ip: as for NAME.rollup. */
 void conf_domain_all(const struct conf *c, unsigned vmta, struct slice domain,
 		     void (*fn)(void *arg, const struct conf_block *block), void *arg);
 

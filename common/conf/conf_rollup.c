@@ -3,6 +3,7 @@
 #include "common/base/check.h"
 #include "common/conf/conf_domain.h"
 #include "common/conf/conf_per.h"
+#include "common/conf/conf_rollup_ips.h"
 #include "common/conf/conf_words.h"
 
 bool
@@ -28,8 +29,9 @@ conf_rollup_words(struct slice s, struct slice *mx, struct slice *queue, bool *b
 	*mx = words[0];
 	*queue = words[1];
 	*by_ip = n == 3 && slice_is(words[2], "rollup-by-ip");
+	/* Names with addresses before them are given to the queues of rollup-by-ip. */
 	return (n == 2 || *by_ip) && conf_words_mx(*mx) && conf_words_host(*queue) &&
-	       conf_is_rollup(*queue);
+	       conf_is_rollup(*queue) && conf_rollup_base(*queue).n == queue->n;
 }
 
 /* Building ------------------------------------------------------------------------------------ */
@@ -175,14 +177,45 @@ conf_has_rollups(const struct conf *c)
 	return c->rollups != NULL;
 }
 
+static const struct conf_rollup_queue *
+find(const struct conf *c, struct slice domain)
+{
+	const struct conf_rollup_queue *q = c->rollups;
+
+	while (q != NULL && !slice_eq_nocase(slice_str(q->domain), domain))
+		q = q->next;
+	return q;
+}
+
 const char *
 conf_rollup_hosts(const struct conf *c, struct slice domain)
 {
-	for (const struct conf_rollup_queue *q = c->rollups; q != NULL; q = q->next) {
-		if (slice_eq_nocase(slice_str(q->domain), domain))
-			return q->hosts;
+	const struct conf_rollup_queue *q = find(c, domain);
+
+	return q != NULL ? q->hosts : NULL;
+}
+
+bool
+conf_rollup_names(const struct conf *c, struct slice domain, struct slice mx)
+{
+	const struct conf_rollup_queue *q = find(c, domain);
+
+	for (size_t i = 0; q != NULL && i < q->n_mx; i++) {
+		if (conf_per_mx_matches(slice_str(q->mx[i]), mx))
+			return true;
 	}
-	return NULL;
+	return false;
+}
+
+size_t
+conf_rollup_patterns(const struct conf *c, struct slice domain, struct slice *out, size_t most)
+{
+	const struct conf_rollup_queue *q = find(c, domain);
+	size_t n = 0;
+
+	for (; q != NULL && n < q->n_mx && n < most; n++)
+		out[n] = slice_str(q->mx[n]);
+	return n;
 }
 
 static bool
@@ -195,21 +228,45 @@ all_named(const struct conf_rollup_queue *q, const struct slice *mx, size_t n)
 	return true;
 }
 
-const char *
-conf_rollup(const struct conf *c, struct slice domain, struct slice vmta, const struct slice *mx,
-	    size_t n)
+/* What a domain's answer from the DNS is held against. */
+struct asked {
+	struct slice vmta;
+	const struct slice *mx;
+	size_t n;
+	bool (*reaches)(void *arg, const char *hosts);
+	void *arg;
+};
+
+static bool
+is_wanted(const struct conf *c, const struct conf_rollup_queue *q, const struct asked *a)
 {
+	/* By its addresses: whoever has them, whatever its hosts are called. */
+	if (q->by_ip && q->hosts != NULL)
+		return a->reaches(a->arg, q->hosts);
+	/* Patterns are no hosts: somebody has to say where its mail goes. */
+	return all_named(q, a->mx, a->n) &&
+	       (q->hosts != NULL || q->by_ip ||
+		value_of(c, slice_str(q->domain), a->vmta, "smtp-hosts") != NULL);
+}
+
+bool
+conf_rollup(const struct conf *c, struct slice domain, struct slice vmta, const struct slice *mx,
+	    size_t n, bool (*reaches)(void *arg, const char *hosts), void *arg,
+	    struct conf_rolled *out)
+{
+	const struct asked a = { vmta, mx, n, reaches, arg };
+	const struct conf_rollup_queue *q = c->rollups;
 	const struct conf_value *v;
 
-	for (const struct conf_rollup_queue *q = c->rollups; q != NULL; q = q->next) {
-		if (q->by_ip || !all_named(q, mx, n) || slice_is(domain, q->domain))
-			continue;
-		/* Patterns are no hosts: somebody has to say where its mail goes. */
-		if (q->hosts == NULL &&
-		    value_of(c, slice_str(q->domain), vmta, "smtp-hosts") == NULL)
-			continue;
-		v = value_of(c, domain, vmta, "disable-mx-rollup");
-		return v != NULL && v->v.flag ? NULL : q->domain;
-	}
-	return NULL;
+	if (q == NULL || conf_is_rollup(domain))
+		return false;
+	v = value_of(c, domain, vmta, "disable-mx-rollup");
+	if (v != NULL && v->v.flag)
+		return false;
+	while (q != NULL && !is_wanted(c, q, &a))
+		q = q->next;
+	if (q == NULL)
+		return false;
+	*out = (struct conf_rolled){ q->domain, q->by_ip ? q->hosts : NULL, q->by_ip };
+	return true;
 }

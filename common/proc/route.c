@@ -85,7 +85,7 @@ static bool
 plausible(const struct route *r)
 {
 	if ((unsigned)r->status > ROUTE_LOOP || r->n_targets > ROUTE_TARGETS_MAX ||
-	    r->n_hosts > ROUTE_MX_MAX || (r->status == ROUTE_GOOD && r->n_targets == 0))
+	    r->n_hosts > ROUTE_MX_MAX || r->n_best > r->n_targets || (r->status == ROUTE_GOOD && r->n_targets == 0))
 		return false;
 	for (unsigned i = 0; i < r->n_targets; i++) {
 		sa_family_t family = r->targets[i].addr.ss_family;

@@ -34,6 +34,9 @@ struct route {
 	uint64_t expires_boot_us;
 	enum route_status status;
 	uint16_t n_targets, n_hosts;
+	/* So many targets are all addresses of all hosts of the lowest preference; 0: those are not known whole: a
+	 * lookup failed, or there are too many. */
+	uint16_t n_best;
 	struct route_target targets[ROUTE_TARGETS_MAX]; /* ascending preference, equal ones shuffled */
 	char hosts[ROUTE_MX_MAX][ROUTE_HOST_BYTES];     /* NUL-terminated */
 	/* All hosts of the lowest preference, with an address or not: lower case, sorted, each once, with ',' between.

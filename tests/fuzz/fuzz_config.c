@@ -5,8 +5,44 @@
 #include "common/base/check.h"
 #include "common/base/mem.h"
 #include "common/conf/conf.h"
+#include "common/conf/conf_rollup_ips.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* What mx-rollup-list says of a domain, and the names that it gives to queues. */
+static bool
+reaches(void *arg, const char *hosts)
+{
+	CHECK(hosts[0] != '\0');
+	return (*(unsigned *)arg)++ % 2 == 1;
+}
+
+static void
+ask_rollup(const struct conf *c, struct slice domain, struct slice vmta, const struct slice *mx)
+{
+	struct sockaddr_storage v4 = { .ss_family = AF_INET }, v6 = { .ss_family = AF_INET6 };
+	struct conf_rollup_ips ips = { .n = 0 };
+	char name[SMTP_DOMAIN_MAX + 1];
+	struct buf hosts = { 0 };
+	struct slice patterns[4];
+	struct conf_rolled to;
+	unsigned asked = 0;
+
+	CHECK(conf_rollup_ips_hosts(conf_rollup_base(domain), &hosts) == false);
+	if (!conf_rollup(c, domain, vmta, mx, 2, reaches, &asked, &to))
+		return;
+	CHECK(conf_is_rollup(slice_str(to.queue)) && (to.by_ip || to.hosts == NULL));
+	CHECK(conf_rollup_patterns(c, slice_str(to.queue), patterns, 4) > 0);
+	CHECK(to.by_ip || conf_rollup_names(c, slice_str(to.queue), mx[0]) ||
+	      conf_rollup_names(c, slice_str(to.queue), mx[1]));
+	CHECK(conf_rollup_ips_add(&ips, &v6) && conf_rollup_ips_add(&ips, &v4));
+	if (conf_rollup_ips_name(&ips, slice_str(to.queue), name)) {
+		CHECK(slice_is(conf_rollup_base(slice_str(name)), to.queue));
+		CHECK(conf_rollup_ips_hosts(slice_str(name), &hosts));
+		CHECK(slice_is(buf_slice(&hosts), "[0.0.0.0];[IPv6:::]"));
+	}
+	buf_clear(&hosts);
+}
 
 /* Limits of all that may have some, and where they stand. */
 static void
@@ -36,7 +72,7 @@ ask_limits(const struct conf *c, struct slice domain, struct slice vmta)
 	(void)conf_job_limits(c, domain);
 	(void)conf_sender_limits(c, domain);
 	(void)conf_queue_to(c, domain, vmta);
-	(void)conf_rollup(c, domain, vmta, mx, 2);
+	ask_rollup(c, domain, vmta, mx);
 	for (size_t i = 0; i < sizeof scopes / sizeof *scopes * 4; i++) {
 		if (conf_limit_find(c, scopes[i / 4], slice_str(names[i % 4]), SLICE_LIT("10.1.2.3"),
 				    i / 4 == 5 ? "source-ip-max-msg-rate" : "max-msg-rate", &s))
@@ -83,6 +119,19 @@ ask(const struct conf *c)
 	CHECK(client.max_message_size >= 1 && client.max_message_size <= MESSAGE_BYTES_MAX);
 }
 
+/* A queue's name, whoever gave it: what is taken for addresses are some. */
+static void
+take_apart(struct slice domain)
+{
+	struct slice base = conf_rollup_base(domain);
+	struct buf hosts = { 0 };
+
+	CHECK(base.p + base.n == domain.p + domain.n);
+	CHECK(conf_rollup_ips_hosts(domain, &hosts) == (base.n < domain.n));
+	CHECK(base.n == domain.n || (conf_is_rollup(base) && hosts.data[0] == '['));
+	buf_clear(&hosts);
+}
+
 /* libconfig's own words for what it does not take: the scan before it leaves it nothing to say. */
 static void
 no_words_of_the_library(struct slice report)
@@ -106,6 +155,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size > 65536)
 		return 0;
+	take_apart(slice_of(data, size < SMTP_DOMAIN_MAX ? size : SMTP_DOMAIN_MAX));
 	conf_snapshot_text(&snapshot, "f", slice_of(data, size));
 	rc = conf_parse(buf_slice(&snapshot), &c, &r);
 	CHECK((rc == 0) == (r.n_errors == 0) && (rc == 0) == (c != NULL));

@@ -286,6 +286,7 @@ static const struct row errors[] = {
 	{ G("mx-rollup-list = { mx = \"a.b c.rollup by-ip\"; };"), "f:1: ", "bad rollups" },
 	{ G("mx-rollup-list = { mx = \"a.b c.d\"; };"), "f:1: ", "bad rollups \"a.b c.d\"" },
 	{ G("mx-rollup-list = { mx = \"a.b .rollup\"; };"), "f:1: ", "bad rollups" },
+	{ G("mx-rollup-list = { mx = \"a.b 192.0.2.1.c.rollup\"; };"), "f:1: ", "bad rollups" },
 	{ G("jobs = ( { max-msg-rate = \"5/h\"; } );"), "f:1: job: name is missing", "" },
 	{ G("smtp-source-hosts = ( { ip = \"::1\";\nmax-msg-rate = \"5/h\"; } );")
 		  V("smtp-source-hosts = ( { ip = \"0::1\";\nmax-msg-rate = \"6/h\"; } );"),
@@ -324,8 +325,7 @@ static const struct row warnings[] = {
 	  NULL, NULL },
 	{ D("type = \"pipe\";"), "f:3: warning: ", "\"pipe\" is not supported yet" },
 	{ D("bounce-upon-no-mx = \"1d\";"), "f:3: warning: ", "\"1d\" is not supported yet" },
-	{ G("mx-rollup-list = { mx = [ \"a.b c.rollup\", \"e.f d.rollup rollup-by-ip\" ]; };"), "f:1: warning: mx-rollup-list: mx: ",
-	  "\"rollup-by-ip\" is not supported yet" },
+	{ G("mx-rollup-list = { mx = [ \"a.b c.rollup\", \"e.f d.rollup rollup-by-ip\", \"*.x.test x.rollup rollup-by-ip\" ]; };"), NULL, NULL },
 	{ G("acct-files = ( { path = \"|cat\"; } );"), "f:1: warning: ", "not supported yet" },
 	{ D("max-msg-per-hour = 5;"), "f:3: warning: ", "an old spelling of max-msg-rate" },
 	{ D("max-msg-per-hour = \"5/h\";"), "f:3: warning: ", "an old spelling of max-msg-rate" },

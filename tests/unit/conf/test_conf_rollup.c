@@ -49,6 +49,13 @@ test_queue_to(void **state)
 	conf_free(&none);
 }
 
+/* Addresses are those of mx1.byip.test, say. */
+static bool
+reaches(void *arg, const char *hosts)
+{
+	return arg != NULL && strcmp(hosts, arg) == 0;
+}
+
 static void
 test_rollup(void **state)
 {
@@ -70,7 +77,16 @@ test_rollup(void **state)
 		{ "d.test", "a.both.test,b.fixed.test", "both.rollup" },
 		/* the first queue of the list */
 		{ "d.test", "alt3.google.test,mx1.one.test,mx2.one.test", "one.rollup" },
-		{ "d.test", "x.byip.test", NULL }, /* not done yet */
+		/* by addresses: patterns are for names, hosts are not */
+		{ "d.test", "x.byip.test", "i:pattern.rollup" },
+		{ "d.test", "x.byip.test,other.test", "i:pattern.rollup" },
+		{ "d.test", "mx1.byhost.test", NULL },
+		{ "d.test", "mx1.byhost.test", "h:host.rollup" },
+		{ "d.test", "whatever.test", "h:host.rollup" },
+		{ "d.test", "whatever.test,x.byip.test", "h:host.rollup" },
+		{ "off.test", "whatever.test", NULL },
+		{ "off.test", "x.byip.test", NULL },
+		{ "10.0.0.1.host.rollup", "x.byip.test", NULL },
 		{ "d.test", "", NULL },
 		/* nobody says where its mail would go */
 		{ "d.test", "a.nobody.test", NULL },
@@ -84,29 +100,43 @@ test_rollup(void **state)
 		       "google.rollup\",\n"
 		       " \"*.both.test both.rollup\", \"b.fixed.test both.rollup\", \"mx2.one.test "
 		       "one.rollup\",\n"
-		       " \"*.nobody.test nobody.rollup\", \"x.byip.test  ip.rollup rollup-by-ip\" ]; };\n"
+		       " \"*.nobody.test nobody.rollup\", \"mx1.byhost.test host.rollup rollup-by-ip\", \"*.byip.test  pattern.rollup rollup-by-ip\" ]; };\n"
 		       "domains = ( { name = \"off.test\"; disable-mx-rollup = true; },\n"
 		       " { name = \"google.rollup\"; smtp-hosts = \"a.test\"; }, { name = \"both.rollup\"; "
 		       "smtp-hosts = \"[10.0.0.1]\"; } );\n"
 		       "virtual-mtas = ( { name = \"v\"; domains = ( { name = \"nobody.rollup\"; smtp-hosts = "
 		       "\"a.test\"; } ); } );");
 
+	struct slice two[2];
+
 	(void)state;
 	for (size_t i = 0; i < N_OF(rows); i++) {
 		struct slice rest = slice_str(rows[i].mx), mx[4];
-		bool v = rows[i].queue != NULL && rows[i].queue[0] == 'v';
+		const char *want = rows[i].queue;
+		char kind = want != NULL && want[1] == ':' ? want[0] : 0;
+		struct conf_rolled to = { NULL, NULL, false };
 		size_t n = 0;
 
 		while (rest.p != NULL && rest.n > 0)
 			mx[n++] = slice_cut(&rest, ',');
-		expect(rows[i].mx,
-		       conf_rollup(c, slice_str(rows[i].domain),
-				   v ? SLICE_LIT("v") : SLICE_LIT("{default}"), mx, n),
-		       v ? rows[i].queue + 2 : rows[i].queue);
+		(void)conf_rollup(c, slice_str(rows[i].domain),
+				  kind == 'v' ? SLICE_LIT("v") : SLICE_LIT("{default}"), mx, n,
+				  reaches, kind == 'h' ? (void *)(uintptr_t)"mx1.byhost.test" : NULL,
+				  &to);
+		expect(rows[i].mx, to.queue, kind ? want + 2 : want);
+		assert_int_equal(to.by_ip, kind == 'i' || kind == 'h');
+		expect(rows[i].mx, to.hosts, kind == 'h' ? "mx1.byhost.test" : NULL);
 	}
 	assert_true(conf_has_rollups(c));
 	expect("hosts", conf_rollup_hosts(c, SLICE_LIT("ONE.rollup")), "mx1.one.test,mx2.one.test");
 	expect("patterns", conf_rollup_hosts(c, SLICE_LIT("both.rollup")), NULL);
+	assert_true(conf_rollup_names(c, SLICE_LIT("Both.rollup"), SLICE_LIT("B.fixed.test")));
+	assert_false(conf_rollup_names(c, SLICE_LIT("both.rollup"), SLICE_LIT("c.fixed.test")));
+	assert_false(conf_rollup_names(c, SLICE_LIT("no.rollup"), SLICE_LIT("b.fixed.test")));
+	assert_int_equal(conf_rollup_patterns(c, SLICE_LIT("both.rollup"), two, 2), 2);
+	assert_true(slice_is(two[0], "*.both.test") && slice_is(two[1], "b.fixed.test"));
+	assert_int_equal(conf_rollup_patterns(c, SLICE_LIT("both.rollup"), two, 1), 1);
+	assert_int_equal(conf_rollup_patterns(c, SLICE_LIT("no.rollup"), two, 2), 0);
 	expect("no such", conf_rollup_hosts(c, SLICE_LIT("d.test")), NULL);
 	assert_true(conf_is_rollup(SLICE_LIT("any.Rollup")));
 	assert_false(conf_is_rollup(SLICE_LIT(".rollup")) || conf_is_rollup(SLICE_LIT("a.rollup.test")));

@@ -117,12 +117,67 @@ test_more_than_fit(void **state)
 	candidates_clear(&forty);
 }
 
+/* How many targets are all addresses of the lowest preference; none are, when one may be missing. */
+static void
+test_whole(void **state)
+{
+	static const struct {
+		const char *hosts;
+		unsigned addrs[3]; /* of each host, in this order; 9: one more than is kept */
+		int temporary;     /* this host's lookup failed, -1 none */
+		unsigned n_best, n_targets;
+	} rows[] = {
+		{ "a.test 1;b.test 1;c.test 2", { 2, 1, 3 }, -1, 3, 6 },
+		{ "c.test 2;a.test 1;b.test 1", { 3, 2, 1 }, -1, 3, 6 },
+		{ "a.test 1;b.test 1;c.test 1", { 2, 0, 3 }, -1, 5, 5 }, /* b has none, for sure */
+		{ "a.test 1;b.test 1;c.test 2", { 2, 1, 3 }, 1, 0, 6 },
+		{ "a.test 1;b.test 1;c.test 2", { 2, 0, 3 }, 1, 0, 5 },
+		{ "a.test 1;b.test 1;c.test 2", { 2, 1, 3 }, 2, 3, 6 }, /* not one of the best */
+		{ "a.test 1;b.test 2;c.test 2", { 0, 1, 3 }, -1, 0, 4 },
+		{ "a.test 1;b.test 1;c.test 2", { 8, 1, 3 }, -1, 9, 12 },
+		{ "a.test 1;b.test 1;c.test 2", { 9, 1, 3 }, -1, 0, 12 },
+		{ "a.test 1;b.test 1;c.test 2", { 1, 1, 9 }, -1, 2, 10 },
+		{ "a.test 1;+b.test 1;+c.test 2", { 1, 1, 1 }, -1, 1, 3 },
+	};
+	struct candidates cut = { 0 };
+	uint64_t seed = 1;
+
+	(void)state;
+	for (size_t i = 0; i < N_OF(rows); i++) {
+		struct candidates c = { 0 };
+		struct own_addrs own = { NULL, 0 };
+		struct route r;
+
+		add_all(&c, rows[i].hosts);
+		for (unsigned h = 0; h < 3; h++) {
+			c.hosts[h].temporary = rows[i].temporary == (int)h;
+			for (unsigned k = 0; k < rows[i].addrs[h]; k++)
+				candidate_add_addr(&c.hosts[h], AF_INET,
+						   &(const unsigned char[4]){ 10, 0, (unsigned char)h,
+									      (unsigned char)k });
+		}
+		candidates_sort(&c, &seed);
+		candidates_route(&c, &own, &seed, &r);
+		if (r.n_best != rows[i].n_best || r.n_targets != rows[i].n_targets)
+			fail_msg("row %zu: %u of %u", i, r.n_best, r.n_targets);
+		candidates_clear(&c);
+	}
+	many(&cut, 0, ROUTE_MX_MAX, 1);
+	candidates_sort(&cut, &seed);
+	assert_false(cut.best_cut);
+	many(&cut, ROUTE_MX_MAX, 1, 1);
+	candidates_sort(&cut, &seed);
+	assert_true(cut.best_cut);
+	candidates_clear(&cut);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_best),
 		cmocka_unit_test(test_more_than_fit),
+		cmocka_unit_test(test_whole),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

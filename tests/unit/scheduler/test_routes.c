@@ -12,6 +12,9 @@
 #define core_routes_void         told_void
 #define rollups_route            told_rollup
 #define rollups_reconfigured     told_rollups
+#define anchors_route            told_anchor
+#define anchors_forget           told_forget
+#define dispatch_ops             told_ops
 #define scheduler_now            told_now
 #define proc_heritage            told_heritage
 #include "scheduler/routes.c"
@@ -42,7 +45,8 @@ told_route(struct core *c, const struct core_now *now, uint32_t queue, unsigned 
 	   const char *text)
 {
 	(void)c, (void)now, (void)status, (void)slot, (void)generation, (void)n_targets,
-		(void)expires_boot_us, (void)text;
+		(void)text;
+	assert_int_equal(expires_boot_us, 66);
 	note('R', queue);
 }
 
@@ -81,10 +85,12 @@ told_void(struct core *c, const struct core_now *now)
 }
 
 bool
-told_rollup(struct scheduler *s, uint32_t queue, struct slice best, uint64_t until_boot_us)
+told_rollup(struct scheduler *s, uint32_t queue, const struct route *r, uint64_t *until_boot_us)
 {
-	(void)s, (void)until_boot_us;
-	assert_true(queue > 0 && best.n < ROUTE_BEST_BYTES);
+	(void)s;
+	assert_int_equal(*until_boot_us, 77);
+	*until_boot_us = 66;
+	assert_true(queue > 0 && r->n_targets > 0);
 	return told.rolled_up;
 }
 
@@ -94,6 +100,34 @@ told_rollups(struct scheduler *s)
 	(void)s;
 	note('U', 0);
 }
+
+void
+told_anchor(struct scheduler *s, uint32_t number, unsigned status, const struct route *r,
+	    uint64_t until_boot_us)
+{
+	(void)s, (void)until_boot_us;
+	assert_true(r != NULL && status == ROUTE_GOOD);
+	note('A', number);
+}
+
+void
+told_forget(struct scheduler *s)
+{
+	(void)s;
+	note('F', told.queue);
+}
+
+static const struct conf_queue *
+told_settings(void *ctx, uint32_t queue, struct slice name)
+{
+	static struct conf_queue q = { .default_smtp_port = 25 };
+
+	(void)ctx, (void)name;
+	q.smtp_hosts = queue == 2 ? "hand.test;b.test" : NULL;
+	return &q;
+}
+
+const struct core_ops told_ops = { .settings = told_settings };
 
 struct core_now
 told_now(const struct scheduler *s)
@@ -179,6 +213,7 @@ route(struct world *w, uint32_t queue, const char *const *hosts, const char *bes
 	m.u.route.slot = 3;
 	m.u.route.generation = r.generation;
 	m.u.route.n_targets = r.n_targets;
+	m.u.route.expires_boot_us = 77;
 	memset(&told, 0, sizeof told);
 	told.rolled_up = w->rolled_up;
 	on_route(&w->s, &m, SLICE_NONE);
@@ -277,25 +312,108 @@ test_reload(void **state)
 	route(w, 9, two, "mx.example");
 	reload(w, google);
 	assert_string_equal(told.order,
-			    "P"); /* the one queue that it is about, without asking DNS */
+			    "PF"); /* the one queue that it is about, without asking DNS */
 	assert_int_equal(told.queue, 7);
 	assert_string_equal(told.name, "google");
 	reload(w, limited);
-	assert_string_equal(told.order, "V");
+	assert_string_equal(told.order, "VF");
 	reload(w, limited);
-	assert_string_equal(told.order, "");
+	assert_string_equal(told.order, "F");
 	reload(w, more);
-	assert_string_equal(told.order, "V");
+	assert_string_equal(told.order, "VF");
 	reload(w, none);
-	assert_string_equal(told.order, "PV");
+	assert_string_equal(told.order, "PVF");
 	assert_string_equal(told.name, "mx1.google.com,mx2.google.com");
 	/* a list of rollups comes, goes on and goes */
 	reload(w, rollups);
-	assert_string_equal(told.order, "VU");
+	assert_string_equal(told.order, "VUF");
 	reload(w, rollups);
-	assert_string_equal(told.order, "VU");
+	assert_string_equal(told.order, "VUF");
 	reload(w, none);
-	assert_string_equal(told.order, "VU");
+	assert_string_equal(told.order, "VUF");
+	world_free(w);
+}
+
+/* Answers that are not for the core. */
+static void
+test_flags(void **state)
+{
+	struct world *w = world_new("");
+
+	(void)state;
+	route(w, ROUTES_ANCHOR | 3, two, "x");
+	assert_string_equal(told.order, "A");
+	assert_int_equal(told.queue, 3);
+	route(w, ROUTES_ROLLUP | 7, two, "x");
+	assert_string_equal(told.order, "");
+	w->rolled_up = true;
+	route(w, ROUTES_ROLLUP | 7, two, "x");
+	assert_string_equal(told.order, "");
+	world_free(w);
+}
+
+/* What the resolver is asked: smtp-hosts first, whatever the queue is called. */
+static void
+test_key(void **state)
+{
+	static const struct {
+		uint32_t queue;
+		const char *name, *key; /* '!': it cannot be asked */
+	} rows[] = {
+		{ 1, "a.test/v", "a.test\n25" },
+		{ 2, "a.test/v", "=hand.test;b.test\n25" },
+		{ 1, "m.rollup/v", "=m1.test,m2.test\n25" },
+		{ 1, "10.0.0.1+10.0.0.2+2001:db8::1.m.rollup/v",
+		  "=[10.0.0.1],[10.0.0.2];[IPv6:2001:db8::1]\n25" },
+		{ 2, "10.0.0.1.m.rollup/v", "=hand.test;b.test\n25" },
+		{ 1, "10.0.0.1.gone.rollup/v", "=[10.0.0.1]\n25" }, /* no such entry any more */
+		{ 1, "gone.rollup/v", "!" },
+		{ 1, "10.0.0.rollup/v", "!" },
+	};
+	struct world *w = world_new("mx-rollup-list = { mx = [ \"m1.test m.rollup rollup-by-ip\", "
+				    "\"m2.test m.rollup\" ]; };");
+	struct buf key = { 0 };
+
+	(void)state;
+	for (size_t i = 0; i < N_OF(rows); i++) {
+		const char *why = make_key(&w->s, rows[i].queue, slice_str(rows[i].name), &key);
+
+		if ((why != NULL) != (rows[i].key[0] == '!') ||
+		    (why == NULL && !slice_is(buf_slice(&key), rows[i].key)))
+			fail_msg("%s: %.*s", rows[i].name, (int)key.len, key.data);
+	}
+	buf_clear(&key);
+	world_free(w);
+}
+
+/* Its hosts are addresses: the names of its list say whose they are. */
+static void
+test_provider_by_ip(void **state)
+{
+	static const char *const address[] = { "[192.0.2.1] 192.0.2.1", NULL };
+	static const struct {
+		const char *queue, *provider;
+	} rows[] = {
+		{ "192.0.2.1.g.rollup/v", "google" },
+		{ "192.0.2.1.both.rollup/v", "*.google.com,mx.example" }, /* not all of its hosts */
+		{ "192.0.2.1.gone.rollup/v", "[192.0.2.1]" },
+		{ "g.rollup/v", "[192.0.2.1]" }, /* with smtp-hosts */
+	};
+	struct world *w = world_new(
+		"providers = ( { name = \"google\"; mx = \"*.google.com\"; } );\n"
+		"mx-rollup-list = { mx = [ \"*.mx.google.com g.rollup rollup-by-ip\", \"mx.google.com "
+		"g.rollup\",\n \"*.google.com both.rollup rollup-by-ip\", \"mx.example both.rollup\" ]; };");
+	bool is_new;
+
+	(void)state;
+	w->s.names = names_new();
+	for (size_t i = 0; i < N_OF(rows); i++) {
+		route(w, names_number(w->s.names, slice_str(rows[i].queue), &is_new), address,
+		      "[192.0.2.1]");
+		assert_string_equal(told.name, rows[i].provider);
+	}
+	names_free(&w->s.names);
+	buf_clear(&w->s.payload);
 	world_free(w);
 }
 
@@ -306,6 +424,9 @@ main(void)
 		cmocka_unit_test(test_told_in_order),
 		cmocka_unit_test(test_target_limits),
 		cmocka_unit_test(test_reload),
+		cmocka_unit_test(test_flags),
+		cmocka_unit_test(test_key),
+		cmocka_unit_test(test_provider_by_ip),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
