@@ -284,6 +284,25 @@ shared(void **state)
 	assert_null(pass_of(NUMBER));
 }
 
+/* Each by the smallest deadline of the limits that it is charged to. */
+static void
+deadlines(void **state)
+{
+	struct conf_limits l = large;
+
+	(void)state;
+	l.max_connect_rate = (struct conf_rate){ 5000, SECOND };
+	l.max_msg_rate = (struct conf_rate){ 100000, 5 * SECOND };
+	set_now(CORE_SCOPE_SOURCE, 1, &l);
+	warm(NUMBER);
+	assert_int_equal(sent_of(NUMBER, 3), 3);
+	assert_int_equal(fx.works[3].deadline_boot_us - fx.works[3].granted_boot_us, SECOND / 20);
+	assert_int_equal(fx.opens[fx.n_opens - 1].deadline_boot_us -
+				 fx.opens[fx.n_opens - 1].granted_boot_us,
+			 SECOND / 100);
+	assert_non_null(pass_of(NUMBER));
+}
+
 /* Bytes run out before messages do. */
 static void
 bytes(void **state)
@@ -403,10 +422,10 @@ main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, fx_end)
 	const struct CMUnitTest tests[] = {
-		CASE(not_asked), CASE(changed_limits),   CASE(new_limit),  CASE(another_job),
-		CASE(reload),    CASE(another_provider), CASE(shared),     CASE(bytes),
-		CASE(counts),    CASE(job_counts),       CASE(source_out), CASE(those_who_wait),
-		CASE(let_go),
+		CASE(not_asked),      CASE(changed_limits),   CASE(new_limit),  CASE(another_job),
+		CASE(reload),         CASE(another_provider), CASE(deadlines),  CASE(shared),
+		CASE(bytes),          CASE(counts),           CASE(job_counts), CASE(source_out),
+		CASE(those_who_wait), CASE(let_go),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
