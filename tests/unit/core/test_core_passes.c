@@ -224,6 +224,46 @@ new_limit(void **state)
 	assert_int_equal(fx.core->n_queues, QUEUES);
 }
 
+/* Mail of many others, who have no limits either: what was not looked at meanwhile is forgotten. */
+static void
+many_others(void)
+{
+	warm(OTHER);
+	for (uint32_t i = 100; i < 300; i++) {
+		fx_mail_of(OTHER, i, i);
+		work_off();
+	}
+}
+
+/* The same for one whose mail went out unasked for so long that its object was forgotten. */
+static void
+new_limit_late(void **state)
+{
+	struct conf_limits small = { .max_msg_rate = { 50, HOUR } };
+
+	(void)state;
+	has[CORE_SCOPE_JOB] = has[CORE_SCOPE_SENDER] = false;
+	warm(NUMBER);
+	add(NUMBER + 1, 1, true); /* without a route: there is always some mail of the job */
+	many_others();
+	set_now(CORE_SCOPE_JOB, JOB, &small);
+	assert_int_equal(sent_of(NUMBER, 100), 10);
+}
+
+/* All of its mail has gone, and the number is another job's by now. */
+static void
+number_again(void **state)
+{
+	struct conf_limits small = { .max_msg_rate = { 50, HOUR } };
+
+	(void)state;
+	has[CORE_SCOPE_JOB] = has[CORE_SCOPE_SENDER] = false;
+	warm(NUMBER);
+	many_others();
+	set(CORE_SCOPE_JOB, &small);
+	assert_int_equal(sent_of(NUMBER, 100), 10);
+}
+
 /* Another job, and then the same number for another name: what is asked is what it says then. */
 static void
 another_job(void **state)
@@ -403,7 +443,8 @@ main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, fx_end)
 	const struct CMUnitTest tests[] = {
-		CASE(not_asked), CASE(changed_limits),   CASE(new_limit),  CASE(another_job),
+		CASE(not_asked), CASE(changed_limits),   CASE(new_limit),  CASE(new_limit_late),
+		CASE(number_again), CASE(another_job),
 		CASE(reload),    CASE(another_provider), CASE(shared),     CASE(bytes),
 		CASE(counts),    CASE(job_counts),       CASE(source_out), CASE(those_who_wait),
 		CASE(let_go),
