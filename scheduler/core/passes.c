@@ -125,7 +125,7 @@ margin(struct core *c, struct limit *l)
 }
 
 static void
-narrow(struct core *c, const struct charges *set, struct pass *p)
+narrow(struct core *c, const struct charges *set, struct pass *p, uint64_t *within)
 {
 	for (uint32_t k = 0; k < set->n; k++) {
 		struct limit *l = &c->limits[set->of[k]];
@@ -137,8 +137,8 @@ narrow(struct core *c, const struct charges *set, struct pass *p)
 
 		if (m < *until - now)
 			*until = now + m;
-		if (l->within < p->within)
-			p->within = l->within;
+		if (l->within < *within)
+			*within = l->within;
 	}
 }
 
@@ -187,7 +187,8 @@ passes_learn(struct core *c, const struct asker *who, uint32_t source, struct co
 		.used_at = c->now.boot_us,
 		.units_until = UINT64_MAX,
 		.bytes_until = UINT64_MAX,
-		.within = DEADLINE_US,
+		.message_within = DEADLINE_US,
+		.connection_within = DEADLINE_US,
 		.qi = who->qi,
 		.source = source,
 		.job = t->job,
@@ -205,8 +206,8 @@ passes_learn(struct core *c, const struct asker *who, uint32_t source, struct co
 	if (message.n == CHARGES_MAX || connection.n == CHARGES_MAX)
 		return;
 	found = *p;
-	narrow(c, &message, &found);
-	narrow(c, &connection, &found);
+	narrow(c, &message, &found, &found.message_within);
+	narrow(c, &connection, &found, &found.connection_within);
 	if (found.units_until < c->charged_units + needed(c, who) + TRY_EVERY ||
 	    found.bytes_until < c->charged_bytes + 2 * who->bytes)
 		return;

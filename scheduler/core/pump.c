@@ -434,8 +434,7 @@ choose_known(struct core *c, const struct visit *v, const struct asker *who, str
 	g->known = p->message;
 	g->yes.uses = room;
 	g->yes.near = room < 2;
-	if (p->within < g->yes.within)
-		g->yes.within = p->within;
+	g->yes.within = p->message_within;
 	return true;
 }
 

@@ -194,8 +194,7 @@ choose_known(struct core *c, const struct visit *v, const struct asker *who, str
 	op->target = (unsigned)target;
 	op->source = sc->source;
 	op->worker = sc->worker;
-	if (p->within < op->yes.within)
-		op->yes.within = p->within;
+	op->yes.within = p->connection_within;
 	return true;
 }
 

@@ -386,6 +386,25 @@ job_counts(void **state)
 	assert_int_equal(fx.n_works, 11);
 }
 
+/* A message has the time that its own limits give it, a connection that of its own. */
+static void
+deadlines(void **state)
+{
+	struct conf_limits l = large;
+	const struct core_work *m;
+	const struct core_open *o;
+
+	(void)state;
+	l.max_connect_rate = (struct conf_rate){ 100000, SECOND };
+	set_now(CORE_SCOPE_VMTA, 3, &l);
+	warm(NUMBER);
+	assert_int_equal(sent_of(NUMBER, 1), 1);
+	m = &fx.works[fx.n_works - 1];
+	assert_int_equal(m->deadline_boot_us - m->granted_boot_us, SECOND);
+	o = &fx.opens[fx.n_opens - 1];
+	assert_int_equal(o->deadline_boot_us - o->granted_boot_us, 10000);
+}
+
 /* A source IP out of use is not used, and a worker that has died has none. */
 static void
 source_out(void **state)
@@ -446,7 +465,7 @@ main(void)
 		CASE(not_asked), CASE(changed_limits),   CASE(new_limit),  CASE(new_limit_late),
 		CASE(number_again), CASE(another_job),
 		CASE(reload),    CASE(another_provider), CASE(shared),     CASE(bytes),
-		CASE(counts),    CASE(job_counts),       CASE(source_out), CASE(those_who_wait),
+		CASE(counts),    CASE(job_counts),       CASE(source_out),  CASE(deadlines), CASE(those_who_wait),
 		CASE(let_go),
 	};
 
