@@ -5,10 +5,11 @@
  * What is judged are stamps alone, as the event log has them, on a time line of their own that goes
  * on through every reboot: for each charge, what the window and the tenth that end with it hold,
  * against the limit that was in force. In calm episodes also what was sent in twenty windows. In
- * busy ones most limits are far away, so that they are not asked, and one after the other is changed
- * to one that is near.
+ * busy ones most limits are far away, so that they are not asked, and one after the other is
+ * changed to one that is near.
  *
- * rate_sim [-s SEED] [-n EPISODES] [-p off-by-one|no-refund|old-passes|no-forget] [-f FAULTS] [-q] [-v]
+ * rate_sim [-s SEED] [-n EPISODES] [-p off-by-one|no-refund|old-passes|no-forget] [-f FAULTS] [-q]
+ *          [-v]
  * An episode is a seed. With -p a fault is planted (the linker puts it between the core and its
  * rates, or its passes), and must be found. -f: of w worker dies, k scheduler is killed, r reload,
  * s one limit is set, c clock is set, b reboot. */
@@ -454,9 +455,10 @@ op_work(void *ctx, const struct core_work *k)
 			     .one_by_one = !w.links[k->connection].pipelining,
 			     .lease = k->lease,
 			     .stamp = k->granted_boot_us,
-			     .due = w.now.boot_us + 500 + below(w.calm   ? 20000
-							      : w.busy ? 40000
-								       : 2000000),
+			     .due = w.now.boot_us + 500 +
+				    below(w.calm   ? 20000
+					  : w.busy ? 40000
+						   : 2000000),
 			     .conn = k->connection,
 			     .item = item,
 			     .worker = k->worker,
@@ -1288,7 +1290,8 @@ planted(void)
 static void
 live(void)
 {
-	uint64_t stop = at_now() + length(), next_fault = at_now() + (w.busy ? SECOND / 2 : MINUTE), idle;
+	uint64_t stop = at_now() + length(), next_fault = at_now() + (w.busy ? SECOND / 2 : MINUTE),
+		 idle;
 
 	while (at_now() < stop && w.grants < (w.busy ? GRANTS_BUSY : GRANTS_MOST) &&
 	       ++w.steps < STEPS_MOST) {

@@ -462,10 +462,11 @@ main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, fx_end)
 	const struct CMUnitTest tests[] = {
-		CASE(not_asked), CASE(changed_limits),   CASE(new_limit),  CASE(new_limit_late),
-		CASE(number_again), CASE(another_job),
-		CASE(reload),    CASE(another_provider), CASE(shared),     CASE(bytes),
-		CASE(counts),    CASE(job_counts),       CASE(source_out),  CASE(deadlines), CASE(those_who_wait),
+		CASE(not_asked),      CASE(changed_limits),   CASE(new_limit),
+		CASE(new_limit_late), CASE(number_again),     CASE(another_job),
+		CASE(reload),         CASE(another_provider), CASE(shared),
+		CASE(bytes),          CASE(counts),           CASE(job_counts),
+		CASE(source_out),     CASE(deadlines),        CASE(those_who_wait),
 		CASE(let_go),
 	};
 
