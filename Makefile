@@ -107,8 +107,9 @@ $(B)/unit/%: $(B)/obj/tests/unit/%.o $(TEST_LIB_OBJ) $(LIB)
 	$(call say,LD)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka $(PKG_LIBS)
 
-# Faults of rates are planted by the linker, between the core and its rates.
-RATE_WRAP := rate_bytes rate_found_n rate_new rate_new_wide rate_place rate_place_wide rate_set_n rate_limit rate_refund
+# Faults of rates and passes are planted by the linker, between them and the core.
+RATE_WRAP := rate_bytes rate_found_n rate_new rate_new_wide rate_place rate_place_wide rate_set_n rate_limit rate_refund \
+	passes_find passes_forget_queue
 $(B)/tools/rate_sim: EXTRA := $(RATE_WRAP:%=-Wl,--wrap=%)
 $(B)/tools/%: $(B)/obj/tests/tools/%.o $(TEST_LIB_OBJ) $(LIB)
 	@mkdir -p $(@D)

@@ -368,6 +368,15 @@ check_margin(const struct core *c, const struct pass *p, const struct limit *l)
 	CHECK(!l->rate || l->sure + l->ahead >= until - now);
 }
 
+/* It is there to be told of a change, also without limits. */
+static void
+check_held(const struct core *c, uint32_t group, enum core_scope scope, uint32_t number)
+{
+	const struct group *g = &c->groups[group];
+
+	CHECK(group == 0 || (g->made && g->users > 0 && g->scope == scope && g->number == number));
+}
+
 static void
 check_passes(const struct core *c)
 {
@@ -375,6 +384,10 @@ check_passes(const struct core *c)
 		const struct pass *p = &c->passes[i];
 		const struct charges *of[] = { sets_of(c, p->message), sets_of(c, p->connection) };
 
+		if (p->epoch) {
+			check_held(c, p->job_group, CORE_SCOPE_JOB, p->job);
+			check_held(c, p->sender_group, CORE_SCOPE_SENDER, p->sender_domain);
+		}
 		if (p->epoch != c->pass_epoch || p->units_until == 0)
 			continue;
 		for (unsigned s = 0; s < 2; s++) {

@@ -24,6 +24,18 @@ drop(struct core *c, struct pass *p)
 	p->epoch = 0;
 	sets_drop(c, &p->message);
 	sets_drop(c, &p->connection);
+	limits_group_drop(c, p->job_group);
+	limits_group_drop(c, p->sender_group);
+}
+
+/* Also one without limits: it has to be there to learn that it has some, or means another one. */
+static uint32_t
+hold_group(struct core *c, uint32_t number, uint32_t group)
+{
+	if (!c->ops.scope_limits || number == 0)
+		return 0;
+	c->groups[group].users++;
+	return group;
 }
 
 void
@@ -200,8 +212,8 @@ passes_learn(struct core *c, const struct asker *who, uint32_t source, struct co
 	    found.bytes_until < c->charged_bytes + 2 * who->bytes)
 		return;
 	*p = found;
-	p->job_group = c->ops.scope_limits && t->job ? t->job_group : 0;
-	p->sender_group = c->ops.scope_limits && t->sender_domain ? t->sender_group : 0;
+	p->job_group = hold_group(c, t->job, t->job_group);
+	p->sender_group = hold_group(c, t->sender_domain, t->sender_group);
 	p->message = sets_make(c, &message);
 	p->connection = sets_make(c, &connection);
 	p->epoch = c->pass_epoch;

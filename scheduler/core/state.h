@@ -228,7 +228,7 @@ struct pass {
 	uint64_t epoch;       /* c->pass_epoch; 0: none */
 	uint64_t units_until; /* of c->charged_units */
 	uint64_t bytes_until; /* of c->charged_bytes */
-	uint64_t message_within, connection_within; /* deadlines */
+	uint64_t message_within, connection_within; /* the deadlines */
 	uint64_t tried;       /* c->charged_units when it was last tried to find one */
 	uint64_t used_at;
 	uint32_t qi, source, job, sender_domain;

@@ -4,12 +4,15 @@
  *
  * What is judged are stamps alone, as the event log has them, on a time line of their own that goes
  * on through every reboot: for each charge, what the window and the tenth that end with it hold,
- * against the limit that was in force. In calm episodes also what was sent in twenty windows.
+ * against the limit that was in force. In calm episodes also what was sent in twenty windows. In
+ * busy ones most limits are far away, so that they are not asked, and one after the other is
+ * changed to one that is near.
  *
- * rate_sim [-s SEED] [-n EPISODES] [-p off-by-one|no-refund] [-f FAULTS] [-q] [-v]
+ * rate_sim [-s SEED] [-n EPISODES] [-p off-by-one|no-refund|old-passes|no-forget] [-f FAULTS] [-q]
+ *          [-v]
  * An episode is a seed. With -p a fault is planted (the linker puts it between the core and its
- * rates), and must be found. -f: of w worker dies, k scheduler is killed, r reload, c clock is set,
- * b reboot. */
+ * rates, or its passes), and must be found. -f: of w worker dies, k scheduler is killed, r reload,
+ * s one limit is set, c clock is set, b reboot. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -26,7 +29,9 @@
 #include "common/event_log/event.h"
 #include "scheduler/charges.h"
 #include "scheduler/core/core.h"
+#include "scheduler/core/passes.h"
 #include "scheduler/core/rate.h"
+#include "scheduler/core/state.h"
 
 #define SECOND      UINT64_C(1000000)
 #define MINUTE      (60 * SECOND)
@@ -44,9 +49,11 @@
 #define WINDOWS     20
 #define USE_PERCENT 98
 #define STEPS_MOST  3000000 /* of an episode */
+#define GRANTS_MOST 60000
+#define GRANTS_BUSY 10000
 
 /* A planted fault ------------------------------------------------------------------------------ */
-static bool off_by_one, no_refund;
+static bool off_by_one, no_refund, old_passes, no_forget;
 
 size_t __real_rate_bytes(uint64_t n);
 size_t __wrap_rate_bytes(uint64_t n);
@@ -124,6 +131,32 @@ __wrap_rate_refund(struct rate *r, uint64_t stamp_us, uint64_t k)
 		__real_rate_refund(r, stamp_us, k);
 }
 
+const struct pass *__real_passes_find(struct core *c, const struct asker *who, uint32_t source,
+				      const struct core_tag *t);
+const struct pass *__wrap_passes_find(struct core *c, const struct asker *who, uint32_t source,
+				      const struct core_tag *t);
+void __real_passes_forget_queue(struct core *c, uint32_t qi);
+void __wrap_passes_forget_queue(struct core *c, uint32_t qi);
+
+/* None is ever void. */
+const struct pass *
+__wrap_passes_find(struct core *c, const struct asker *who, uint32_t source,
+		   const struct core_tag *t)
+{
+	for (uint32_t i = 0; old_passes && c->passes && i < PASS_SETS * PASS_WAYS; i++) {
+		if (c->passes[i].epoch)
+			c->passes[i].epoch = c->pass_epoch;
+	}
+	return __real_passes_find(c, who, source, t);
+}
+
+void
+__wrap_passes_forget_queue(struct core *c, uint32_t qi)
+{
+	if (!no_forget)
+		__real_passes_forget_queue(c, qi);
+}
+
 /* The world ------------------------------------------------------------------------------------ */
 /* Times called `at` are on the time line that no reboot interrupts. */
 struct change {
@@ -184,7 +217,7 @@ static struct {
 	uint64_t boot,
 		boot_at; /* number of this boot, and where its clock began on the time line */
 	uint64_t next_message, next_lease;
-	bool reboots_next, calm, asked[QUEUES], up[WORKERS], syncing;
+	bool reboots_next, calm, busy, asked[QUEUES], up[WORKERS], syncing;
 	struct conf_queue settings[QUEUES];
 	struct conf_limits scopes_vmta[VMTAS], scopes_source[SOURCES], provider, jobs[JOBS];
 	struct conf_vmta vmtas[VMTAS + 1];
@@ -202,7 +235,7 @@ static struct {
 } w;
 
 static char found[400]; /* the violation */
-static const char *faults = "wkrcb";
+static const char *faults = "wkrscb";
 static bool verbose;
 
 static uint64_t
@@ -422,7 +455,10 @@ op_work(void *ctx, const struct core_work *k)
 			     .one_by_one = !w.links[k->connection].pipelining,
 			     .lease = k->lease,
 			     .stamp = k->granted_boot_us,
-			     .due = w.now.boot_us + 500 + below(w.calm ? 20000 : 2000000),
+			     .due = w.now.boot_us + 500 +
+				    below(w.calm   ? 20000
+					  : w.busy ? 40000
+						   : 2000000),
 			     .conn = k->connection,
 			     .item = item,
 			     .worker = k->worker,
@@ -467,6 +503,10 @@ op_scope_limits(void *ctx, enum core_scope scope, uint32_t number, struct conf_l
 		*out = w.provider;
 	else if (scope == CORE_SCOPE_JOB)
 		*out = w.jobs[number - 1];
+	else if (scope == CORE_SCOPE_SOURCE)
+		*out = w.scopes_source[number];
+	else if (scope == CORE_SCOPE_VMTA && number > 0)
+		*out = w.scopes_vmta[number - 1];
 	else
 		return false;
 	return true;
@@ -548,7 +588,13 @@ random_rate(struct conf_rate *r, enum core_measure m)
 	static const uint64_t n[] = { 50, 128, 129, 500, 1, 3, 7, 2000 };
 	static const uint64_t windows[] = { 10 * MINUTE, HOUR, DAY };
 
+	static const uint64_t far[] = { 5000, 20000, 100000 };
+
 	r->window_us = windows[below(3)];
+	if (w.busy && (r->n < far[0] || percent(50))) {
+		r->n = far[below(3)] * (m == CORE_MEASURE_VOLUME ? 20 * 1024 : 1);
+		return;
+	}
 	r->n = n[below(w.calm || percent(30) ? 8 : 4)] * (m == CORE_MEASURE_VOLUME ? 20 * 1024 : 1);
 }
 
@@ -1072,18 +1118,10 @@ keep_charges(void)
 	charges_sync_end(w.charges, 0);
 }
 
+/* Another limit than before, or none. */
 static void
-reload(void)
+change_one(struct judged *j)
 {
-	struct judged *j = &w.judged[below(w.n_judged)];
-	struct core_world world = { .workers = WORKERS,
-				    .total_max_smtp_out = CONF_UNLIMITED,
-				    .n_source_ips = SOURCES,
-				    .source_ips = w.source_ips,
-				    .n_vmtas = VMTAS + 1,
-				    .vmtas = w.vmtas };
-	static const uint32_t same[SOURCES] = { 0, 1, 2, 3, 4 };
-
 	w.reloads++;
 	w.now.boot_us++; /* no stamp is of both */
 	w.now.wall_us++;
@@ -1097,14 +1135,55 @@ reload(void)
 		w.source_ips[i].limits = w.scopes_source[i];
 	note_change(j);
 	tell_longest();
+}
+
+static void
+reload(void)
+{
+	struct judged *j = &w.judged[below(w.n_judged)];
+	struct core_world world = { .workers = WORKERS,
+				    .total_max_smtp_out = CONF_UNLIMITED,
+				    .n_source_ips = SOURCES,
+				    .source_ips = w.source_ips,
+				    .n_vmtas = VMTAS + 1,
+				    .vmtas = w.vmtas };
+	static const uint32_t same[SOURCES] = { 0, 1, 2, 3, 4 };
+
+	change_one(j);
 	core_reconfigure_in(w.core, &w.now, &world, same);
+}
+
+/* The same, said of that one alone. */
+static void
+set_limit(void)
+{
+	struct judged *j = &w.judged[below(w.n_judged)];
+
+	change_one(j);
+	switch (j->scope[0]) {
+	case 'q':
+		core_limits_changed(w.core, &w.now, CORE_SCOPE_QUEUE, j->number);
+		break;
+	case 's':
+		core_limits_changed(w.core, &w.now, CORE_SCOPE_SOURCE, j->number);
+		break;
+	case 'v':
+		core_limits_changed(w.core, &w.now, CORE_SCOPE_VMTA, j->number + 1);
+		break;
+	case 'j':
+		core_limits_changed(w.core, &w.now, CORE_SCOPE_JOB, j->number + 1);
+		break;
+	default:
+		core_limits_changed(w.core, &w.now, CORE_SCOPE_PROVIDER, 1);
+	}
 }
 
 static void
 fault(void)
 {
 	static const char kinds[] = "wwwwwwkkkkrrcccccccb";
-	char kind = kinds[below(sizeof(kinds) - 1)];
+	static const char busy[] = "rrsssssssswk";
+	char kind = w.busy ? busy[below(sizeof(busy) - 1)] : kinds[below(sizeof(kinds) - 1)];
 
 	if (strchr(faults, kind) == NULL)
 		return;
@@ -1114,11 +1193,14 @@ fault(void)
 		kill_scheduler();
 	else if (kind == 'r')
 		reload();
+	else if (kind == 's')
+		set_limit();
 	else if (kind == 'c') /* the wall clock is set */
 		w.now.wall_us += below(2 * HOUR) - HOUR;
 	else
 		w.reboots_next = true;
-	keep_charges();
+	if (!w.busy || percent(5)) /* nothing reboots there */
+		keep_charges();
 }
 
 /* One of many things happens, and the time until the next. A machine reboots within ten seconds
@@ -1134,6 +1216,8 @@ trouble(void)
 	}
 	if (w.reboots_next)
 		return 1 + below(10 * SECOND);
+	if (w.busy)
+		return 1 + below(SECOND / 2);
 	return 1 + below(percent(10) ? 30 : 40 * MINUTE);
 }
 
@@ -1194,19 +1278,27 @@ length(void)
 {
 	if (w.calm)
 		return (WINDOWS + 2) * w.judged[0].rate->window_us;
-	return DAY + below(4 * DAY);
+	return w.busy ? MINUTE : DAY + below(4 * DAY);
+}
+
+static bool
+planted(void)
+{
+	return off_by_one || no_refund || old_passes || no_forget;
 }
 
 static void
 live(void)
 {
-	uint64_t stop = at_now() + length(), next_fault = at_now() + MINUTE, idle;
+	uint64_t stop = at_now() + length(), next_fault = at_now() + (w.busy ? SECOND / 2 : MINUTE),
+		 idle;
 
-	while (at_now() < stop && w.grants < 60000 && ++w.steps < STEPS_MOST) {
+	while (at_now() < stop && w.grants < (w.busy ? GRANTS_BUSY : GRANTS_MOST) &&
+	       ++w.steps < STEPS_MOST) {
 		uint64_t next = core_run(w.core, &w.now, 0);
 
 		/* What is planted the judge has to find. */
-		if (!w.calm && !off_by_one && !no_refund && w.steps % 64 == 0)
+		if (!w.calm && !planted() && w.steps % 64 == 0)
 			core_check(w.core);
 		for (unsigned i = 0; i < CONNS; i++) {
 			if ((w.links[i].state == OPENING || w.links[i].state == CLOSING) &&
@@ -1244,6 +1336,7 @@ episode(uint64_t seed, int dir)
 	w.seed = seed;
 	w.rng = seed * 0x9e3779b97f4a7c15ull + 88172645463325252ull;
 	w.calm = seed % 2 == 0;
+	w.busy = seed % 8 == 5;
 	w.now = (struct core_now){ 1000 * SECOND + below(SECOND), 1800000000 * SECOND };
 	w.boot_at = 10 * DAY;
 	w.next_lease = 1;
@@ -1289,6 +1382,10 @@ main(int argc, char **argv)
 			off_by_one = true;
 		else if (opt == 'p' && strcmp(optarg, "no-refund") == 0)
 			no_refund = true;
+		else if (opt == 'p' && strcmp(optarg, "old-passes") == 0)
+			old_passes = true;
+		else if (opt == 'p' && strcmp(optarg, "no-forget") == 0)
+			no_forget = true;
 		else if (opt == 'v')
 			verbose = true;
 		else if (opt == 'f')
