@@ -365,6 +365,36 @@ judge_part(const struct judged *j, const uint64_t *sums, size_t i, uint64_t from
 		violation(j, what, j->seen[i].at, sum, most);
 }
 
+static bool
+was_charged(const struct judged *j, uint64_t from, uint64_t to)
+{
+	for (size_t i = 0; i < j->n_seen; i++) {
+		if (j->seen[i].at >= from && j->seen[i].at < to)
+			return true;
+	}
+	return false;
+}
+
+/* A limit that was taken away before anything was charged to it was never there: nobody knows what
+ * went from then until it was set again. */
+static void
+forget_unused(struct judged *j)
+{
+	uint64_t known = 0, off = 0;
+
+	for (size_t i = 0; i < j->n_changes; i++) {
+		struct change *c = &j->changes[i];
+		bool again = i > 0 && c[-1].n == 0 && c->n > 0;
+
+		if (i > 0 && c[-1].n > 0 && c->n == 0)
+			off = c->at;
+		if (c->known_from < known)
+			c->known_from = known;
+		if (again && c->known_from < c->at && !was_charged(j, c->known_from, off))
+			c->known_from = known = c->at;
+	}
+}
+
 static void
 judge_one(struct judged *j)
 {
@@ -372,6 +402,7 @@ judge_one(struct judged *j)
 	size_t c = 0;
 
 	qsort(j->seen, j->n_seen, sizeof(j->seen[0]), by_stamp);
+	forget_unused(j);
 	for (size_t i = 0; i < j->n_seen; i++)
 		sums[i + 1] = sums[i] + j->seen[i].amount;
 	for (size_t i = 0; i < j->n_seen; i++) {
