@@ -277,8 +277,8 @@ def scheduler_instructions(messages, every, connections):
     return count
 
 
-def slope(every, connections, few=500, many=3500, times=3):
-    """Of one message; how many share a commit is a matter of luck: the median of several runs."""
+def slope(every, connections, few=500, many=8000, times=3):
+    """Of one message; how many share a commit is a matter of luck: the median of several runs, so long that it weighs little."""
     return (statistics.median(scheduler_instructions(many, every, connections) for _ in range(times)) -
             statistics.median(scheduler_instructions(few, every, connections) for _ in range(times))) / (many - few)
 
