@@ -366,6 +366,7 @@ wait_blocked(struct core *c, struct visit *v, const struct idle_choice *ic, enum
 {
 	struct asker who = pump_asker(c, v);
 	struct source_choice sc;
+	uint32_t surplus;
 
 	if (w == CORE_WAIT_DNS || w == CORE_WAIT_RETRY || v->q->vmta < 0)
 		return w;
@@ -374,10 +375,16 @@ wait_blocked(struct core *c, struct visit *v, const struct idle_choice *ic, enum
 		return w;
 	}
 	/* Another source IP has room, but its connections take all there may be. */
-	if (v->refusal == REFUSAL_MAX_SMTP_OUT && ic->when > c->now.boot_us + RATE_SOON_US &&
-	    v->a->n_conns == v->a->n_idle + v->a->n_busy && sources_pick(c, &who, NULL, &sc) &&
+	if (v->refusal != REFUSAL_MAX_SMTP_OUT || v->a->n_conns != v->a->n_idle + v->a->n_busy)
+		return wait_for_sender(v, ic);
+	if (ic->when > c->now.boot_us + RATE_SOON_US && sources_pick(c, &who, NULL, &sc) &&
 	    sc.source != c->conns[v->a->idle.tail].source) {
 		conns_close(c, v->a->idle.tail);
+		return w;
+	}
+	surplus = v->a->n_busy == 0 ? sources_surplus(c, &who) : CORE_NONE;
+	if (surplus != CORE_NONE) {
+		conns_close(c, surplus);
 		return w;
 	}
 	return wait_for_sender(v, ic);

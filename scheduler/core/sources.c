@@ -194,6 +194,32 @@ sources_pick(struct core *c, const struct asker *who, const struct core_target_l
 }
 
 uint32_t
+sources_surplus(struct core *c, const struct asker *who)
+{
+	const struct vmta *v = &c->vmtas[c->queues[who->qi].vmta];
+	struct source_choice sc = { .when = NEVER, .own_when = NEVER, .full = WORKERS_MAX };
+	uint32_t second = CORE_NONE;
+	bool all_own = true;
+
+	c->picks++;
+	for (uint32_t i = c->queues[who->qi].active->idle.head; i != CORE_NONE;
+	     i = c->conns[i].next) {
+		struct source *s = &c->sources[c->conns[i].source];
+
+		if (s->pick == c->picks)
+			second = i;
+		s->pick = c->picks;
+	}
+	for (uint32_t k = 0; second != CORE_NONE && k < v->n_sources; k++) {
+		uint32_t s = v->sources[k];
+
+		if (c->sources[s].pick != c->picks && try_source(c, who, NULL, s, &sc, &all_own))
+			return second;
+	}
+	return CORE_NONE;
+}
+
+uint32_t
 sources_next(const struct core *c, uint32_t qi)
 {
 	const struct queue *q = &c->queues[qi];

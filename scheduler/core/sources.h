@@ -38,6 +38,9 @@ bool sources_pick(struct core *c, const struct asker *who, const struct core_tar
  * used: limits are not asked. */
 uint32_t sources_next(const struct core *c, uint32_t qi);
 bool sources_take_next(struct core *c, const struct asker *who, struct source_choice *out);
+/* All connections of the queue are idle and take all there may be: the last used one of a source IP
+ * that has another one, when a source IP that has none could use its place; CORE_NONE. */
+uint32_t sources_surplus(struct core *c, const struct asker *who);
 /* It is used: the position in the turns moves. */
 void sources_took(struct core *c, uint32_t vmta, uint32_t *turn, const struct source_choice *sc);
 /* Whether some source IP of the virtual MTA may have room: for a message, or a connection. */

@@ -8,6 +8,7 @@ there is mail enough from the first grant on. Those at 1/s and 100/m run side by
 `kills`: a rate of 100/m while the scheduler is killed every five seconds.
 """
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -149,6 +150,7 @@ class Cell:
     def __init__(self, plan, variant="release", environment=None):
         self.plan, self.variant, self.environment = plan, variant, environment
         self.folder = tempfile.mkdtemp(prefix="sluice-rates-")
+        self.kept = {}  # file of the event log -> when it had been written
         self.trace = os.path.join(self.folder, "sink.trace")
 
     def start(self):
@@ -170,14 +172,38 @@ class Cell:
         done = self.sluice.sluice("resume", "queue", "*/*")
         assert done.returncode == 0, (done.stdout, done.stderr)
         end = time.monotonic() + self.plan.window * self.plan.windows + 1.5
+        next_time = time.monotonic() + 5
         while time.monotonic() < end:
-            time.sleep(min(5, max(0, end - time.monotonic())))
-            if meanwhile:
+            time.sleep(min(1, max(0, end - time.monotonic())))
+            self.keep_log()
+            if meanwhile and time.monotonic() >= next_time:
+                next_time += 5
                 meanwhile(self)
+
+    def keep_log(self):
+        """Copies files of the event log before they are used again: each that was written before the newest one."""
+        folder = os.path.join(self.sluice.spool, "events")
+        changed = {}
+        for name in os.listdir(folder):
+            with contextlib.suppress(FileNotFoundError):
+                changed[name] = os.stat(os.path.join(folder, name)).st_mtime_ns
+        newest = max(changed, key=changed.get, default="")
+        for name in changed:
+            if name < newest and self.kept.get(name) != changed[name]:
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copy(os.path.join(folder, name), os.path.join(self.folder, name))
+                    self.kept[name] = changed[name]
+
+    def give_back_log(self):
+        folder = os.path.join(self.sluice.spool, "events")
+        for name in self.kept:
+            if not os.path.exists(os.path.join(folder, name)):
+                shutil.copy(os.path.join(self.folder, name), folder)
 
     def judge(self):
         self.sluice.stop()
         self.sink.stop()
+        self.give_back_log()
         plan = self.plan
         tool = os.path.join(harness.ROOT, "build", self.variant, "tools/eventlog")
         log = check.event_log(tool, self.sluice.spool)

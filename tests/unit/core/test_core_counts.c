@@ -223,6 +223,41 @@ another_one_first(void **state)
 
 #define T(name) cmocka_unit_test_setup(name, setup)
 
+/* All connections that the queue may have came from one source IP while the other one was out: that
+ * one gets its share when it is back, and no more is closed then. */
+static void
+spread_again(void **state)
+{
+	unsigned by[3] = { 0 };
+	size_t closes;
+
+	(void)state;
+	ips[1].limits.max_msg_rate = ips[2].limits.max_msg_rate = (struct conf_rate){ 10, SECOND };
+	start();
+	fx.settings[1].max_smtp_out = 4;
+	core_source_disable(fx.core, &fx.now, CORE_NONE, 2, true, UINT64_MAX);
+	mails(1, 400);
+	run();
+	route(1, 1);
+	work_off();
+	assert_int_equal(fx.n_opens, 4);
+	core_source_disable(fx.core, &fx.now, CORE_NONE, 2, false, 0);
+	for (unsigned i = 0; i < 50; i++) {
+		pass(20000);
+		work_off();
+	}
+	for (size_t k = 0; k < fx.n_works; k++)
+		by[fx.works[k].source_ip]++;
+	assert_true(by[1] >= 9 && by[2] >= 8);
+	closes = fx.n_closes;
+	assert_true(closes >= 1 && closes <= 3);
+	for (unsigned i = 0; i < 100; i++) {
+		pass(20000);
+		work_off();
+	}
+	assert_int_equal(fx.n_closes, closes);
+}
+
 int
 main(void)
 {
@@ -230,7 +265,7 @@ main(void)
 		T(lowered),           T(lowered_while_busy),
 		T(other_mode),        T(whichever_ends_first),
 		T(more_at_the_other), T(more_by_hand),
-		T(another_one_first),
+		T(another_one_first), T(spread_again),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, fx_end);
