@@ -10,9 +10,19 @@ B := build/$(VARIANT)
 PYTHON ?= /usr/bin/python3
 
 # libunbound by hand: its .pc wants the packages of its own libraries.
-PKGS     := libconfig libevent_core lmdb jansson smartcols
+PKGS     := libconfig libevent_core lmdb jansson smartcols libpcre2-8
 PKG_CF   := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null || echo -lconfig -levent_core -llmdb -ljansson -lsmartcols) -lunbound -lresolv -lpthread
+PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null || echo -lconfig -levent_core -llmdb -ljansson -lsmartcols -lpcre2-8) -lunbound -lresolv -lpthread
+
+# Reply rules are searched by Vectorscan; `make NO_VECTORSCAN=1` builds without, and PCRE2 does it all, slower.
+# Only programs that name it are linked with it (--as-needed): it is nine megabytes.
+export NO_VECTORSCAN
+ifeq ($(NO_VECTORSCAN),)
+HS_CF    := $(shell pkg-config --cflags libhs 2>/dev/null || echo -I/usr/include/hs)
+PKG_LIBS += -lhs
+else
+HS_CF    := -DNO_VECTORSCAN
+endif
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings \
 	-Wpointer-arith -Wformat=2 -Wvla -Wundef
@@ -40,7 +50,7 @@ CC := $(or $(CC_$(VARIANT)),gcc)
 
 ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"' $(WARN) $(HARDEN) $(PKG_CF) -I. \
 	$(CFLAGS_$(VARIANT)) $(CFLAGS)
-ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now $(filter -fsanitize=address% -fprofile-instr-generate,$(CFLAGS_$(VARIANT))) $(LDFLAGS)
+ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now,--as-needed $(filter -fsanitize=address% -fprofile-instr-generate,$(CFLAGS_$(VARIANT))) $(LDFLAGS)
 
 DIRS := $(sort $(wildcard common/*) shm scheduler scheduler/core master receiver deliverer resolver recorder ctl bench/sink bench/load)
 SRC  := $(foreach d,$(DIRS),$(wildcard $(d)/*.c))
@@ -63,7 +73,7 @@ TOOLS    := $(TOOL_SRC:tests/tools/%.c=$(B)/tools/%)
 
 .DEFAULT_GOAL := all
 .PHONY: all help deps check-deps check-build-deps unit replay fuzz-build layout check asan fuzz fuzz-all sim sim-core scenario lint format \
-	sizes install demo run bench bench-rates bench-limits million stranger witness crash clean man tools
+	sizes install demo run bench bench-rates bench-limits bench-rules bench-reroute bench-recover bench-flips mutants million stranger witness crash clean man tools
 
 all: check-build-deps
 	@$(MAKE) --no-print-directory bins $(filter unit replay tools,$(MAKECMDGOALS))
@@ -84,6 +94,15 @@ say = @:
 endif
 
 # Objects ---------------------------------------------------------------------------------------
+# The one file that knows the engine is compiled anew when the choice changes.
+$(B)/vectorscan: FORCE
+	@mkdir -p $(@D)
+	@echo '$(NO_VECTORSCAN)' | cmp -s - $@ || echo '$(NO_VECTORSCAN)' > $@
+.PHONY: FORCE
+FORCE:
+$(B)/obj/common/pattern/pattern_vectorscan.o: PKG_CF += $(HS_CF)
+$(B)/obj/common/pattern/pattern_vectorscan.o: $(B)/vectorscan
+
 $(B)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(call say,CC)
@@ -120,7 +139,7 @@ $(B)/tools/%: $(B)/obj/tests/tools/%.o $(TEST_LIB_OBJ) $(LIB)
 SIM_DIRS := common/base common/mail common/conf common/queue common/event_log common/ipc scheduler scheduler/core
 SIM_OUT  := common/base/check.c common/base/log.c common/ipc/channel.c common/ipc/ring.c $(wildcard scheduler/control*.c) \
 	$(wildcard scheduler/stats*.c) scheduler/show_limits.c $(wildcard common/ipc/operator*.c)
-SIM_SRC  := $(filter-out $(SIM_OUT),$(foreach d,$(SIM_DIRS),$(wildcard $(d)/*.c))) common/proc/route.c \
+SIM_SRC  := $(filter-out $(SIM_OUT),$(foreach d,$(SIM_DIRS),$(wildcard $(d)/*.c))) common/proc/route.c common/pattern/pattern.c common/rules/rules_merge.c \
 	$(wildcard common/net/addr.c) $(wildcard tests/sim/*.c)
 SIM_WRAP := open openat close closedir pwrite pwritev writev write read fsync fdatasync ftruncate posix_fallocate fallocate \
 	renameat unlinkat mmap munmap eventfd getrandom _exit malloc calloc realloc free strdup posix_memalign \
@@ -130,7 +149,7 @@ SIM_WRAP := open openat close closedir pwrite pwritev writev write read fsync fd
 	clock_boot_us clock_wall_us clock_boot_id store_probe quota_check nanosleep
 build/sim/sim: $(SIM_SRC:%.c=build/sim/obj/%.o)
 	$(call say,LD)
-	$(Q)$(CC) $(ALL_LDFLAGS) $(SIM_WRAP:%=-Wl,--wrap=%) -o $@ $^ -l:liblmdb.a -lconfig -lpthread
+	$(Q)$(CC) $(ALL_LDFLAGS) $(SIM_WRAP:%=-Wl,--wrap=%) -o $@ $^ -l:liblmdb.a -lconfig -lpcre2-8 -lpthread
 
 # A fuzz target is LLVMFuzzerTestOneInput(); libFuzzer drives it, or replay.c over its corpus.
 $(B)/fuzz/%: $(B)/obj/tests/fuzz/%.o $(LIB)
@@ -240,7 +259,7 @@ N ?= 60
 crash:
 	@$(MAKE) --no-print-directory torture ONLY=kills COUNT=$(N)
 
-## make demo         mail through two virtual MTAs to three simulated providers, with its verdict
+## make demo         mail through two virtual MTAs to three simulated providers, one that loses its patience, and a verdict
 demo: check-deps
 	@$(MAKE) --no-print-directory bins
 	@$(PYTHON) bench/demo.py
@@ -273,6 +292,34 @@ bench-limits: check-deps
 	@$(PYTHON) tests/rates/many.py turns
 	@$(PYTHON) tests/rates/many.py cost
 
+## make bench-rules   reply rules: 400 patterns, Vectorscan beside PCRE2 (SEED=n; DATA=FOLDER with patterns.tsv, replies.tsv)
+bench-rules: check-deps
+	@$(MAKE) --no-print-directory tools
+	@$(B)/tools/rules_bench $(if $(SEED),-s $(SEED)) $(if $(DATA),-d $(DATA))
+
+## make bench-reroute a million queued messages go elsewhere: at once, and with a kill half-way (MESSAGES=n)
+bench-reroute: check-deps
+	@$(MAKE) --no-print-directory bins
+	@$(PYTHON) tests/rates/reroute.py $(if $(MESSAGES),--messages $(MESSAGES))
+	@$(PYTHON) tests/rates/reroute.py $(if $(MESSAGES),--messages $(MESSAGES)) --kill --drain
+
+## make bench-recover   recover = "auto" against a provider with a hidden rate, beside other policies (SEED=n, POLICIES="FILE ...")
+POLICIES ?= bench/recover/auto.conf bench/recover/one-a-minute.conf bench/recover/full-again.conf
+bench-recover: check-deps
+	@$(MAKE) --no-print-directory bins tools
+	@$(B)/tools/recover_sim $(if $(SEED),-s $(SEED)) -g 85,2 $(POLICIES)
+	@$(PYTHON) bench/recover.py $(if $(SEED),--seed $(SEED)) $(POLICIES)
+
+## make bench-flips   a queue under load flips 200 times: how soon no message leaves at the old limits (FLIPS=n)
+bench-flips: check-deps
+	@$(MAKE) --no-print-directory bins
+	@$(PYTHON) bench/late.py $(if $(FLIPS),--flips $(FLIPS))
+
+## make mutants      patches of one line that break back-off: each has to turn a test red (ONLY=NAME,..)
+mutants: check-deps
+	@$(MAKE) --no-print-directory bins
+	@$(PYTHON) tests/mutants/run.py $(if $(ONLY),--only $(ONLY))
+
 ## make stranger     debootstrap of a bare Debian 12, clone, make demo, make check inside it
 stranger:
 	@tests/stranger
@@ -280,8 +327,8 @@ stranger:
 ## make lint         cppcheck, clang-tidy, gcc -fanalyzer
 lint:
 	cppcheck --quiet --std=c11 --enable=warning,portability --inline-suppr -I. $(SRC)
-	clang-tidy --quiet $(SRC) -- -std=c11 -D_GNU_SOURCE -I. $(PKG_CF) -DSLUICE_VERSION='""'
-	@for f in $(SRC); do gcc -std=c11 -D_GNU_SOURCE -I. $(PKG_CF) -DSLUICE_VERSION='""' -fanalyzer -O1 -c -o /dev/null $$f || exit 1; done
+	clang-tidy --quiet $(SRC) -- -std=c11 -D_GNU_SOURCE -I. $(PKG_CF) $(HS_CF) -DSLUICE_VERSION='""'
+	@for f in $(SRC); do gcc -std=c11 -D_GNU_SOURCE -I. $(PKG_CF) $(HS_CF) -DSLUICE_VERSION='""' -fanalyzer -O1 -c -o /dev/null $$f || exit 1; done
 
 ## make format       clang-format
 format:
@@ -302,7 +349,7 @@ install: all
 	$(B)/bin/sluiced --print-manual > $(B)/share/sluice.conf.5
 	sed 's,/usr/local/,$(prefix)/,g' etc/sluice.service > $(B)/share/sluice.service
 	install -m 644 $(B)/share/sluice.conf.5 $(DESTDIR)$(prefix)/share/man/man5/
-	install -m 644 etc/sluice.conf $(B)/share/sluice.conf.sample $(B)/share/sluice.service $(DESTDIR)$(prefix)/share/sluice/
+	install -m 644 etc/sluice.conf etc/providers.conf $(B)/share/sluice.conf.sample $(B)/share/sluice.service $(DESTDIR)$(prefix)/share/sluice/
 	install -m 644 README.md INSTALL LICENSE doc/manual.md $(DESTDIR)$(prefix)/share/doc/sluice/
 
 clean:

@@ -68,4 +68,9 @@
 #define CONF_FILE_BYTES_MAX    (64u << 20)
 #define CONF_FILES_MAX         1000
 #define CONF_ERRORS_MAX        1000
+#define CONF_RULES_BYTES_MAX   (1u << 30) /* compiled */
+#define RULES_MAX              10000 /* of all smtp-pattern-lists */
+#define RULE_LISTS_MAX         1000
+#define RULE_HITS_MAX          32    /* rules that count for one reply: the first of those that match */
+#define RULES_PER_LIST_MAX     4000  /* with those of the lists behind it */
 #define RETRY_STEPS_MAX        30

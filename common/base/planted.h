@@ -9,7 +9,10 @@
 	X(recycle_early,  "a segment is free before the commit that forgot its last row") \
 	X(no_mark,        "a segment's row does not say how far it is committed") \
 	X(ack_early,      "a message is acknowledged before its commit") \
-	X(slot_early,     "a claim slot is freed before its event is synced")
+	X(slot_early,     "a claim slot is freed before its event is synced") \
+	X(flip_unkept,    "a queue's mode is not in the commit of its event") \
+	X(flip_left,      "mail of a flip that was cut short stays where it is") \
+	X(flip_untold,    "a queue with another number is not known to be in back-off")
 // clang-format on
 
 #ifdef SIM_PLANTED

@@ -29,6 +29,10 @@ take_record(void *arg, enum conf_snapshot_kind kind, struct slice name, unsigned
 	struct intake *in = arg;
 	void *v = in->files;
 
+	if (kind == CONF_SNAPSHOT_RULES) {
+		in->c->compiled = text;
+		return;
+	}
 	if (kind == CONF_SNAPSHOT_FILE) {
 		mem_grow(&v, &in->cap, in->n + 1, sizeof *in->files);
 		in->files = v;
@@ -72,6 +76,7 @@ conf_parse(struct slice snapshot, struct conf **out, struct conf_report *r)
 	if (ok) {
 		x.files = in.files;
 		x.n_files = in.n;
+		x.compiled = c->compiled.n > 0;
 		conf_load(&x);
 		conf_check(&x);
 		if (m.n_errors == 0)
@@ -189,6 +194,12 @@ conf_pool_find(const struct conf *c, struct slice name)
 	return conf_names_find(c, name, CONF_NAMED_POOL);
 }
 
+struct slice
+conf_rules_compiled(const struct conf *c)
+{
+	return c->compiled;
+}
+
 size_t
 conf_acct_files(const struct conf *c, const struct conf_acct_file **out)
 {
@@ -198,7 +209,7 @@ conf_acct_files(const struct conf *c, const struct conf_acct_file **out)
 
 /* Clients ------------------------------------------------------------------------------------- */
 static void
-apply_rule(const struct conf *c, const struct conf_rule *r, struct conf_client *out)
+apply_rule(const struct conf *c, const struct conf_client_rule *r, struct conf_client *out)
 {
 	for (const struct conf_value *v = r->block->values; v != NULL; v = v->next) {
 		if (conf_store(out, v))
@@ -213,8 +224,8 @@ conf_client(const struct conf *c, const struct sockaddr *peer, const char *liste
 	    struct conf_client *out)
 {
 	*out = c->client_defaults;
-	for (size_t i = 0; i < c->n_rules; i++) {
-		const struct conf_rule *r = &c->rules[i];
+	for (size_t i = 0; i < c->n_client_rules; i++) {
+		const struct conf_client_rule *r = &c->client_rules[i];
 
 		if (r->by_name ? listener_source != NULL &&
 					 strcasecmp(r->block->key, listener_source) == 0
@@ -229,6 +240,12 @@ conf_client(const struct conf *c, const struct sockaddr *peer, const char *liste
 		out->max_message_size = MESSAGE_BYTES_MAX;
 	if (out->max_rcpt_per_message > SMTP_RCPT_MAX)
 		out->max_rcpt_per_message = SMTP_RCPT_MAX;
+}
+
+bool
+conf_notifies(const struct conf *c)
+{
+	return c->notifies;
 }
 
 /* Queues -------------------------------------------------------------------------------------- */
@@ -251,6 +268,14 @@ apply_domain(void *arg, const struct conf_block *block)
 			f->out->discard = strcmp(v->text, "discard") == 0;
 		else if (v->d == rows->allow_destinations)
 			f->out->allow_destinations = v->v.strings->s;
+		else if (v->d == rows->backoff_notify)
+			f->out->backoff_notify = v->v.strings->s;
+		else if (v->d == rows->source_notify)
+			f->out->source_notify = v->v.strings->s;
+		else if (v->d == rows->pattern_list)
+			f->out->rules = conf_rule_list_find(f->c, slice_str(v->v.string));
+		else if (v->d == rows->recover)
+			f->out->learns = v->text != NULL && strcasecmp(v->text, "auto") == 0;
 		else if (v->d == rows->bounce_upon_no_mx)
 			f->out->bounce_upon_no_mx = strcmp(v->text, "true") == 0;
 	}
@@ -271,6 +296,7 @@ conf_queue_over(const struct conf *c, struct slice domain, struct slice vmta,
 
 	*out = c->queue_defaults;
 	conf_domain_all(c, v < 0 ? 0 : (unsigned)v, domain, apply_domain, &f);
+	out->learns |= out->rules >= 0 && c->rule_lists[out->rules].learns;
 	/* Before the twins in back-off take over what is normal. */
 	for (size_t i = 0; i < over.n; i++)
 		conf_override_store(over.v[i].override, out);

@@ -111,6 +111,10 @@ struct conf_source_ip {
 };
 size_t conf_source_ips(const struct conf *c, const struct conf_source_ip **out);
 
+/* Queues with this virtual MTA in their name hold the notices that we send of ourselves: {default} by another name,
+ * for conf_vmta_find() too, whose queues back-off never holds. Not among conf_vmtas(). */
+#define CONF_VMTA_NOTIFY "{notify}"
+
 /* One smtp-source-hosts element of a virtual MTA. */
 struct conf_vmta_source {
 	unsigned source_ip; /* index into conf_source_ips() */
@@ -207,6 +211,11 @@ struct conf_queue {
 	struct conf_rate max_msg_rate, max_connect_rate, max_data_volume_rate;
 	struct conf_limits backoff; /* the twins in force during back-off, defaults applied (those are never above normal) */
 	struct conf_intervals backoff_retry_after; /* retry_after in back-off, default applied */
+	uint64_t backoff_to_normal_after_us;   /* or CONF_NEVER */
+	uint64_t reenable_source_ip_after_us;  /* or CONF_NEVER */
+	const char *reroute, *backoff_reroute; /* virtual MTA or pool, NULL: none */
+	uint64_t backoff_probe_after_us;       /* 0: none */
+	bool backoff_to_normal_after_delivery, backoff_upon_all_sources_disabled;
 	uint64_t smtp_out_rampup_interval_us;  /* 0: none */
 	uint64_t max_errors_per_connection;    /* CONF_UNLIMITED or N */
 	unsigned queue_priority;               /* 0..100 */
@@ -224,6 +233,8 @@ struct conf_queue {
 	bool smtp_421_means_mx_unavailable, smtp_553_means_invalid_mailbox;
 	bool ignore_pipelining, ignore_8bitmime;
 	bool discard;               /* type = "discard" */
+	int rules;                  /* smtp-pattern-list: a number of conf_rule_lists(), -1: none */
+	bool learns;                /* recover = "auto", the domain's or of a rule of its list */
 	const char *smtp_hosts;     /* NULL: DNS */
 	uint16_t default_smtp_port; /* 25 */
 	uint64_t connect_timeout_us, smtp_greeting_timeout_us, data_send_timeout_us;
@@ -231,7 +242,11 @@ struct conf_queue {
 	uint64_t smtp_command_reply_timeout_us; /* MAIL, RCPT, DATA: RFC 5321 4.5.3.2 */
 	const char *const
 		*allow_destinations; /* CIDR texts, NULL-terminated; global and domain's */
+	/* Mail addresses, NULL-terminated; NULL: nobody is told. */
+	const char *const *backoff_notify, *const *source_notify;
 };
+/* Some block names somebody who is told of back-off or of disabled source IPs. */
+bool conf_notifies(const struct conf *c);
 /* `domain` lower case without root dot. Never fails: an unknown vmta gives the global values. */
 void conf_queue(const struct conf *c, struct slice domain, struct slice vmta,
 		struct conf_queue *out);
@@ -286,6 +301,111 @@ void conf_queue_source_over(const struct conf *c, struct slice domain, struct sl
 			    bool backoff, struct conf_overs over, struct conf_limits *out);
 void conf_show_settings_over(const struct conf *c, struct slice domain, struct slice vmta, struct conf_overs over,
 			     struct json *j);
+
+/* Rules for replies: smtp-pattern-lists. ------------------------------------------------------- */
+// clang-format off
+/* X(action, as written, an interval stands behind it, the action it must stand behind) */
+#define CONF_ACTION_TABLE(X) \
+	X(BACKOFF,            "mode=backoff",            false, NONE) \
+	X(NORMAL,             "mode=normal",             false, NONE) \
+	X(TO_NORMAL_AFTER,    "backoff-to-normal-after", true,  BACKOFF) \
+	X(SKIP_MX,            "skip-mx",                 false, NONE) \
+	X(BOUNCE_QUEUE,       "bounce-queue",            false, NONE) \
+	X(BOUNCE_RCPT,        "bounce-rcpt",             false, NONE) \
+	X(DISABLE_SOURCE_IP,  "disable-source-ip",       false, NONE) \
+	X(REENABLE_AFTER,     "reenable-after",          true,  DISABLE_SOURCE_IP) \
+	X(DEFER_QUEUE,        "defer-queue",             false, NONE) \
+	X(RECONNECT,          "reconnect",               false, NONE) \
+	X(REDUCE_CONNECTIONS, "reduce-connections",      false, NONE) \
+	X(FOR,                "for",                     true,  REDUCE_CONNECTIONS) \
+	X(RETRY_TLS,          "retry-tls",               false, NONE) \
+	X(WAIT_REPLY,         "wait-reply",              false, NONE)
+// clang-format on
+enum conf_action {
+#define X(id, name, timed, partner) CONF_ACTION_##id,
+	CONF_ACTION_TABLE(X)
+#undef X
+		CONF_ACTIONS,
+	CONF_ACTION_NONE = CONF_ACTIONS
+};
+const char *conf_action_name(enum conf_action a);
+
+struct conf_actions {
+	uint32_t set; /* bits 1 << enum conf_action */
+	/* Of the bits TO_NORMAL_AFTER, REENABLE_AFTER and FOR; CONF_NEVER may stand in each. */
+	uint64_t backoff_to_normal_after_us, reenable_after_us, for_us;
+};
+/* As they are written in a file, with ", " between. */
+void conf_actions_put(struct buf *out, const struct conf_actions *a);
+
+/* How the rate returns after back-off. */
+struct conf_recover {
+	bool automatic;	   /* by what the replies say; else in steps: */
+	uint64_t every_us; /* the pace */
+	unsigned n;
+	uint8_t percent[RETRY_STEPS_MAX]; /* rising, 1 to 100 */
+};
+
+enum conf_rule_scope {
+	CONF_RULE_QUEUE,
+	CONF_RULE_SOURCE_IP,
+	CONF_RULE_VMTA,
+	CONF_RULE_PROVIDER,
+	CONF_RULE_SCOPES
+};
+/* "queue", "source-ip", "virtual-mta", "provider". */
+const char *conf_rule_scope_name(enum conf_rule_scope scope);
+
+/* What a rule can say of the stage that a reply came at. */
+enum conf_rule_stage {
+	CONF_STAGE_CONNECT = 1, /* the greeting */
+	CONF_STAGE_EHLO = 2,
+	CONF_STAGE_MAIL = 4,
+	CONF_STAGE_RCPT = 8,
+	CONF_STAGE_DATA = 16,
+	CONF_STAGE_DOT = 32, /* the end of the message */
+};
+
+struct conf_rule {
+	const char *pattern; /* between its slashes */
+	struct conf_actions actions;
+	struct conf_rate after;     /* fires at the Nth match in the window; n == 0: at each */
+	enum conf_rule_scope scope; /* how far back-off reaches, and of what `after` counts */
+	int provider;		    /* only its replies; a number of conf_providers(), -1: any */
+	unsigned stages;	    /* only replies of these (enum conf_rule_stage); 0: any */
+	bool dry_run;		    /* counted only */
+	bool last;		    /* of a reply that it matches, no rule behind it is asked */
+	const char *category;	    /* or NULL */
+	const struct conf_recover *recover; /* NULL: as the domain says */
+	const char *list;
+	const char *file;
+	unsigned line;
+	/* Tells it from all others, and is the same after a reload that leaves list, pattern, provider, stages
+	 * and category as they were. Of rules that are alike in all of these their order tells. */
+	uint64_t key;
+};
+/* All rules of all lists in the order of the files; a rule's number is its place here. */
+size_t conf_rules(const struct conf *c, const struct conf_rule **out);
+
+struct conf_rule_list {
+	const char *name;
+	bool used; /* some queue may have it, or it stands behind one that some queue may have */
+	bool learns; /* a rule of it has recover = "auto" */
+	unsigned n, n_own;
+	const unsigned *rules; /* numbers, in the order in which they are asked: its own, then those of `then` */
+	int then;	       /* the number of that list, -1: none */
+};
+size_t conf_rule_lists(const struct conf *c, const struct conf_rule_list **out);
+int conf_rule_list_find(const struct conf *c, struct slice name); /* -1: there is none */
+/* The rule of that key, -1 when this configuration has none. */
+int conf_rule_find(const struct conf *c, uint64_t key);
+/* "connect", "ehlo", "mail", "rcpt", "data", "dot" as enum conf_rule_stage; 0: no such word. */
+unsigned conf_rule_stage(struct slice word);
+
+/* What was compiled of the rules for all processes and stands behind the files in the snapshot; empty when it is not
+ * there. Borrowed from the bytes that were parsed. */
+struct slice conf_rules_compiled(const struct conf *c);
+void conf_snapshot_add_rules(struct buf *snapshot, struct slice compiled);
 
 /* acct-files. --------------------------------------------------------------------------------- */
 struct conf_acct_file {

@@ -11,6 +11,7 @@
 #include "common/conf/conf_limits.h"
 #include "common/conf/conf_names.h"
 #include "common/conf/conf_rollup.h"
+#include "common/conf/conf_rules.h"
 #include "common/conf/conf_type.h"
 
 static unsigned
@@ -230,6 +231,7 @@ build_vmtas(struct conf *c)
 		c->vmta_pool[i] = -1;
 		conf_names_add(c, c->vmtas[i].name, CONF_NAMED_VMTA, (unsigned)i);
 	}
+	conf_names_add(c, CONF_VMTA_NOTIFY, CONF_NAMED_VMTA, 0);
 }
 
 static void
@@ -265,7 +267,7 @@ build_pools(struct conf *c)
 static int
 rule_order(const void *pa, const void *pb)
 {
-	const struct conf_rule *a = pa, *b = pb;
+	const struct conf_client_rule *a = pa, *b = pb;
 
 	if (a->by_name != b->by_name)
 		return a->by_name ? 1 : -1;
@@ -278,22 +280,22 @@ static void
 build_clients(struct conf *c)
 {
 	const struct conf_value *relay = conf_block_get(c->root, "always-allow-relaying");
-	struct conf_rule *r;
+	struct conf_client_rule *r;
 
 	store_defaults(c, CONF_SCOPE_SOURCE, &c->client_defaults);
 	if (relay != NULL)
 		c->client_defaults.always_allow_relaying = relay->v.flag;
-	c->n_rules = count(c->root, CONF_SCOPE_SOURCE);
-	r = c->rules = conf_arena_zalloc(&c->arena, (c->n_rules + 1) * sizeof *c->rules);
+	c->n_client_rules = count(c->root, CONF_SCOPE_SOURCE);
+	r = c->client_rules = conf_arena_zalloc(&c->arena, (c->n_client_rules + 1) * sizeof *c->client_rules);
 	CONF_EACH(b, c->root, CONF_SCOPE_SOURCE)
 	{
-		b->id = (unsigned)(r - c->rules);
+		b->id = (unsigned)(r - c->client_rules);
 		r->block = b;
 		r->by_name = !conf_net_cidr(slice_str(b->key), &r->cidr);
 		r++;
 	}
-	if (c->n_rules > 1)
-		qsort(c->rules, c->n_rules, sizeof *c->rules, rule_order);
+	if (c->n_client_rules > 1)
+		qsort(c->client_rules, c->n_client_rules, sizeof *c->client_rules, rule_order);
 }
 
 /* Accounting files ---------------------------------------------------------------------------- */
@@ -372,6 +374,8 @@ build_domains_of(struct conf *c, struct conf_expansion *e, unsigned holder,
 	CONF_EACH(b, parent, CONF_SCOPE_DOMAIN)
 	{
 		join_destinations(c, b, global);
+		c->notifies |= conf_block_value(b, c->rows.backoff_notify) != NULL ||
+			       conf_block_value(b, c->rows.source_notify) != NULL;
 		conf_limits_domain(c, b);
 		conf_rollup_domain(c, b);
 		conf_domain_add(c, e, holder, b);
@@ -387,6 +391,7 @@ build_domains(struct conf *c, struct conf_loader *x)
 
 	store_defaults(c, CONF_SCOPE_DOMAIN, &c->queue_defaults);
 	conf_limits_twins_begin(&c->queue_defaults);
+	c->queue_defaults.rules = -1;
 	c->queue_defaults.allow_destinations =
 		global ? (const char *const *)global->v.strings->s
 		       : (const char *const *)conf_arena_zalloc(&c->arena, sizeof(char *));
@@ -405,6 +410,10 @@ conf_build(struct conf *c, struct conf_loader *x)
 	c->rows.type = conf_schema_find(CONF_SCOPE_DOMAIN, "type");
 	c->rows.allow_destinations = conf_schema_find(CONF_SCOPE_DOMAIN, "allow-destinations");
 	c->rows.bounce_upon_no_mx = conf_schema_find(CONF_SCOPE_DOMAIN, "bounce-upon-no-mx");
+	c->rows.pattern_list = conf_schema_find(CONF_SCOPE_DOMAIN, "smtp-pattern-list");
+	c->rows.recover = conf_schema_find(CONF_SCOPE_DOMAIN, "recover");
+	c->rows.backoff_notify = conf_schema_find(CONF_SCOPE_DOMAIN, "backoff-notify");
+	c->rows.source_notify = conf_schema_find(CONF_SCOPE_DOMAIN, "disabled-source-ip-notify");
 	c->rows.add_date_header = conf_schema_find(CONF_SCOPE_SOURCE, "add-date-header");
 	c->rows.global_allow_destinations =
 		conf_schema_find(CONF_SCOPE_GLOBAL, "allow-destinations");
@@ -414,6 +423,7 @@ conf_build(struct conf *c, struct conf_loader *x)
 	build_pools(c);
 	conf_limits_build(c);
 	conf_rollup_build(c);
+	conf_rules_build(c);
 	build_clients(c);
 	build_acct(c);
 	build_domains(c, x);

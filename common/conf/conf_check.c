@@ -5,6 +5,7 @@
 #include "common/conf/conf_limits.h"
 #include "common/conf/conf_macro.h"
 #include "common/conf/conf_net.h"
+#include "common/conf/conf_rules.h"
 #include "common/conf/conf_type.h"
 #include "common/conf/conf_words.h"
 
@@ -40,6 +41,46 @@ check_vmtas(struct conf_loader *x, const struct conf_value *v)
 	}
 }
 
+static bool
+has_source_host(const struct conf_block *b, struct slice text, const struct sockaddr_storage *ip)
+{
+	const struct conf_value *pairs = conf_block_get(b, "smtp-source-host");
+	struct sockaddr_storage own;
+	struct slice first, name;
+	socklen_t len;
+
+	CONF_EACH(h, b, CONF_SCOPE_SOURCE_HOST)
+	{
+		if (slice_is(text, h->key) ||
+		    (conf_net_ip(slice_str(h->key), &own, &len) && conf_net_same(&own, ip)))
+			return true;
+	}
+	for (size_t i = 0; pairs != NULL && i < pairs->v.strings->n; i++) {
+		if (conf_type_pair(slice_str(pairs->v.strings->s[i]), &first, &name) &&
+		    conf_net_ip(first, &own, &len) && conf_net_same(&own, ip))
+			return true;
+	}
+	return false;
+}
+
+/* Addresses that nothing is sent from: mail would wait for them as long as back-off lasts. */
+static void
+check_source_ips(struct conf_loader *x, const struct conf_value *v)
+{
+	for (size_t i = 0; i < v->v.strings->n; i++) {
+		struct slice text = slice_str(v->v.strings->s[i]);
+		struct sockaddr_storage ip;
+		socklen_t len;
+		bool found = !conf_net_ip(text, &ip, &len) || has_source_host(x->root, text, &ip);
+
+		CONF_EACH(m, x->root, CONF_SCOPE_VMTA)
+		found = found || has_source_host(m, text, &ip);
+		if (!found)
+			conf_load_undefined(x, v->file, v->v.strings->lines[i], text,
+					    CONF_SCOPE_SOURCE_HOST, CONF_SCOPE_SOURCE_HOST);
+	}
+}
+
 /* The blocks that a value of the type names; CONF_SCOPES for other types. */
 static enum conf_scope_id
 scope_named(enum conf_type type)
@@ -68,6 +109,8 @@ check_value(struct conf_loader *x, const struct conf_value *v)
 
 	if (v->d->type == CONF_TYPE_VMTAS)
 		check_vmtas(x, v);
+	if (v->d->type == CONF_TYPE_IPS)
+		check_source_ips(x, v);
 	if (scope == CONF_SCOPES)
 		return;
 	name = slice_str(v->v.string);
@@ -79,6 +122,16 @@ check_value(struct conf_loader *x, const struct conf_value *v)
 	conf_load_undefined(x, v->file, v->line, name, scope, pool ? CONF_SCOPE_POOL : scope);
 }
 
+static bool
+names_retry_tls(const struct conf_value *v)
+{
+	for (size_t i = 0; i < v->v.strings->n; i++) {
+		if (strstr(v->v.strings->s[i], "retry-tls") != NULL)
+			return true;
+	}
+	return false;
+}
+
 /* What is of its type and known, but not done yet. */
 static void
 warn_value(struct conf_loader *x, const struct conf_block *b, const struct conf_value *v)
@@ -86,7 +139,9 @@ warn_value(struct conf_loader *x, const struct conf_block *b, const struct conf_
 	bool todo = false;
 	char where[300];
 
-	if (v->d->type == CONF_TYPE_ACCT_PATH)
+	if (v->d->type == CONF_TYPE_ACTIONS)
+		todo = names_retry_tls(v);
+	else if (v->d->type == CONF_TYPE_ACCT_PATH)
 		todo = v->text[0] == '|';
 	else if (b->scope == CONF_SCOPE_DOMAIN && strcmp(v->d->name, "type") == 0)
 		todo = strcmp(v->text, "smtp") != 0 && strcmp(v->text, "discard") != 0;
@@ -98,7 +153,8 @@ warn_value(struct conf_loader *x, const struct conf_block *b, const struct conf_
 		todo = strcmp(v->text, "by-smtp-source-ip") == 0;
 	if (todo)
 		conf_msgs_warn(x->msgs, v->file, v->line, "%s: \"%.100s\" is not supported yet",
-			       conf_place_name(b, v->d, where, sizeof where), v->text);
+			       conf_place_name(b, v->d, where, sizeof where),
+			       v->d->type == CONF_TYPE_ACTIONS ? "retry-tls" : v->text);
 }
 
 static void
@@ -281,6 +337,7 @@ conf_check(struct conf_loader *x)
 	check_domains(x);
 	check_pools(x);
 	conf_limits_check(x);
+	conf_rules_check(x);
 	check_listeners(x);
 	check_count(x, CONF_SCOPE_SMTP_LISTENER, LISTENERS_MAX);
 }

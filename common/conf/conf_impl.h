@@ -9,7 +9,7 @@
 #include "common/conf/conf_tree.h"
 
 /* A client rule: by address, or by name. */
-struct conf_rule {
+struct conf_client_rule {
 	const struct conf_block *block;
 	bool by_name;
 	struct conf_cidr cidr;
@@ -17,13 +17,15 @@ struct conf_rule {
 
 /* Rows that more than one module treats by hand. */
 struct conf_rows {
-	const struct conf_directive *type, *allow_destinations, *bounce_upon_no_mx;
+	const struct conf_directive *type, *allow_destinations, *bounce_upon_no_mx, *pattern_list, *recover;
+	const struct conf_directive *backoff_notify, *source_notify;
 	const struct conf_directive *add_date_header, *global_allow_destinations;
 };
 
 struct conf {
 	struct conf_arena arena;
 	unsigned owners;
+	bool notifies; /* conf_notifies() */
 	void *map; /* of the snapshot, NULL: none of ours */
 	size_t map_bytes;
 	struct conf_block *root;
@@ -49,13 +51,18 @@ struct conf {
 	struct conf_limits *jobs, *senders;
 	const struct conf_per *mx_connections, *ip_connections; /* NULL: not given */
 	struct conf_rollup_queue *rollups; /* in the order of the files */
+	struct conf_rule *rules;
+	size_t n_rules;
+	struct conf_rule_list *rule_lists;
+	size_t n_rule_lists;
+	struct slice compiled; /* rules, in the snapshot */
 	bool has_queue_to;		   /* some domain block has queue-to */
 	bool has_source_limits; /* some domain block has source-ip-... directives */
 
 	uint64_t longest_window;
 
-	struct conf_rule *rules; /* by address: the wider prefix first; then those by name */
-	size_t n_rules;
+	struct conf_client_rule *client_rules; /* by address: the wider prefix first; then those by name */
+	size_t n_client_rules;
 	struct conf_client client_defaults;
 	struct conf_queue queue_defaults;
 	struct conf_patterns *patterns;

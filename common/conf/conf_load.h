@@ -27,6 +27,7 @@ struct conf_loader {
 	struct conf_known *known; /* blocks by parent, scope and key */
 	struct conf_todo *todo;   /* what is not supported yet, each once */
 	size_t n_todo, cap_todo;
+	bool compiled; /* the rules' patterns were checked when they were compiled */
 };
 
 /* Fills x->root from x->files. Errors go to x->msgs. */

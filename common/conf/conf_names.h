@@ -8,7 +8,8 @@ enum conf_named_kind {
 	CONF_NAMED_POOL,
 	CONF_NAMED_PROVIDER,
 	CONF_NAMED_JOB,
-	CONF_NAMED_SENDER
+	CONF_NAMED_SENDER,
+	CONF_NAMED_RULES
 };
 
 void conf_names_add(struct conf *c, const char *name, enum conf_named_kind kind, unsigned number);

@@ -18,6 +18,7 @@ static const struct part {
 	  "name = \"google\"; mx = [ \"*.google.com\", \"*.googlemail.com\" ];" },
 	{ CONF_SCOPE_JOB, "name = \"newsletter\";" },
 	{ CONF_SCOPE_SENDER, "name = \"news.example.com\";" },
+	{ CONF_SCOPE_REPLY_LIST, "name = \"common\";" },
 	{ CONF_SCOPE_ACCT, "path = \"/var/log/sluice/acct.csv\"; records = \"d,b,t,tq,r\";" },
 };
 
@@ -71,7 +72,8 @@ put_rows(struct buf *out, enum conf_scope_id id, const struct part *p, const cha
 		const struct conf_directive *d = &s->rows[i];
 
 		if (!d->built || d->type == CONF_TYPE_LIST || d->type == CONF_TYPE_GROUP ||
-		    d->type == CONF_TYPE_INCLUDE || d->type == CONF_TYPE_SOURCE || in_opening(p, d))
+		    d->type == CONF_TYPE_INCLUDE || d->type == CONF_TYPE_SOURCE || in_opening(p, d) ||
+		    (d->type == CONF_TYPE_REPLY_LIST && id == CONF_SCOPE_REPLY_LIST))
 			continue;
 		put_row(out, d, indent);
 	}
@@ -88,6 +90,14 @@ put_vmta_extra(struct buf *out)
 }
 
 static void
+put_rules_extra(struct buf *out)
+{
+	buf_puts(out, "\t# All rules that match a reply contribute; where two contradict, the earlier one.\n"
+		      "\t#rules = ( { reply = \"/^421 .*too many/\"; actions = [ \"mode=backoff\" ]; "
+		      "after = \"3/10m\"; } );\n\n");
+}
+
+static void
 put_part(struct buf *out, const struct part *p)
 {
 	const struct conf_scope *s = conf_schema_scope(p->scope);
@@ -97,6 +107,8 @@ put_part(struct buf *out, const struct part *p)
 	put_rows(out, p->scope, p, "\t");
 	if (p->scope == CONF_SCOPE_VMTA)
 		put_vmta_extra(out);
+	if (p->scope == CONF_SCOPE_REPLY_LIST)
+		put_rules_extra(out);
 	buf_puts(out, "    }\n);\n\n");
 }
 

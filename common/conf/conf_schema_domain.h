@@ -56,19 +56,19 @@
 	B(retry_after_dns_error_us, "retry-after-dns-error", INTERVAL, "1s..", "1m", NULL, "wait of a queue when DNS gave no answer") \
 	B(retry_upon_new_mail, "retry-upon-new-mail", BOOL, "", "false", NULL, "new mail ends the wait of a queue") \
 	B(bounce_after_us, "bounce-after", INTERVAL_N, "1s..", "4d12h", NULL, "age at which undelivered mail is returned, counted from reception") \
-	N("backoff-to-normal-after", INTERVAL_N, "", "never", "time after which back-off ends") \
-	N("backoff-to-normal-after-delivery", BOOL, "", "false", "a delivered message ends back-off") \
-	N("backoff-notify", ADDRESSES, "", NULL, "who is told when back-off begins and ends") \
-	N("backoff-reroute-to-virtual-mta", VMTA_POOL, "", NULL, "where the mail of the queue goes while back-off lasts") \
-	N("backoff-probe-after", INTERVAL, "1s..", NULL, "while rerouted, send one message per interval from here; a delivered one ends back-off") \
-	N("backoff-use-source", IPS, "", NULL, "the only source IPs used in back-off") \
-	N("recover", RECOVER, "", NULL, "how the rate returns after back-off") \
-	N("backoff-upon-all-sources-disabled", BOOL, "", "false", "back-off when the last source IP of the queue was disabled") \
-	N("reroute-to-virtual-mta", VMTA_POOL, "", NULL, "move all mail of the queue there") \
-	N("reenable-source-ip-after", INTERVAL_N, "", "never", "time after which a disabled source IP is used again") \
-	N("disabled-source-ip-notify", ADDRESSES, "", NULL, "who is told when a source IP is disabled or enabled") \
+	B(backoff_to_normal_after_us, "backoff-to-normal-after", INTERVAL_N, "", "never", NULL, "time after which back-off ends") \
+	B(backoff_to_normal_after_delivery, "backoff-to-normal-after-delivery", BOOL, "", "false", NULL, "a delivered message ends back-off") \
+	C("backoff-notify", ADDRESSES, "", NULL, "ops@example.com", "who is told by mail when back-off begins and ends") \
+	B(backoff_reroute, "backoff-reroute-to-virtual-mta", VMTA_POOL, "", NULL, "mta1", "where the mail of the queue goes while back-off lasts") \
+	B(backoff_probe_after_us, "backoff-probe-after", INTERVAL, "1s..", NULL, "10m", "while rerouted, send one message per interval from here; a delivered one ends back-off") \
+	C("backoff-use-source", IPS, "", NULL, "[ \"192.0.2.10\" ]", "the only source IPs of the virtual MTA used in back-off") \
+	C("recover", RECOVER, "", NULL, "auto", "how the rate returns after back-off") \
+	B(backoff_upon_all_sources_disabled, "backoff-upon-all-sources-disabled", BOOL, "", "false", NULL, "back-off when the last source IP of the queue was disabled") \
+	B(reroute, "reroute-to-virtual-mta", VMTA_POOL, "", NULL, "mta1", "where the mail of the queue goes, but in back-off") \
+	B(reenable_source_ip_after_us, "reenable-source-ip-after", INTERVAL_N, "", "never", NULL, "time after which a disabled source IP is used again") \
+	C("disabled-source-ip-notify", ADDRESSES, "", NULL, "ops@example.com", "who is told by mail when a source IP is disabled or enabled again") \
 	N("log-disabled-ips", BOOL, "", "false", "log disabled source IPs") \
-	N("smtp-pattern-list", REPLY_LIST, "", NULL, "rules for the replies of this queue") \
+	C("smtp-pattern-list", REPLY_LIST, "", NULL, "common", "rules for the replies of this queue") \
 	C("queue-to", QUEUE, "", NULL, "several.queue", "put new mail of this domain into another queue of its virtual MTA; that queue's settings hold for it") \
 	C("disable-mx-rollup", BOOL, "", "false", NULL, "never roll this domain up with others") \
 	B(queue_priority, "queue-priority", COUNT, "0..100", "50", NULL, "who yields when connections run out; the lower first") \

@@ -29,7 +29,7 @@
 	C("providers", LIST, "provider", NULL, NULL, "limits over all domains whose MX hosts belong together") \
 	C("jobs", LIST, "job", NULL, NULL, "limits by job") \
 	C("senders", LIST, "sender", NULL, NULL, "limits by sender domain") \
-	N("smtp-pattern-lists", LIST, "smtp-pattern-list", NULL, "rules for the replies of hosts") \
+	C("smtp-pattern-lists", LIST, "smtp-pattern-list", NULL, NULL, "rules for the replies of hosts") \
 	C("acct-files", LIST, "acct-file", NULL, NULL, "accounting files") \
 	N("http-listeners", LIST, "http-listener", NULL, "sockets for HTTP") \
 	N("spools", LIST, "spool", NULL, "spool directories with settings") \

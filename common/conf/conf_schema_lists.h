@@ -162,18 +162,21 @@
 	CONF_LIMIT_ROWS(B)
 
 #define CONF_REPLY_LIST_TABLE(B, C, N) \
-	N("name", NAME, "", CONF_REQUIRED, "name that smtp-pattern-list refers to") \
-	N("rules", LIST, "rule", NULL, "its rules, in order") \
+	C("name", NAME, "", CONF_REQUIRED, "common", "name that smtp-pattern-list refers to") \
+	C("rules", LIST, "rule", NULL, NULL, "its rules, in order; all that match contribute, the earlier one where two contradict") \
+	C("then", REPLY_LIST, "", NULL, "shipped", "the list whose rules stand behind its own") \
 	N("include", STRINGS, "", NULL, "rules from another file")
 #define CONF_RULE_TABLE(B, C, N) \
-	N("reply", REGEX, "", CONF_REQUIRED, "pattern searched in the reply on one line") \
-	N("actions", ACTIONS, "", CONF_REQUIRED, "what happens") \
-	N("after", THRESHOLD, "", NULL, "only at the Nth match in that time") \
-	N("scope", ENUM, "queue|source-ip|virtual-mta|provider", "queue", "how far back-off reaches") \
-	N("provider", PROVIDER, "", NULL, "only replies of this provider") \
-	N("dry-run", BOOL, "", "false", "count only") \
-	N("category", STRING, "", NULL, "class shown and accounted") \
-	N("recover", RECOVER, "", NULL, "how the rate returns after back-off")
+	C("reply", REGEX, "", CONF_REQUIRED, "/^421 .*too many/", "pattern (PCRE, case-insensitive) searched in the reply on one line: code, enhanced code, text") \
+	C("actions", ACTIONS, "", CONF_REQUIRED, "[ \"mode=backoff\" ]", "what happens: mode=backoff, backoff-to-normal-after=T, mode=normal, skip-mx, bounce-queue, bounce-rcpt, disable-source-ip, reenable-after=T, defer-queue, reconnect, reduce-connections, for=T, retry-tls, wait-reply; none: the reply gets a category only") \
+	C("after", THRESHOLD, "", NULL, "3/10m", "only at the Nth match in that time, counted once per transaction") \
+	C("scope", ENUM, "queue|source-ip|virtual-mta|provider", "queue", NULL, "how far back-off reaches") \
+	C("provider", PROVIDER, "", NULL, "google", "only replies of this provider's hosts") \
+	C("stage", WORDS, "connect|ehlo|mail|rcpt|data|dot", NULL, "mail,rcpt", "only replies to these: the connection, EHLO, MAIL, RCPT, DATA, the final dot") \
+	C("last", BOOL, "", "false", NULL, "of a reply that it matches, no rule behind it is asked") \
+	C("dry-run", BOOL, "", "false", NULL, "count only") \
+	C("category", STRING, "", NULL, "rate-limit-ip", "class shown and accounted") \
+	C("recover", RECOVER, "", NULL, "auto", "how the rate returns after back-off")
 
 #define CONF_ACCT_TABLE(B, C, N) \
 	C("path", ACCT_PATH, "", CONF_REQUIRED, "/var/log/sluice/acct.csv", "the file; a date and a number are put into its name") \

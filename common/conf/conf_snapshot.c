@@ -227,6 +227,14 @@ conf_snapshot_text(struct buf *snapshot, const char *name, struct slice content)
 	put_file(snapshot, name, content);
 }
 
+void
+conf_snapshot_add_rules(struct buf *snapshot, struct slice compiled)
+{
+	wire_put_u8(snapshot, CONF_SNAPSHOT_RULES);
+	wire_put_bytes(snapshot, SLICE_NONE);
+	wire_put_bytes(snapshot, compiled);
+}
+
 bool
 conf_snapshot_each(struct slice snapshot,
 		   void (*fn)(void *arg, enum conf_snapshot_kind kind, struct slice name,
@@ -244,9 +252,9 @@ conf_snapshot_each(struct slice snapshot,
 		struct slice name = wire_bytes(&w, 8192), text;
 		unsigned line = kind == CONF_SNAPSHOT_FAULT ? wire_u32(&w) : 0;
 
-		text = wire_bytes(&w, CONF_FILE_BYTES_MAX);
-		if (w.bad || (kind != CONF_SNAPSHOT_FILE && kind != CONF_SNAPSHOT_FAULT) ||
-		    (kind == CONF_SNAPSHOT_FAULT && files == 0))
+		text = wire_bytes(&w, kind == CONF_SNAPSHOT_RULES ? CONF_RULES_BYTES_MAX : CONF_FILE_BYTES_MAX);
+		if (w.bad || kind < CONF_SNAPSHOT_FILE || kind > CONF_SNAPSHOT_RULES ||
+		    (kind != CONF_SNAPSHOT_FILE && files == 0))
 			return false;
 		files += kind == CONF_SNAPSHOT_FILE;
 		fn(arg, (enum conf_snapshot_kind)kind, name, line, text);

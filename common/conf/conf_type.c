@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "common/base/check.h"
+#include "common/conf/conf_actions.h"
 #include "common/conf/conf_net.h"
 #include "common/conf/conf_rollup.h"
 #include "common/conf/conf_value.h"
@@ -202,8 +203,17 @@ WORD_CHECK(host)
 WORD_CHECK(mx)
 WORD_CHECK(address)
 WORD_CHECK(smtp_hosts)
-WORD_CHECK(recover)
 WORD_CHECK(daily)
+
+static bool
+check_recover(struct conf_place *p, const struct conf_directive *d, struct slice s,
+	      struct conf_value *out)
+{
+	(void)p;
+	(void)d;
+	(void)out;
+	return conf_recover_parse(s, NULL);
+}
 
 static bool
 check_pattern(struct conf_place *p, const struct conf_directive *d, struct slice s,
@@ -608,7 +618,7 @@ take_strings(struct conf_place *p, const struct conf_directive *d, const struct 
 	keep_strings(p, raw->kind == CONF_RAW_STRING ? &one : &raw->list, out);
 	if (d->type != CONF_TYPE_ACTIONS)
 		return check_strings(p, d, out->v.strings);
-	why = conf_words_actions(out->v.strings->s, out->v.strings->n, &at, text, sizeof text);
+	why = conf_actions_parse(out->v.strings->s, out->v.strings->n, NULL, &at, text, sizeof text);
 	return why == NULL || complain(p, d, out->v.strings->lines[at], "%s", why);
 }
 

@@ -80,6 +80,37 @@ ask_limits(const struct conf *c, struct slice domain, struct slice vmta)
 	}
 }
 
+/* What a rule says is whole, and lists name rules that are there. */
+static void
+ask_rules(const struct conf *c)
+{
+	const struct conf_provider *providers;
+	const struct conf_rule_list *lists;
+	const struct conf_rule *rules;
+	size_t n = conf_rules(c, &rules), n_lists = conf_rule_lists(c, &lists), n_providers = conf_providers(c, &providers);
+
+	for (size_t i = 0; i < n; i++) {
+		const struct conf_rule *r = &rules[i];
+		struct buf out = { 0 };
+
+		CHECK(r->pattern != NULL && r->list != NULL && r->file != NULL && r->line > 0);
+		CHECK(r->provider < (int)n_providers && r->scope < CONF_RULE_SCOPES && r->stages < 64);
+		CHECK(r->after.n == 0 || r->after.window_us > 0);
+		CHECK((r->actions.set & 3) != 3); /* both modes */
+		CHECK(r->recover == NULL || r->recover->automatic || (r->recover->n > 0 && r->recover->every_us > 0));
+		CHECK(conf_rule_find(c, r->key) >= 0 && conf_rule_find(c, r->key) <= (int)i);
+		conf_actions_put(&out, &r->actions);
+		CHECK((out.len > 0) == (r->actions.set != 0));
+		buf_clear(&out);
+	}
+	for (size_t i = 0; i < n_lists; i++) {
+		CHECK(conf_rule_list_find(c, slice_str(lists[i].name)) == (int)i);
+		CHECK(lists[i].n_own <= lists[i].n && lists[i].then < (int)n_lists && lists[i].then != (int)i);
+		for (unsigned k = 0; k < lists[i].n; k++)
+			CHECK(lists[i].rules[k] < n);
+	}
+}
+
 static void
 ask(const struct conf *c)
 {
@@ -100,6 +131,7 @@ ask(const struct conf *c)
 			struct json j;
 
 			conf_queue(c, slice_str(domains[k]), slice_str(v[i].name), &q);
+			CHECK(q.rules < (int)conf_rule_lists(c, &(const struct conf_rule_list *){ NULL }));
 			CHECK(q.retry_after.n >= 1 && q.retry_after.n <= RETRY_STEPS_MAX);
 			CHECK(q.max_smtp_out >= 1 && q.default_smtp_port >= 1);
 			CHECK(q.backoff_retry_after.n >= 1 && q.backoff.max_smtp_out >= 1);
@@ -110,6 +142,7 @@ ask(const struct conf *c)
 		}
 		CHECK(conf_vmta_find(c, slice_str(v[i].name)) == (int)i);
 	}
+	ask_rules(c);
 	n = conf_pools(c, &p);
 	for (size_t i = 0; i < n; i++)
 		CHECK(p[i].n_vmtas >= 1 && conf_pool_find(c, slice_str(p[i].name)) == (int)i);

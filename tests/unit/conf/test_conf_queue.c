@@ -161,7 +161,8 @@ test_queue_values(void **state)
 		" retry-after = \"10m,1h\"; bounce-after = \"never\"; bounce-upon-no-mx = true;\n"
 		" max-msg-per-connection = 7; max-connect-rate = \"83/10m\"; ignore-pipelining = "
 		"true;\n"
-		" allow-destinations = [ \"10/8\", \"::1\" ]; max-rcpt-per-transaction = 1; } "
+		" allow-destinations = [ \"10/8\", \"::1\" ]; max-rcpt-per-transaction = 1;\n"
+		" backoff-notify = [ \"a@b\", \"c@d\" ]; disabled-source-ip-notify = \"e@f\"; } "
 		");\n");
 	struct conf_queue q = queue_of(c, "a.b/{default}");
 
@@ -176,7 +177,18 @@ test_queue_values(void **state)
 	assert_string_equal(q.allow_destinations[1], "::1");
 	assert_string_equal(q.allow_destinations[2], "127/8");
 	assert_null(q.allow_destinations[3]);
+	assert_true(conf_notifies(c));
+	assert_string_equal(q.backoff_notify[0], "a@b");
+	assert_string_equal(q.backoff_notify[1], "c@d");
+	assert_null(q.backoff_notify[2]);
+	assert_string_equal(q.source_notify[0], "e@f");
+	assert_null(q.source_notify[1]);
+	q = queue_of(c, "a.b/" CONF_VMTA_NOTIFY);
+	assert_string_equal(q.smtp_hosts, "h:26");
+	assert_int_equal(conf_vmta_find(c, SLICE_LIT(CONF_VMTA_NOTIFY)), 0);
 	q = queue_of(c, "c.d/{default}");
+	assert_null(q.backoff_notify);
+	assert_null(q.source_notify);
 	assert_string_equal(q.allow_destinations[0], "127/8");
 	assert_null(q.allow_destinations[1]);
 	conf_free(&c);
@@ -484,10 +496,34 @@ test_many_domains(void **state)
 	buf_clear(&text);
 }
 
+/* The rate may be learned: says the domain, or a rule of its list. */
+static void
+who_learns(void **state)
+{
+	struct conf *c = parsed(
+		"smtp-pattern-lists = ( { name = \"l\"; rules = ( { reply = \"/x/\"; actions = [ \"mode=backoff\" ]; "
+		"recover = \"auto\"; } ); }, { name = \"m\"; then = \"l\"; rules = ( { reply = \"/y/\"; actions = [ "
+		"\"mode=backoff\" ]; recover = \"10% every 10m\"; } ); }, { name = \"n\"; rules = ( { reply = \"/y/\"; "
+		"actions = [ \"mode=backoff\" ]; recover = \"10% every 10m\"; } ); } );"
+		"domains = ( { name = \"l.x\"; smtp-pattern-list = \"l\"; }, { name = \"m.x\"; smtp-pattern-list = \"m\"; },"
+		"{ name = \"n.x\"; smtp-pattern-list = \"n\"; }, { name = \"auto.x\"; recover = \"auto\"; },"
+		"{ name = \"steps.x\"; recover = \"10% every 10m\"; } );");
+
+	(void)state;
+	assert_true(queue_of(c, "l.x/{default}").learns);
+	assert_true(queue_of(c, "m.x/{default}").learns);
+	assert_true(queue_of(c, "auto.x/{default}").learns);
+	assert_false(queue_of(c, "n.x/{default}").learns);
+	assert_false(queue_of(c, "steps.x/{default}").learns);
+	assert_false(queue_of(c, "other.x/{default}").learns);
+	conf_free(&c);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(who_learns),
 		cmocka_unit_test(test_precedence),     cmocka_unit_test(test_long_domains),
 		cmocka_unit_test(test_queue_defaults), cmocka_unit_test(test_queue_values),
 		cmocka_unit_test(test_globals),        cmocka_unit_test(test_vmtas),

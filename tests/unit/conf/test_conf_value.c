@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "common/conf/conf_net.h"
+#include "common/conf/conf_actions.h"
 #include "common/conf/conf_value.h"
 #include "common/conf/conf_words.h"
 
@@ -375,13 +376,6 @@ test_words(void **state)
 		{ conf_words_smtp_hosts, "a.b,,c.d", false },
 		{ conf_words_smtp_hosts, "lookup-mx:", false },
 		{ conf_words_smtp_hosts, "", false },
-		{ conf_words_recover, "auto", true },
-		{ conf_words_recover, "10%,25%, 50% every 10m", true },
-		{ conf_words_recover, "10% every 0s", false },
-		{ conf_words_recover, "101% every 1m", false },
-		{ conf_words_recover, "0% every 1m", false },
-		{ conf_words_recover, "10%", false },
-		{ conf_words_recover, " every 1m", false },
 		{ conf_words_daily, "1/day,2/d", true },
 		{ conf_words_daily, "1/h", false },
 		{ conf_words_daily, "1", false },
@@ -419,6 +413,7 @@ test_actions(void **state)
 		{ { "mode=backof" }, "did you mean \"mode=backoff\"", 0 },
 		{ { "skip-mx", "nonsense-of-mine" }, "unknown action", 1 },
 		{ { "disable-source-ip", "reenable-after=4" }, "unknown action", 1 },
+		{ { "mode=backoff", "backoff-to-normal-after=0" }, "unknown action", 1 },
 		{ { "" }, "unknown action", 0 },
 	};
 
@@ -427,13 +422,56 @@ test_actions(void **state)
 		char text[200];
 		const char *why;
 		size_t n = 0, at = 99;
+		struct conf_actions got = { .set = 99 };
 
 		while (n < 4 && rows[i].actions[n] != NULL)
 			n++;
-		why = conf_words_actions(rows[i].actions, n, &at, text, sizeof text);
+		why = conf_actions_parse(rows[i].actions, n, &got, &at, text, sizeof text);
 		if ((why == NULL) != (rows[i].why == NULL) ||
 		    (why != NULL && (strstr(why, rows[i].why) == NULL || at != rows[i].at)))
 			fail_msg("%zu: %s", i, why ? why : "taken");
+	}
+}
+
+static void
+test_actions_parsed(void **state)
+{
+	static const char *const words[] = { "mode=backoff, backoff-to-normal-after=90m", "disable-source-ip",
+					     "reenable-after=never", "reduce-connections,for=1d", "wait-reply" };
+	struct conf_actions a;
+	struct buf out = { 0 };
+	char text[200];
+	size_t at;
+
+	(void)state;
+	assert_null(conf_actions_parse(words, N_OF(words), &a, &at, text, sizeof text));
+	assert_true(a.backoff_to_normal_after_us == 5400000000ull && a.reenable_after_us == CONF_NEVER);
+	assert_true(a.for_us == 86400000000ull);
+	conf_actions_put(&out, &a);
+	buf_putc(&out, '\0');
+	assert_string_equal(out.data,
+			    "mode=backoff, backoff-to-normal-after=1h30m, disable-source-ip, reenable-after=never, "
+			    "reduce-connections, for=1d, wait-reply");
+	buf_clear(&out);
+	assert_null(conf_actions_parse(NULL, 0, &a, &at, text, sizeof text));
+	assert_int_equal(a.set, 0);
+}
+
+static void
+test_recover(void **state)
+{
+	static const char *const bad[] = { "10% every 0s", "101% every 1m", "0% every 1m", "10%", " every 1m", "",
+					   "10%,10% every 1m", "20%,10% every 1m", "10 every 1m", "AUTO", "10%, every 1m",
+					   "10% every never" };
+	struct conf_recover r;
+
+	(void)state;
+	assert_true(conf_recover_parse(SLICE_LIT("auto"), &r) && r.automatic && r.n == 0);
+	assert_true(conf_recover_parse(SLICE_LIT("10%,25%, 50% every 10m"), &r) && !r.automatic && r.n == 3);
+	assert_true(r.percent[0] == 10 && r.percent[2] == 50 && r.every_us == 600000000);
+	for (size_t i = 0; i < N_OF(bad); i++) {
+		if (conf_recover_parse(slice_str(bad[i]), &r))
+			fail_msg("%s", bad[i]);
 	}
 }
 
@@ -441,6 +479,7 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_actions_parsed), cmocka_unit_test(test_recover),
 		cmocka_unit_test(test_rates),     cmocka_unit_test(test_volumes),
 		cmocka_unit_test(test_intervals), cmocka_unit_test(test_interval_lists),
 		cmocka_unit_test(test_sizes),     cmocka_unit_test(test_cidrs),
