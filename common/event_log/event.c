@@ -95,9 +95,13 @@ number_bytes(uint64_t v)
 static void
 put_rcpt(struct buf *b, const struct event_rcpt *r)
 {
+	bool ruled = r->category.n > 0 || r->rule.n > 0;
 	size_t strings = number_bytes(r->address.n) + r->address.n + number_bytes(r->diag.n) +
 			 r->diag.n + number_bytes(r->queue.n) + r->queue.n +
-			 (r->stamp_boot_us != 0 ? number_bytes(r->stamp_boot_us) : 0);
+			 (r->stamp_boot_us != 0 || ruled ? number_bytes(r->stamp_boot_us) : 0) +
+			 (ruled ? number_bytes(r->category.n) + r->category.n +
+					  number_bytes(r->rule.n) + r->rule.n
+				: 0);
 
 	put_number(b, number_bytes(r->index) + 4 + strings);
 	put_number(b, r->index);
@@ -106,8 +110,12 @@ put_rcpt(struct buf *b, const struct event_rcpt *r)
 	put_bytes(b, r->address);
 	put_bytes(b, r->diag);
 	put_bytes(b, r->queue);
-	if (r->stamp_boot_us != 0)
+	if (r->stamp_boot_us != 0 || ruled)
 		put_number(b, r->stamp_boot_us);
+	if (ruled) {
+		put_bytes(b, r->category);
+		put_bytes(b, r->rule);
+	}
 }
 
 void
@@ -164,6 +172,8 @@ get_rcpt(struct wire_reader *r, struct event_rcpt *out)
 	out->diag = get_bytes(&one);
 	out->queue = get_bytes(&one);
 	out->stamp_boot_us = !one.bad && wire_left(&one) > 0 ? get_number(&one) : 0;
+	out->category = !one.bad && wire_left(&one) > 0 ? get_bytes(&one) : SLICE_NONE;
+	out->rule = !one.bad && wire_left(&one) > 0 ? get_bytes(&one) : SLICE_NONE;
 	if (r->bad || one.bad || index > UINT16_MAX || out->action >= EVENT_ACTION_COUNT)
 		return false;
 	memcpy(out->status, status.p, 3);

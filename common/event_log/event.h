@@ -51,7 +51,13 @@
 	X(S, dlv_source_ip) X(S, dlv_destination_ip) X(S, dlv_esmtp) X(S, dsn_mta) \
 	X(S, reason)           /* of CONNECT, MODE, OUTCOME, OPERATOR: text */ \
 	X(S, provider)         /* of RESULT, CONNECT, ATTEMPT: whose limits were charged */ \
-	X(U, volume_bytes)     /* of RESULT: charged and kept: the body's, once, if it may have been delivered to anybody */
+	X(U, volume_bytes)     /* of RESULT: charged and kept: the body's, once, if it may have been delivered to anybody */ \
+	X(U, mode)             /* decision, of MODE: 1 normal, 2 back-off */ \
+	X(S, rule)             /* of MODE: FILE:LINE */ \
+	X(U, mode_number)      /* decision, of MODE: the number of its row */ \
+	X(S, mode_row)         /* decision, of MODE: the row after it */ \
+	X(U, owed_number)      /* of MODE: the number of the row that owes somebody word of it; 0: none does */ \
+	X(S, owed_row)         /* that row */
 
 #define EVENT_ACTIONS(X) \
 	X(RECEIVED, "received") \
@@ -90,6 +96,8 @@ struct event_rcpt {
 	struct slice diag;    /* "smtp;550 5.1.1 no such user", at most 512 bytes */
 	struct slice queue;   /* of RECEPTION: the entry's queue; else empty */
 	uint64_t stamp_boot_us; /* its grant, when it was charged by itself; 0: the event's; EVENT_STAMP_NONE */
+	struct slice category;  /* of RESULT: the class that a rule gives to the reply; empty: none */
+	struct slice rule;      /* of RESULT: "FILE:LINE" of the rule that names the reply; empty: none */
 };
 
 struct event {

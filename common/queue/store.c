@@ -247,13 +247,14 @@ store_open(struct store **out, const char *spool_path, const unsigned char insta
 	return store_open_sized(out, spool_path, instance, STORE_MAP_BYTES);
 }
 
-/* A store of before has no table of operators' acts, or of redirects; no table has number 0. */
+/* A store of before has no table of operators' acts, of redirects, of back-off; no table has number 0. */
 static int
 open_table(MDB_txn *txn, const char *name, MDB_dbi *dbi)
 {
 	int rc = mdb_dbi_open(txn, name, 0, dbi);
 
-	if (rc != MDB_NOTFOUND || (strcmp(name, "acts") != 0 && strcmp(name, "redirects") != 0))
+	if (rc != MDB_NOTFOUND ||
+	    (strcmp(name, "acts") != 0 && strcmp(name, "redirects") != 0 && strcmp(name, "backoff") != 0))
 		return rc;
 	*dbi = 0;
 	return 0;

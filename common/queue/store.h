@@ -1,7 +1,7 @@
 /* store: the durable rows in LMDB. Only the scheduler opens it; one thread of it writes.
  *
  * Flags: none but MDB_NOTLS (no WRITEMAP, no NOSYNC, no DUPSORT). Tables: rows, names, queues,
- * segments, replies, meta, acts, redirects. Every value carries a CRC32C of key and value; what fails it is
+ * segments, replies, meta, acts, redirects, backoff. Every value carries a CRC32C of key and value; what fails it is
  * reported, never used. */
 #pragma once
 
@@ -68,8 +68,9 @@ struct store_act {
 	uint64_t since_wall_us, until_wall_us; /* until 0: for ever */
 	struct slice object;     /* queue or pattern, address, name */
 	struct slice name;       /* directive; of a disabled source IP the address */
-	struct slice value;      /* as it was given */
+	struct slice value;      /* as it was given; of a source IP the rule, empty: an operator */
 };
+#define STORE_BACKOFF_MAX 16000 /* bytes of what is kept of one object's back-off */
 struct store_segment {
 	uint64_t epoch;
 	uint64_t bytes;
@@ -123,6 +124,10 @@ int store_load_acts(struct store *s, void (*fn)(void *arg, uint32_t number, cons
 /* Numbers of queues whose rows are another queue's. None in a store that was made before there were such. */
 int store_load_redirects(struct store *s, void (*fn)(void *arg, uint32_t from, uint32_t to), void *arg,
 			 uint64_t *bad);
+/* What is known of back-off: modes and counts (scheduler/backoff_rows.h). None in a store that was made before there
+ * were such. */
+int store_load_backoff(struct store *s, void (*fn)(void *arg, uint32_t number, struct slice blob), void *arg,
+		       uint64_t *bad);
 /* The list of the last transaction that had one, appended to *out. 0 or -E_*; none at all is 0. -E_CRC: a part
  * of it is damaged, *out has the others. */
 int store_load_receptions(struct store *s, struct buf *out);
@@ -150,6 +155,9 @@ int store_del_act(struct store_txn *t, uint32_t number); /* fine when absent */
  * state: whoever is called so has another number. */
 int store_put_redirect(struct store_txn *t, uint32_t from, uint32_t to);
 int store_del_redirect(struct store_txn *t, uint32_t from); /* fine when absent */
+/* By a number that is the caller's to give; -E_TOO_BIG: longer than STORE_BACKOFF_MAX. */
+int store_put_backoff(struct store_txn *t, uint32_t number, struct slice blob);
+int store_del_backoff(struct store_txn *t, uint32_t number); /* fine when absent */
 /* Messages (u64, little endian) whose rows are in this transaction while their reception events are being
  * written beside it; takes the place of the last list. */
 int store_put_receptions(struct store_txn *t, struct slice ids);

@@ -8,7 +8,7 @@
 #include "common/queue/store.h"
 
 // clang-format off
-#define STORE_TABLES(X) X(rows) X(names) X(queues) X(segments) X(replies) X(meta) X(acts) X(redirects)
+#define STORE_TABLES(X) X(rows) X(names) X(queues) X(segments) X(replies) X(meta) X(acts) X(redirects) X(backoff)
 
 #define STORE_META_FIELDS(X) \
 	X(next_message_id) X(next_epoch) X(event_file) X(event_offset) X(next_lsn) X(next_lease)

@@ -39,7 +39,7 @@ print(const struct event *e)
 	text(e->job);
 	text(e->sender);
 	text(e->reason);
-	putchar('\n');
+	printf("\t%llu\n", (unsigned long long)e->mode);
 	for (size_t i = 0; i < e->n_rcpts; i++) {
 		const struct event_rcpt *r = &e->rcpts[i];
 		uint64_t stamp = r->stamp_boot_us == 0                  ? e->stamp_boot_us

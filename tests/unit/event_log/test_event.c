@@ -38,6 +38,9 @@ assert_same(const struct event *a, const struct event *b)
 		assert_slice(a->rcpts[i].address, b->rcpts[i].address);
 		assert_slice(a->rcpts[i].diag, b->rcpts[i].diag);
 		assert_slice(a->rcpts[i].queue, b->rcpts[i].queue);
+		assert_int_equal(a->rcpts[i].stamp_boot_us, b->rcpts[i].stamp_boot_us);
+		assert_slice(a->rcpts[i].category, b->rcpts[i].category);
+		assert_slice(a->rcpts[i].rule, b->rcpts[i].rule);
 	}
 }
 
@@ -95,6 +98,11 @@ every_field(void **state)
 		  .diag = SLICE_LIT("smtp;550 5.1.1 no\0such"),
 		  .queue = SLICE_LIT("e/mta1") },
 		{ .index = UINT16_MAX, .action = EVENT_UNATTEMPTED },
+		{ .index = 4,
+		  .stamp_boot_us = 1ull << 40,
+		  .category = SLICE_LIT("rate-limit-ip"),
+		  .rule = SLICE_LIT("/etc/sluice/sluice.conf:12") },
+		{ .index = 5, .rule = SLICE_LIT("a:1") },
 	};
 	struct event e;
 
@@ -104,7 +112,7 @@ every_field(void **state)
 		e.kind = (enum event_kind)kind;
 		there_and_back(&e); /* all empty */
 		e.rcpts = rcpts;
-		e.n_rcpts = 3;
+		e.n_rcpts = sizeof rcpts / sizeof rcpts[0];
 		there_and_back(&e);
 	}
 	for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
@@ -127,11 +135,11 @@ static void
 of_a_later_version(void **state)
 {
 	/* RESULT; attempt = 5; unknown number 120, unknown bytes 121; END; one recipient that is
-	 * longer than we know: index 1, action, status, address "a", no diag, no queue, then two
-	 * bytes. */
+	 * longer than we know: index 1, action, status, address "a", no diag, no queue, stamp 7, no
+	 * category, rule "r", then two bytes. */
 	static const char bytes[] =
-		"\x02\x0a\x05\xf0\x81\x01\xf3\x02zz\0\x01\x0b\x01\x01\x02\0\0\x01"
-		"a\0\0zz";
+		"\x02\x0a\x05\xf0\x81\x01\xf3\x02zz\0\x01\x0f\x01\x01\x02\0\0\x01"
+		"a\0\0\x07\0\x01rzz";
 	struct buf scratch;
 	struct event e;
 
@@ -142,6 +150,8 @@ of_a_later_version(void **state)
 	assert_int_equal(e.attempt, 5);
 	assert_int_equal(e.n_rcpts, 1);
 	assert_true(slice_is(e.rcpts[0].address, "a"));
+	assert_int_equal(e.rcpts[0].stamp_boot_us, 7);
+	assert_true(slice_is(e.rcpts[0].rule, "r"));
 	/* A kind that we do not know can be read, and is none. */
 	assert_int_equal(event_decode(&e, SLICE_LIT("\x63\0\0"), &scratch), 0);
 	assert_int_equal(e.kind, EVENT_NONE);

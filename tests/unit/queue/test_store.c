@@ -669,6 +669,60 @@ redirects_come_back(void **state)
 	assert_int_equal(store_load_queues(f->s, see_no_state_of, &from, &bad), 0);
 }
 
+/* Back-off ------------------------------------------------------------------------------------ */
+struct blobs_seen {
+	size_t n[4];
+	char first[4];
+};
+
+static void
+see_blob(void *arg, uint32_t number, struct slice blob)
+{
+	struct blobs_seen *seen = arg;
+
+	assert_true(number < 4);
+	assert_int_equal(seen->n[number], 0);
+	seen->n[number] = blob.n;
+	seen->first[number] = blob.p[0];
+	for (size_t i = 0; i < blob.n; i++)
+		assert_int_equal(blob.p[i], (char)(seen->first[number] + (char)(i / 700)));
+}
+
+/* Longer than a value: whole or not at all; a shorter one leaves nothing of the longer one before it. */
+static void
+back_off_comes_back(void **state)
+{
+	static char text[3][STORE_BACKOFF_MAX + 1];
+	struct fixture *f = *state;
+	struct blobs_seen seen = { 0 };
+	struct store_txn *t;
+	uint64_t bad;
+
+	for (size_t i = 0; i < sizeof text[0]; i++) {
+		for (unsigned k = 0; k < 3; k++)
+			text[k][i] = (char)('a' + (char)k + (char)(i / 700));
+	}
+	assert_int_equal(store_begin(f->s, &t), 0);
+	assert_int_equal(store_put_backoff(t, 1, slice_of(text[0], STORE_BACKOFF_MAX)), 0);
+	assert_int_equal(store_put_backoff(t, 2, slice_of(text[1], 5000)), 0);
+	assert_int_equal(store_put_backoff(t, 3, slice_of(text[2], 2000)), 0);
+	assert_int_equal(store_put_backoff(t, 0, slice_of(text[2], STORE_BACKOFF_MAX + 1)), -E_TOO_BIG);
+	assert_int_equal(store_commit(&t), 0);
+	assert_int_equal(store_begin(f->s, &t), 0);
+	assert_int_equal(store_put_backoff(t, 2, slice_of(text[2], 10)), 0);
+	assert_int_equal(store_del_backoff(t, 3), 0);
+	assert_int_equal(store_del_backoff(t, 0), 0);
+	assert_int_equal(store_commit(&t), 0);
+	reopen(f);
+	assert_int_equal(store_load_backoff(f->s, see_blob, &seen, &bad), 0);
+	assert_int_equal(bad, 0);
+	assert_int_equal(seen.n[1], STORE_BACKOFF_MAX);
+	assert_int_equal(seen.first[1], 'a');
+	assert_int_equal(seen.n[2], 10);
+	assert_int_equal(seen.first[2], 'c');
+	assert_int_equal(seen.n[0] + seen.n[3], 0);
+}
+
 /* A spool of before there were such: opened for looking as well as for use. */
 static void
 store_without_acts(void **state)
@@ -679,8 +733,9 @@ store_without_acts(void **state)
 	struct store_txn *t;
 	MDB_env *env;
 	MDB_txn *txn;
-	MDB_dbi acts, redirects;
+	MDB_dbi acts, redirects, backoff;
 	uint32_t none[10] = { 0 };
+	struct blobs_seen blobs = { 0 };
 	uint64_t bad;
 
 	assert_int_equal(store_begin(f->s, &t), 0);
@@ -695,6 +750,8 @@ store_without_acts(void **state)
 	assert_int_equal(mdb_drop(txn, acts, 1), 0);
 	assert_int_equal(mdb_dbi_open(txn, "redirects", 0, &redirects), 0);
 	assert_int_equal(mdb_drop(txn, redirects, 1), 0);
+	assert_int_equal(mdb_dbi_open(txn, "backoff", 0, &backoff), 0);
+	assert_int_equal(mdb_drop(txn, backoff, 1), 0);
 	assert_int_equal(mdb_txn_commit(txn), 0);
 	mdb_env_close(env);
 	assert_int_equal(store_open_reading(&looking, f->path, us), 0);
@@ -702,6 +759,7 @@ store_without_acts(void **state)
 	assert_int_equal(bad, 0);
 	assert_int_equal(seen.n, 0);
 	assert_int_equal(store_load_redirects(looking, see_redirect, none, &bad), 0);
+	assert_int_equal(store_load_backoff(looking, see_blob, &blobs, &bad), 0);
 	store_close(&looking);
 	assert_int_equal(store_open(&f->s, f->path, us), 0);
 	assert_int_equal(store_load_acts(f->s, see_act, &seen, &bad), 0);
@@ -725,6 +783,7 @@ main(void)
 		TEST(a_full_map),
 		TEST(a_large_queue_loads_fast),
 		cmocka_unit_test_setup_teardown(acts_come_back, setup, teardown),
+		TEST(back_off_comes_back),
 		TEST(redirects_come_back),
 		cmocka_unit_test_setup_teardown(store_without_acts, setup, teardown),
 	};
