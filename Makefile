@@ -130,6 +130,9 @@ $(B)/unit/%: $(B)/obj/tests/unit/%.o $(TEST_LIB_OBJ) $(LIB)
 RATE_WRAP := rate_bytes rate_found_n rate_new rate_new_wide rate_place rate_place_wide rate_set_n rate_limit rate_refund \
 	passes_find passes_forget_queue
 $(B)/tools/rate_sim: EXTRA := $(RATE_WRAP:%=-Wl,--wrap=%)
+# And between the parts of the core.
+CORE_WRAP := backoff_names backoff_find entries_transfer redirect_step map_get limits_queue_learned
+$(B)/tools/sim: EXTRA := $(CORE_WRAP:%=-Wl,--wrap=%)
 $(B)/tools/%: $(B)/obj/tests/tools/%.o $(TEST_LIB_OBJ) $(LIB)
 	@mkdir -p $(@D)
 	$(call say,LD)

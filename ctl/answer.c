@@ -301,7 +301,7 @@ static const struct layout layouts[] = {
 		     { "waiting", "WAITING", NULL }, { "file", "FROM", put_origin } } },
 	{ "override", { { "scope", "SCOPE", NULL }, { "object", "OF", NULL }, { "name", "SET-BY-OPERATOR", put_limit },
 			{ "since", "SINCE", NULL }, { "until", "UNTIL", NULL } } },
-	{ "disabledSource", { { "ip", "SOURCE-IP", NULL }, { "queue", "QUEUE", NULL }, { "by", "BY", NULL }, { "since", "SINCE", NULL },
+	{ "disabledSource", { { "ip", "SOURCE-IP", NULL }, { "queue", "QUEUE", NULL }, { "by", "BY", NULL }, { "rule", "RULE", NULL }, { "since", "SINCE", NULL },
 			      { "until", "UNTIL", NULL } } },
 	{ "message", { { "id", "ID", NULL }, { "queue", "QUEUE", NULL }, { "orig", "FROM", put_sender }, { "rcpt", "RECIPIENT", NULL },
 		       { "timeQueued", "QUEUED", NULL }, { "attempts", "TRIED", NULL }, { "nextDue", "NEXT", NULL },
@@ -445,6 +445,11 @@ print_history(const json_t *queue, FILE *to)
 		buf_puts(&text, ":\n  ");
 		put_value(&text, json_object_get(backoff, "reason"), 1);
 		buf_putc(&text, '\n');
+		if (json_is_string(json_object_get(backoff, "learnedRate"))) {
+			buf_puts(&text, "learned rate ");
+			put_value(&text, json_object_get(backoff, "learnedRate"), 1);
+			buf_putc(&text, '\n');
+		}
 		fwrite(text.data + text.start, 1, text.len, to);
 		buf_clear(&text);
 	}

@@ -179,6 +179,7 @@ check_clear(struct check *c)
 	}
 	mem_free(c->segments);
 	mem_free(c->named);
+	mem_free(c->redirects);
 	mem_free(c->claims);
 	for (unsigned i = 0; i < CHECK_COUNT; i++)
 		buf_clear(&c->tallies[i].shown);

@@ -23,12 +23,14 @@
 	X(NAMES,        "names",        true,  "names pass their checksums") \
 	X(QUEUES,       "queues",       true,  "states of queues pass their checksums and have names") \
 	X(ACTS,         "acts",         true,  "limits that operators set and source IPs they disabled pass their checksums") \
+	X(REDIRECTS,    "redirects",    true,  "redirected queues pass their checksums and lead to one that has a name") \
+	X(BACKOFF,      "back-off",     true,  "modes of queues and counts of rules pass their checksums and can be read") \
 	X(REPLIES,      "replies",      true,  "last replies pass their checksums") \
 	X(SEGMENT_ROWS, "segment-rows", true,  "rows of segments pass their checksums") \
 	X(SEGMENTS,     "segments",     true,  "each segment's file is there, as long and of the epoch that its row says") \
 	X(STRANGERS,    "strangers",    false, "no segment file is another instance's, or newer than the rows") \
 	X(ROWS,         "rows",         true,  "rows pass their checksums") \
-	X(ROW_NAMES,    "row-names",    true,  "the queue of each row has a name") \
+	X(ROW_NAMES,    "row-names",    true,  "the queue of each row has a name, or was redirected to one") \
 	X(PLACES,       "places",       true,  "each row points into a used segment, of the same epoch, before its committed end") \
 	X(RECORDS,      "records",      true,  "the record there is whole: header, envelope, body") \
 	X(RECIPIENTS,   "recipients",   true,  "entries share out the recipients of their record, none twice") \
@@ -72,6 +74,8 @@ struct check {
 	unsigned n_open;
 	unsigned char *named; /* a bit for each name's number that is known */
 	size_t cap_named;
+	uint32_t *redirects; /* by number; 0: it is its own queue */
+	size_t cap_redirects, n_redirects;
 	uint64_t rows, quarantined;
 	/* Open claims, in the order of their entries. */
 	struct check_claim {
@@ -93,8 +97,10 @@ void check_progress(struct check *c, const char *what, uint64_t n);
 bool check_open_store(struct check *c);
 void check_tables(struct check *c);
 bool check_is_named(const struct check *c, uint32_t number);
+/* Where the rows with that number belong: itself, unless it was redirected; 0: redirects go round. */
+uint32_t check_redirected(const struct check *c, uint32_t number);
 struct check_segment *check_segment_at(struct check *c, uint32_t number);
-void check_load_names(struct check *c);
+void check_load_names(struct check *c); /* and redirects */
 void check_load_segments(struct check *c);
 /* check_rows.c: rows with their records. */
 void check_rows(struct check *c);

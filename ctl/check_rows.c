@@ -263,7 +263,7 @@ check_row(struct rows *r, const struct held *h)
 	}
 	c->quarantined += (h->row.flags & STORE_ROW_QUARANTINED) != 0;
 	check_looked(c, CHECK_ROW_NAMES, 1);
-	if (!check_is_named(c, h->row.queue))
+	if (!check_is_named(c, check_redirected(c, h->row.queue)))
 		FOUND(r, h, CHECK_ROW_NAMES, "queue=%u has no name", h->row.queue);
 	if (!c->live)
 		check_marks(r, h);

@@ -3,7 +3,10 @@
 #include <unistd.h>
 
 #include "common/base/err.h"
+#include "common/base/limits.h"
 #include "common/base/mem.h"
+#include "common/base/wire.h"
+#include "common/conf/conf.h"
 #include "common/queue/store_pages.h"
 #include "ctl/check.h"
 
@@ -48,11 +51,37 @@ count_name(void *arg, uint32_t number, struct slice name)
 	note_name(arg, number, name);
 }
 
+static void
+note_redirect(void *arg, uint32_t from, uint32_t to)
+{
+	struct check *c = arg;
+	size_t before = c->cap_redirects;
+
+	mem_grow((void **)&c->redirects, &c->cap_redirects, (size_t)from + 1, sizeof *c->redirects);
+	if (c->cap_redirects > before)
+		memset(c->redirects + before, 0, (c->cap_redirects - before) * sizeof *c->redirects);
+	c->n_redirects += c->redirects[from] == 0;
+	c->redirects[from] = to;
+}
+
+uint32_t
+check_redirected(const struct check *c, uint32_t number)
+{
+	for (size_t i = 0; number < c->cap_redirects && c->redirects[number] != 0; i++) {
+		if (i == c->n_redirects)
+			return 0;
+		number = c->redirects[number];
+	}
+	return number;
+}
+
 void
 check_load_names(struct check *c)
 {
 	uint64_t bad;
 
+	/* Redirects first: what they lead to is older. */
+	(void)store_load_redirects(c->store, note_redirect, c, &bad);
 	(void)store_load_names(c->store, note_name, c, &bad);
 }
 
@@ -85,6 +114,60 @@ check_queues(struct check *c)
 	int rc = store_load_queues(c->store, see_queue, c, &bad);
 
 	table_loaded(c, CHECK_QUEUES, rc, bad, "a state");
+}
+
+/* Redirects ---------------------------------------------------------------------------------------
+ */
+static void
+check_redirects(struct check *c)
+{
+	uint64_t bad = 0;
+	int rc = store_load_redirects(c->store, note_redirect, c, &bad);
+
+	if (c->live && rc == 0)
+		check_load_names(c); /* newer than they are */
+	table_loaded(c, CHECK_REDIRECTS, rc, bad, "a redirect");
+	for (uint32_t i = 0; i < c->cap_redirects; i++) {
+		uint32_t end = check_redirected(c, i);
+
+		if (c->redirects[i] == 0)
+			continue;
+		check_looked(c, CHECK_REDIRECTS, 1);
+		if (end == 0)
+			check_found(c, CHECK_REDIRECTS, "queue=%u is redirected in a circle", i);
+		else if (!check_is_named(c, end))
+			check_found(c, CHECK_REDIRECTS, "queue=%u leads to %u, which has no name", i,
+				    end);
+	}
+}
+
+/* Back-off ----------------------------------------------------------------------------------------
+ */
+/* Its head, which all kinds have: kind, scope, name (scheduler/backoff_rows.h). */
+static void
+see_backoff(void *arg, uint32_t number, struct slice blob)
+{
+	struct check *c = arg;
+	struct wire_reader r;
+	unsigned kind, scope;
+	struct slice name;
+
+	wire_read_init(&r, blob);
+	kind = wire_u8(&r);
+	scope = wire_u8(&r);
+	name = wire_bytes(&r, NAME_BYTES_MAX);
+	check_looked(c, CHECK_BACKOFF, 1);
+	if (r.bad || name.n == 0 || kind == 0 || scope >= CONF_RULE_SCOPES)
+		check_found(c, CHECK_BACKOFF, "back-off=%u cannot be read", number);
+}
+
+static void
+check_backoff(struct check *c)
+{
+	uint64_t bad = 0;
+	int rc = store_load_backoff(c->store, see_backoff, c, &bad);
+
+	table_loaded(c, CHECK_BACKOFF, rc, bad, "a part of back-off");
 }
 
 /* Operators' acts ---------------------------------------------------------------------------------
@@ -197,6 +280,8 @@ check_tables(struct check *c)
 	check_names(c);
 	check_queues(c);
 	check_acts(c);
+	check_redirects(c);
+	check_backoff(c);
 	check_replies(c);
 	check_segment_rows(c);
 }

@@ -38,7 +38,7 @@ enum command_kind {
 	X(SHOW_LIMITS,     "show limits",    0, 1, "[D/V]", "maxitems=", ASK, "limits and how far they are used") \
 	X(SHOW_DISABLED,   "show disabled sources", 0, 1, "[D/V]", "", ASK, "source IPs that are disabled for a queue") \
 	X(SHOW_SETTINGS,   "show settings",  1, 1, "D/V", "", ASK, "each value in force and where it came from") \
-	X(SET_QUEUE,       "set queue",      1, 1, "D/V", "mode=", LATER, "change the mode") \
+	X(SET_QUEUE,       "set queue",      1, 1, "D/V", "mode=", ASK, "change the mode: --mode=backoff or --mode=normal") \
 	X(PAUSE_QUEUE,     "pause queue",    1, 1, "D/V", "", ASK, "send nothing from these queues") \
 	X(RESUME_QUEUE,    "resume queue",   1, 1, "D/V", "", ASK, "send again") \
 	X(PAUSE_JOB,       "pause job",      1, 1, "JOB", "", LATER, "send nothing of this job") \
@@ -49,7 +49,7 @@ enum command_kind {
 	X(DISABLE_SOURCE,  "disable source", 2, 2, "IP D/V", "reenable-after=", ASK, "do not use this source IP") \
 	X(ENABLE_SOURCE,   "enable source",  2, 2, "IP D/V", "", ASK, "use it again") \
 	X(SET_LIMIT,       "set limit",      0, 2, "[D/V] NAME=VALUE", LIMIT_OPTIONS, ASK, "override a limit, at once and durably; --clear takes it back") \
-	X(RULES_TEST,      "rules test",     1, 2, "[LIST] FILE|-", "", LATER, "which rules match these replies") \
+	X(RULES_TEST,      "rules test",     1, 2, "[LIST] FILE", "list= provider= stage=", LOCAL, "which rules replies match, and what they do together; FILE is -, a file, or a reply itself") \
 	X(QUEUE_CHECK,     "queue-check",    0, 0, "", "live spool=", LOCAL, "check the queue's files of a stopped instance, with --live of a running one") \
 	X(EXPLAIN,         "explain",        1, 1, "D/V|MESSAGE-ID|RECIPIENT", "", LATER, "why it does not go") \
 	X(TRACE,           "trace",          1, 1, "D/V", "", LATER, "deliver one message and show the dialogue") \

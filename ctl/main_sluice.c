@@ -14,6 +14,7 @@
 #include "ctl/check.h"
 #include "ctl/command.h"
 #include "ctl/instance.h"
+#include "ctl/rules_test.h"
 
 #define DEFAULT_CONF      "/etc/sluice/sluice.conf"
 #define CALL_TIMEOUT_MS   8000
@@ -202,6 +203,76 @@ check_queue(const struct options *o, const struct command_line *line)
 	return status;
 }
 
+/* Prints what the rules say; the exit status. */
+static enum status
+test_rules_on(const struct options *o, const struct rules_test *t, struct slice replies)
+{
+	struct buf out = { 0 };
+	struct json j;
+	unsigned bad;
+
+	if (!o->json) {
+		bad = rules_test_run(t, replies, stdout, NULL);
+		fflush(stdout);
+		if (bad > 0)
+			fprintf(stderr, "sluice: %u of these are no SMTP replies\n", bad);
+		return bad == 0 ? STATUS_DONE : STATUS_REFUSED;
+	}
+	json_init(&j, &out);
+	json_object_begin(&j);
+	json_key(&j, "data");
+	json_object_begin(&j);
+	json_key(&j, "reply");
+	json_array_begin(&j);
+	bad = rules_test_run(t, replies, stdout, &j);
+	json_array_end(&j);
+	json_object_end(&j);
+	json_key_str(&j, "status", bad == 0 ? "success" : "error");
+	json_key_str(&j, "message", bad == 0 ? "" : "not all of it are SMTP replies");
+	json_object_end(&j);
+	printf("%.*s\n", (int)out.len, out.data + out.start);
+	buf_clear(&out);
+	if (bad > 0)
+		fprintf(stderr, "sluice: %u of these are no SMTP replies\n", bad);
+	return bad == 0 ? STATUS_DONE : STATUS_REFUSED;
+}
+
+static enum status
+test_rules(const struct options *o, const struct command_line *line)
+{
+	const char *conf_path = o->conf != NULL ? o->conf : DEFAULT_CONF;
+	const char *list = command_option(line, "list"), *what = command_argument(line, 0);
+	struct buf snapshot = { 0 }, replies = { 0 }, why = { 0 };
+	struct conf_report report = { 0 };
+	struct rules_test t = { 0 };
+	struct conf *conf = NULL;
+	enum status status;
+	int rc;
+
+	if (command_argument(line, 1) != NULL) {
+		list = what;
+		what = command_argument(line, 1);
+	}
+	rc = conf_snapshot_read(conf_path, &snapshot, &report);
+	if (rc == 0)
+		rc = conf_parse(buf_slice(&snapshot), &conf, &report);
+	if (rc != 0)
+		buf_printf(&why, "%.150s cannot be used: %s (see check config)", conf_path, err_text(rc));
+	t.conf = conf;
+	if (rc == 0)
+		rc = rules_test_select(&t, list, command_option(line, "provider"), command_option(line, "stage"), &why);
+	if (rc == 0 && (rc = rules_test_read(what, &replies)) != 0)
+		buf_printf(&why, "%.150s: %s", what, err_text(rc));
+	buf_putc(&why, '\0');
+	status = rc != 0 ? fail(o, STATUS_REFUSED, buf_slice(&why).p) : test_rules_on(o, &t, buf_slice(&replies));
+	conf_free(&conf);
+	conf_report_clear(&report);
+	buf_clear(&snapshot);
+	buf_clear(&replies);
+	buf_clear(&why);
+	return status;
+}
+
 static enum status
 run_local(const struct options *o, const struct command_line *line)
 {
@@ -211,6 +282,8 @@ run_local(const struct options *o, const struct command_line *line)
 		return show_version(o);
 	if (line->command->id == COMMAND_ID_QUEUE_CHECK)
 		return check_queue(o, line);
+	if (line->command->id == COMMAND_ID_RULES_TEST)
+		return test_rules(o, line);
 	if (path == NULL)
 		path = o->conf != NULL ? o->conf : DEFAULT_CONF;
 	return check_config(o, path);

@@ -121,6 +121,7 @@ connection_reap(struct worker *w)
 		if (c->client_live)
 			smtp_client_clear(&c->client);
 		buf_clear(&c->stuffed);
+		reply_rules_close(c);
 		mem_free(c);
 	}
 }
@@ -337,6 +338,7 @@ begin_work(struct connection *c)
 			work_return(w, c->number, &k, RETURN_DRAIN);
 		} else if (work_load(c, &k)) {
 			c->work = k;
+			reply_rules_begin(c);
 			c->most_at_us = loop_boot_us(w->loop) + TRANSACTION_US +
 					k->record.body.n / SLOWEST_BYTES * SECOND;
 			w->counters.active++;
@@ -507,6 +509,7 @@ connection_start(struct connection *c, int fd, const struct smtp_policy *policy,
 	smtp_client_init(&c->client, policy, slice_str(c->helo));
 	c->client.loop_check = loop_check;
 	c->client_live = true;
+	reply_rules_listen(c);
 	watch_init(&c->watch, c->worker->loop, fd, on_event, c);
 	watch_set(&c->watch, EV_WRITE);
 	connection_timer_init(c);

@@ -10,6 +10,7 @@
 #include "common/net/addr.h"
 #include "common/proc/route.h"
 #include "common/smtp/smtp_client.h"
+#include "deliverer/reply_rules.h"
 #include "deliverer/work.h"
 
 struct worker;
@@ -49,6 +50,15 @@ struct connection {
 	char dsn_mta[ROUTE_HOST_BYTES + ADDR_TEXT_BYTES];
 	char esmtp[128];         /* what the peer offers, for the records */
 	uint64_t opened_boot_us; /* when OPEN came */
+
+	struct {
+		struct reply_rules *of; /* NULL: none */
+		int list, provider;     /* numbers of its configuration; -1: none */
+		char *queue_name, *best;
+		uint32_t transaction;         /* from 1; 0: before the first */
+		uint32_t told[RULE_HITS_MAX]; /* rules that the scheduler knows of in this transaction */
+		unsigned n_told;
+	} rules;
 
 	struct work *work;    /* running */
 	struct work *waiting; /* in order; begins when the peer is ready */

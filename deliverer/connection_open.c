@@ -66,7 +66,7 @@ take_helo(struct connection *c, const struct conf *conf, uint32_t vmta)
 
 /* The address to connect to, copied out of the route; false when the route is another by now. */
 static bool
-take_target(struct connection *c, const struct message *m, struct addr *target)
+take_target(struct connection *c, const struct message *m, struct addr *target, struct buf *best)
 {
 	static struct route route; /* 14 KB: not on the stack; one thread */
 	const struct route_target *t;
@@ -77,6 +77,7 @@ take_target(struct connection *c, const struct message *m, struct addr *target)
 	    m->u.open.target >= route.n_targets || m->u.open.target >= ROUTE_TARGETS_MAX)
 		return false;
 	t = &route.targets[m->u.open.target];
+	buf_put(best, route.best, strnlen(route.best, sizeof route.best));
 	if (!addr_from(target, (const struct sockaddr *)&t->addr, sizeof t->addr))
 		return false;
 	if (t->mx < route.n_hosts && t->mx < ROUTE_MX_MAX)
@@ -170,6 +171,7 @@ connection_open(struct worker *w, const struct message *m, struct slice queue_na
 	struct connection *c = connection_new(w, m->u.open.connection);
 	struct conf_queue q;
 	struct addr target;
+	struct buf best = { 0 };
 
 	c->source_ip = m->u.open.source_ip;
 	c->queue = m->u.open.queue;
@@ -180,10 +182,13 @@ connection_open(struct worker *w, const struct message *m, struct slice queue_na
 	}
 	conf_queue(conf, domain, vmta, &q);
 	take_helo(c, conf, m->u.open.vmta);
-	if (w->draining || w->n_connections > w->connections_max)
+	if (w->draining || w->n_connections > w->connections_max) {
 		connection_fail_open(c, OPEN_NO_RESOURCES, VERDICT_BY_RESOURCES, "");
-	else if (!take_target(c, m, &target))
+	} else if (!take_target(c, m, &target, &best)) {
 		connection_fail_open(c, OPEN_STALE, VERDICT_BY_STALE, "the route has changed");
-	else
+	} else {
+		reply_rules_open(c, m->u.open.conf_generation, conf, q.rules, queue_name, buf_slice(&best));
 		connect_to(c, conf, &target, &q, m->u.open.deadline_boot_us);
+	}
+	buf_clear(&best);
 }

@@ -11,6 +11,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "deliverer/connection.h"
+#include "deliverer/reply_rules.h"
 #include "deliverer/work.h"
 #include "deliverer/worker.h"
 
@@ -314,6 +315,20 @@ on_commit(void *arg, const struct conf *conf, const struct conf *old)
 	(void)old;
 	take_own_addresses(w, conf);
 	put_generation(w);
+	reply_rules_sweep(w, false);
+}
+
+static const char *
+on_prepare(void *arg, const struct conf *conf, uint64_t generation)
+{
+	reply_rules_prepare(arg, conf, generation);
+	return NULL;
+}
+
+static void
+on_drop(void *arg)
+{
+	reply_rules_sweep(arg, true);
 }
 
 static int
@@ -346,6 +361,7 @@ open_all(struct worker *w, struct heritage *h)
 	}
 	put_generation(w);
 	take_own_addresses(w, conf);
+	reply_rules_prepare(w, conf, h->conf_generation);
 	return 0;
 }
 
@@ -355,6 +371,8 @@ deliverer_main(struct heritage *h)
 	static const struct proc_hooks hooks = { .on_channel = on_channel,
 						 .on_peer_gone = on_peer_gone,
 						 .on_drain = on_drain,
+						 .on_prepare = on_prepare,
+						 .on_drop = on_drop,
 						 .on_commit = on_commit };
 	struct worker *w = mem_zalloc(sizeof *w); /* for the life of the process */
 

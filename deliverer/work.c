@@ -390,6 +390,7 @@ work_report(struct connection *c, struct work **work)
 		CHECK(o->rows[i].state == SMTP_CLIENT_OUTCOME_SETTLED);
 		set_row(&rows[i], k->indexes[i], v);
 		rows[i].diag = diagnose(diags[i], v, smtp_client_outcomes_text(o, i));
+		rows[i].rule = o->rows[i].rule;
 		if (k->stamps != NULL)
 			rows[i].stamp_boot_us = k->stamps[i] != 0 && v.action != VERDICT_UNATTEMPTED
 							? k->stamps[i]

@@ -33,6 +33,7 @@ struct worker {
 	struct stat_worker counters;
 	struct timer tick;
 	bool draining;
+	struct reply_rules *rules; /* of each generation in use */
 
 	struct connection *buckets[WORKER_BUCKETS]; /* those that the scheduler knows, by number */
 	struct connection *all;                     /* every one, also those that only say QUIT */

@@ -11,6 +11,7 @@
 
 #include "common/base/err.h"
 #include "common/conf/conf.h"
+#include "common/rules/rules.h"
 
 #define CHECK_SECONDS 60 /* then the child is given up */
 
@@ -48,6 +49,20 @@ close_others(int *snapshot_fd, int *report_fd)
 	(void)close_range(5, ~0u, 0);
 }
 
+/* The rules' patterns, once for all processes; also this may die of what it is given. */
+static void
+compile_rules(const struct conf *conf, struct buf *snapshot)
+{
+	const struct conf_rule *rules;
+	struct buf compiled = { 0 };
+
+	if (conf_rules(conf, &rules) == 0)
+		return;
+	rules_compile(conf, pattern_vectorscan(), &compiled);
+	conf_snapshot_add_rules(snapshot, buf_slice(&compiled));
+	buf_clear(&compiled);
+}
+
 /* The child. */
 _Noreturn static void
 check(const char *path, int snapshot_fd, int report_fd)
@@ -70,6 +85,7 @@ check(const char *path, int snapshot_fd, int report_fd)
 		_exit(EXIT_FAILED);
 	if (rc != 0 || report.n_errors > 0)
 		_exit(EXIT_WRONG);
+	compile_rules(conf, &snapshot);
 	_exit(write_all(snapshot_fd, buf_slice(&snapshot)) == 0 ? EXIT_GOOD : EXIT_FAILED);
 }
 

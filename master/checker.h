@@ -25,5 +25,6 @@ enum checker_verdict checker_end(struct checker *c, int status, int *snapshot_fd
 				 struct buf *report);
 
 /* Reads `path` with what it includes. *report gets the lines to print (errors, warnings), in all
- * cases. With CHECKER_GOOD *snapshot_fd is a sealed memfd of the very bytes that were checked. */
+ * cases. With CHECKER_GOOD *snapshot_fd is a sealed memfd of the very bytes that were checked, and of what was compiled
+ * of its rules. */
 enum checker_verdict checker_run(const char *path, int *snapshot_fd, struct buf *report);

@@ -32,6 +32,8 @@ struct inlet_hooks {
 	/* The channel to the living scheduler is of no use, and there is no other one: the process
 	 * is to be replaced. Until then that scheduler keeps all segments it found at its start. */
 	void (*on_broken)(void *arg);
+	/* The scheduler has a message of its own to send: the payload of a NOTIFY, borrowed. */
+	void (*on_notification)(void *arg, struct slice payload);
 };
 
 /* `dir`: descriptor of segments/, borrowed. */

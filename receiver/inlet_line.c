@@ -97,6 +97,9 @@ take_messages(struct inlet *in)
 		case MESSAGE_NACK:
 			take_answer(in, &m);
 			break;
+		case MESSAGE_NOTIFY:
+			in->hooks.on_notification(in->arg, payload);
+			break;
 		default:
 			break;
 		}

@@ -125,16 +125,17 @@ put_trace(struct buf *out, const struct parcel_maker *m, const struct parcel_sou
 
 static void
 put_news(struct parcel *p, const struct parcel_maker *m, const struct record_envelope *env,
-	 struct slice sender_domain, uint64_t body_bytes)
+	 const struct parcel_source *src, uint64_t body_bytes)
 {
 	struct buf reception = { 0 };
 	struct new_message n = {
 		.vmta = env->vmta,
-		.sender_domain = sender_domain,
+		.sender_domain = envelope_sender_domain(src->envelope),
 		.job = env->job,
 		.received_wall_us = env->received_wall_us,
 		.n_entries = env->n_entries,
 		.entries = env->entries,
+		.owed = src->owed,
 	};
 
 	if (m->receptions) {
@@ -157,7 +158,8 @@ assemble(struct parcel_maker *m, const struct parcel_source *src, const struct h
 	uint64_t body_bytes;
 	unsigned flags = (src->smtp->data.dot_line ? RECORD_DOT_LINES : 0u) |
 			 (src->smtp->data.eight_bit ? RECORD_8BIT : 0u);
-	int n = snprintf(src_mta, sizeof src_mta, "%s (%s)", src->smtp->helo, src->peer);
+	int n = snprintf(src_mta, sizeof src_mta, src->peer[0] != '\0' ? "%s (%s)" : "%s%s",
+			 src->smtp->helo, src->peer);
 	struct record_envelope env = {
 		.id = src->id,
 		.received_wall_us = src->wall_us,
@@ -188,7 +190,7 @@ assemble(struct parcel_maker *m, const struct parcel_source *src, const struct h
 	record_encode(&p->head, &env, flags, p->pieces, p->n_pieces);
 	p->total = record_total(p->head.len, body_bytes);
 	p->padding = record_padding(p->head.len, body_bytes);
-	put_news(p, m, &env, envelope_sender_domain(src->envelope), body_bytes);
+	put_news(p, m, &env, src, body_bytes);
 	p->body = *src->body; /* moved: the pieces stay where they are */
 	buf_init(src->body);
 	return p;
@@ -203,7 +205,9 @@ parcel_make(struct parcel_maker *m, const struct parcel_source *src, struct parc
 
 	scan_header(&scan, src);
 	refusal = header_refusal(&scan);
-	if (refusal == NULL)
+	if (refusal == NULL && src->owed.n > 0)
+		choice = (struct choice){ CONF_VMTA_NOTIFY, "" };
+	else if (refusal == NULL)
 		refusal = choose_vmta(m, src->rules, &scan.values[HEADER_VIRTUAL_MTA], &choice);
 	if (refusal != NULL)
 		return refusal;

@@ -53,6 +53,7 @@ struct parcel_source {
 	struct buf *body; /* moved into the parcel on success */
 	msg_id_t id;
 	uint64_t wall_us;
+	struct slice owed; /* it is a notification of ours, and tells these; else empty */
 };
 
 /* NULL and *out, or the reply that refuses the message (static text). */

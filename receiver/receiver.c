@@ -9,6 +9,7 @@
 #include "common/proc/proc.h"
 #include "common/queue/spool.h"
 #include "receiver/listener.h"
+#include "receiver/notifications.h"
 #include "shm/stat.h"
 
 #define SWEEP_US      1000000u
@@ -22,6 +23,7 @@ struct receiver {
 	const struct conf *conf;
 	struct spool spool;
 	struct inlet *inlet;
+	struct notifications *notifications;
 	struct session_pool sessions;
 	struct listeners *listeners;
 	struct timer sweep;
@@ -58,6 +60,14 @@ on_broken(void *arg)
 }
 
 static void
+on_notification(void *arg, struct slice payload)
+{
+	struct receiver *r = arg;
+
+	notifications_take(r->notifications, payload);
+}
+
+static void
 on_channel(void *arg, enum role peer, unsigned slot, uint32_t generation,
 	   const struct channel_fds *fds)
 {
@@ -79,8 +89,10 @@ on_peer_gone(void *arg, enum role peer, unsigned slot, uint32_t generation)
 
 	(void)slot;
 	(void)generation;
-	if (peer == ROLE_SCHEDULER)
-		inlet_disconnect(r->inlet);
+	if (peer != ROLE_SCHEDULER)
+		return;
+	inlet_disconnect(r->inlet);
+	notifications_forget(r->notifications);
 }
 
 static void
@@ -121,6 +133,8 @@ on_turn_end(void *arg)
 {
 	struct receiver *r = arg;
 
+	if (r->drain_since_us == 0)
+		notifications_turn(r->notifications, r->sessions.terms);
 	inlet_turn(r->inlet);
 	finish_drain(r);
 }
@@ -204,7 +218,7 @@ on_commit(void *arg, const struct conf *conf, const struct conf *old)
 static int
 begin(struct receiver *r, struct heritage *h)
 {
-	static const struct inlet_hooks hooks = { on_answer, on_flow, on_broken };
+	static const struct inlet_hooks hooks = { on_answer, on_flow, on_broken, on_notification };
 	const char *why = "";
 	int rc = spool_open(&r->spool, conf_global(r->conf)->spool, &why);
 
@@ -214,6 +228,7 @@ begin(struct receiver *r, struct heritage *h)
 	}
 	r->inlet = inlet_new(r->loop, r->spool.segments_fd, r->spool.instance, h->generation,
 			     &hooks, r);
+	r->notifications = notifications_new(r->loop, r->inlet);
 	session_pool_init(&r->sessions, r->loop, r->inlet, terms_new(r->conf, h->slot));
 	r->listeners = listeners_new(&r->sessions);
 	listeners_change(r->listeners, r->conf, h->listener_fds, h->n_listeners,
@@ -239,6 +254,7 @@ end(struct receiver *r)
 	stat_close(&r->stat);
 	listeners_free(&r->listeners);
 	session_pool_clear(&r->sessions);
+	notifications_free(&r->notifications);
 	inlet_free(&r->inlet);
 	spool_close(&r->spool);
 }

@@ -5,6 +5,9 @@
 #include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/base/json.h"
+#include "common/rules/rules_category.h"
+
+#define CATEGORY_BYTES 64
 
 #define ACCT_DBT (ACCT_D | ACCT_B | ACCT_T)
 
@@ -251,12 +254,16 @@ acct_put_status(struct buf *out, const uint8_t status[3])
 }
 
 static const char *
-bounce_category(const struct row *r)
+bounce_category(const struct row *r, char named[CATEGORY_BYTES])
 {
 	int i;
 
 	if (r->type == ACCT_D)
 		return "success";
+	if (r->rcpt->category.n > 0) {
+		str_copy(named, CATEGORY_BYTES, r->rcpt->category);
+		return rules_bounce_category(named);
+	}
 	i = find_status(r->rcpt->status);
 	return i >= 0 && statuses[i].category != NULL ? statuses[i].category : "other";
 }
@@ -313,6 +320,7 @@ static void
 put_value(struct buf *out, const struct row *r, enum column c)
 {
 	const struct event *e = r->event;
+	char category[CATEGORY_BYTES];
 
 	if ((columns[c].types & r->type) == 0)
 		return;
@@ -350,7 +358,7 @@ put_value(struct buf *out, const struct row *r, enum column c)
 		buf_put_slice(out, e->dsn_mta);
 		break;
 	case COL_bounceCat:
-		buf_puts(out, bounce_category(r));
+		buf_puts(out, bounce_category(r, category));
 		break;
 	case COL_srcType:
 		buf_puts(out, "smtp");

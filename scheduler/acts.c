@@ -7,6 +7,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "scheduler/control.h"
+#include "scheduler/notify.h"
 
 #define LATER_US 60000000u /* timers are not set further ahead */
 
@@ -276,17 +277,23 @@ acts_set_limit(struct scheduler *s, enum conf_override_scope scope, struct slice
 }
 
 bool
-acts_disable(struct scheduler *s, struct slice queues, struct slice source, uint64_t for_us)
+acts_disable(struct scheduler *s, struct slice queues, struct slice source, uint64_t for_us,
+	     const struct notify_why *why)
 {
+	bool is_new = overrides_find(s->overrides, STORE_ACT_SOURCE_DISABLED, CONF_OVER_QUEUE,
+				     queues, source) == NULL;
 	const struct override *row;
 	uint64_t wall, boot;
 
 	ends(s, for_us, &wall, &boot);
-	row = overrides_put_source(s->overrides, queues, source, loop_wall_us(s->loop), wall, boot);
+	row = overrides_put_source(s->overrides, queues, source, why->rule, loop_wall_us(s->loop),
+				   wall, boot);
 	if (row == NULL)
 		return false;
 	tell_source(s, row->object, row->source);
 	keep(s, row);
+	if (is_new)
+		notify_source(s, row, true, why);
 	return true;
 }
 
@@ -295,8 +302,13 @@ acts_end(struct scheduler *s, const struct override *row)
 {
 	struct override was = *row;
 	char *source = row->source != NULL ? mem_memdup0(row->source, strlen(row->source)) : NULL;
+	struct notify_why why = { .reason = SLICE_LIT("by command") };
 
 	was.object = mem_memdup0(row->object, strlen(row->object));
+	if (row->until_boot_us <= loop_boot_us(s->loop))
+		why.reason = SLICE_LIT("its time is over");
+	if (source != NULL)
+		notify_source(s, row, false, &why);
 	committer_del_act(s->committer, row->number);
 	overrides_remove(s->overrides, row);
 	if (source != NULL)

@@ -23,7 +23,7 @@
 #define BATCH_KEPT_BYTES (256u << 10)
 
 enum op_kind { OP_PUT_ROW, OP_DEL_ROW, OP_PUT_REPLY, OP_PUT_NAME, OP_DEL_NAME, OP_PUT_QUEUE, OP_PUT_SEGMENT, OP_PUT_ACT, OP_DEL_ACT,
-	       OP_PUT_REDIRECT, OP_DEL_REDIRECT };
+	       OP_PUT_REDIRECT, OP_DEL_REDIRECT, OP_PUT_BACKOFF, OP_DEL_BACKOFF };
 
 /* Slices of an op are offsets into the batch's bytes while it fills. */
 struct op {
@@ -59,6 +59,7 @@ struct batch {
 	struct lane lanes[2]; /* enum commit_lane */
 	struct buf events;    /* u32 length, encoded event */
 	size_t n_events;
+	bool has_mode;         /* one of them is a change of mode */
 	struct buf receptions; /* u64: the messages that some of these are of */
 };
 
@@ -148,6 +149,7 @@ committer_event(struct committer *c, const struct event *e)
 	wire_put_u32(&b->events, (uint32_t)c->scratch.len);
 	buf_put_slice(&b->events, buf_slice(&c->scratch));
 	b->n_events++;
+	b->has_mode = b->has_mode || e->kind == EVENT_MODE;
 }
 
 void
@@ -261,6 +263,22 @@ committer_del_redirect(struct committer *c, uint32_t from)
 	add_op(c, COMMIT_NOW, OP_DEL_REDIRECT)->number = from;
 }
 
+void
+committer_put_backoff(struct committer *c, uint32_t number, struct slice blob)
+{
+	struct op *op = add_op(c, COMMIT_NOW, OP_PUT_BACKOFF);
+
+	CHECK(blob.n <= STORE_BACKOFF_MAX);
+	op->number = number;
+	op_bytes(c, COMMIT_NOW, op, blob);
+}
+
+void
+committer_del_backoff(struct committer *c, uint32_t number)
+{
+	add_op(c, COMMIT_NOW, OP_DEL_BACKOFF)->number = number;
+}
+
 struct store_meta *
 committer_meta(struct committer *c)
 {
@@ -328,6 +346,7 @@ batch_reset(struct batch *b)
 		}
 	}
 	b->n_events = 0;
+	b->has_mode = false;
 	empty(&b->events);
 	empty(&b->receptions);
 }
@@ -430,6 +449,10 @@ write_op(struct store_txn *t, struct lane *l, struct op *op)
 		return store_put_redirect(t, op->number, op->u.to);
 	case OP_DEL_REDIRECT:
 		return store_del_redirect(t, op->number);
+	case OP_PUT_BACKOFF:
+		return store_put_backoff(t, op->number, bytes);
+	case OP_DEL_BACKOFF:
+		return store_del_backoff(t, op->number);
 	}
 	return -E_BAD;
 }
@@ -470,7 +493,11 @@ write_rows(struct committer *c, struct job *j)
 	}
 	c->has_receptions = receptions.n > 0;
 	KILL_POINT("before-commit");
+	if (j->batch != NULL && j->batch->has_mode)
+		KILL_POINT("flip-before-commit");
 	rc = store_commit(&t);
+	if (j->batch != NULL && j->batch->has_mode)
+		KILL_POINT("flip-after-commit");
 	KILL_POINT("after-commit-before-ack");
 	if (rc == 0)
 		store_reserve(c->store, c->ahead);

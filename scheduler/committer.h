@@ -66,6 +66,8 @@ void committer_del_act(struct committer *c, uint32_t number);
 /* What store_put_redirect() says. */
 void committer_put_redirect(struct committer *c, uint32_t from, uint32_t to);
 void committer_del_redirect(struct committer *c, uint32_t from);
+void committer_put_backoff(struct committer *c, uint32_t number, struct slice blob);
+void committer_del_backoff(struct committer *c, uint32_t number);
 /* High-water marks: to change (then written with the next batch), and to look at. */
 struct store_meta *committer_meta(struct committer *c);
 const struct store_meta *committer_meta_view(const struct committer *c);

@@ -53,6 +53,7 @@ static const struct command {
 	{ "show", "settings", control_show_settings, false },
 	{ "show", "limits", control_show_limits, false },
 	{ "show", "disabled", control_show_disabled, false },
+	{ "set", "queue", control_set_queue, true },
 	{ "set", "limit", control_set_limit, true },
 	{ "disable", "source", control_disable_source, true },
 	{ "enable", "source", control_enable_source, true },

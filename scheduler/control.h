@@ -10,6 +10,9 @@ struct request;
 /* A slice of a command's work, a few ms at most; true when it is done. */
 typedef bool control_step(struct request *r);
 
+/* Queues looked at in one turn. */
+#define CONTROL_LOOK_A_TURN 8192
+
 /* One request while it is answered. Commands write their data object's members with `json`; what takes
  * longer keeps the request: it goes on in slices (control_go_on()), or calls control_finish() later. */
 struct request {
@@ -57,7 +60,7 @@ struct slice control_reply(struct slice diagnostic);
 control_fn control_show_status, control_show_queues, control_show_topqueues, control_show_queue, control_show_domains,
 	control_show_vmtas, control_show_sources, control_show_workers, control_show_settings;
 /* control_act.c */
-control_fn control_pause, control_resume, control_schedule, control_stop;
+control_fn control_set_queue, control_pause, control_resume, control_schedule, control_stop;
 /* control_limits.c */
 control_fn control_set_limit, control_disable_source, control_enable_source, control_show_disabled;
 /* show_limits.c */

@@ -11,6 +11,7 @@ struct acting {
 	struct slice pattern;
 	uint32_t cursor;
 	unsigned matched;
+	bool durable; /* the answer comes when all of it is on disk */
 	void (*act)(struct acting *a, uint32_t queue);
 };
 
@@ -25,10 +26,20 @@ on_queue(void *arg, uint32_t queue)
 	a->act(a, queue);
 }
 
+static void
+is_durable(void *ctx, uint64_t a, uint64_t b, uint64_t c)
+{
+	(void)a;
+	(void)b;
+	(void)c;
+	control_finish(ctx);
+}
+
 static bool
 act_some(struct request *r)
 {
 	struct acting *a = r->state;
+	bool durable = a->durable;
 
 	if (committer_is_full(r->s->committer))
 		return false;
@@ -38,11 +49,15 @@ act_some(struct request *r)
 		control_fail(r, 1, "no queue matches");
 	json_key_u64(&r->json, "matched", a->matched);
 	mem_free(a);
+	if (durable && r->status == 0) {
+		r->step = NULL;
+		committer_then(r->s->committer, COMMIT_NOW, is_durable, r, 0, 0, 0);
+	}
 	return true;
 }
 
 static bool
-for_each_match(struct request *r, void (*act)(struct acting *a, uint32_t queue))
+each_match(struct request *r, void (*act)(struct acting *a, uint32_t queue), bool durable)
 {
 	struct slice pattern = control_word(r, 0);
 	struct acting *a;
@@ -52,9 +67,15 @@ for_each_match(struct request *r, void (*act)(struct acting *a, uint32_t queue))
 		return true;
 	}
 	a = mem_zalloc(sizeof *a);
-	*a = (struct acting){ .r = r, .pattern = pattern, .act = act };
+	*a = (struct acting){ .r = r, .pattern = pattern, .act = act, .durable = durable };
 	r->state = a;
 	return control_go_on(r, act_some);
+}
+
+static bool
+for_each_match(struct request *r, void (*act)(struct acting *a, uint32_t queue))
+{
+	return each_match(r, act, false);
 }
 
 static void
@@ -74,6 +95,18 @@ act_resume(struct acting *a, uint32_t queue)
 }
 
 static void
+act_backoff(struct acting *a, uint32_t queue)
+{
+	(void)backoff_command(a->r->s, queue, true);
+}
+
+static void
+act_normal(struct acting *a, uint32_t queue)
+{
+	(void)backoff_command(a->r->s, queue, false);
+}
+
+static void
 act_schedule(struct acting *a, uint32_t queue)
 {
 	struct core_now now = scheduler_now(a->r->s);
@@ -81,12 +114,12 @@ act_schedule(struct acting *a, uint32_t queue)
 	core_schedule(a->r->s->core, &now, queue, control_flag(a->r, "retry-recipients"));
 }
 
-bool
-control_pause(struct request *r)
+/* What is set of a queue may be set before its first mail comes. */
+static void
+make_named_queue(struct request *r)
 {
 	struct slice name = control_word(r, 0);
 
-	/* A queue may be paused before its first mail comes. */
 	if (name.n > 0 && name.n < NAME_BYTES_MAX && memchr(name.p, '*', name.n) == NULL &&
 	    memchr(name.p, '/', name.n) != NULL) {
 		struct slice vmta = name;
@@ -95,7 +128,28 @@ control_pause(struct request *r)
 		if (slice_is(vmta, "{default}") || conf_vmta_find(r->s->conf, vmta) >= 0)
 			(void)scheduler_queue(r->s, domain, vmta);
 	}
+}
+
+bool
+control_pause(struct request *r)
+{
+	make_named_queue(r);
 	return for_each_match(r, act_pause);
+}
+
+bool
+control_set_queue(struct request *r)
+{
+	struct slice mode = control_option(r, "mode");
+
+	if (!slice_is(mode, "backoff") && !slice_is(mode, "normal")) {
+		control_fail(r, 2, "--mode=backoff or --mode=normal");
+		return true;
+	}
+	if (slice_is(mode, "normal"))
+		return each_match(r, act_normal, true);
+	make_named_queue(r);
+	return each_match(r, act_backoff, true);
 }
 
 bool

@@ -6,6 +6,7 @@
 #include "common/conf/conf_value.h"
 #include "common/net/addr.h"
 #include "scheduler/control.h"
+#include "scheduler/notify.h"
 
 /* Telling a queue that a source IP is disabled looks at all connections. */
 #define QUEUES_A_TURN 128
@@ -65,7 +66,9 @@ queue_object(struct request *r, struct slice name, char out[OVERRIDE_OBJECT + 1]
 			return false;
 		}
 		(void)conf_vmtas(r->s->conf, &vmtas);
-		vmta = slice_str(vmtas[v].name);
+		vmta = slice_eq_nocase(vmta, SLICE_LIT(CONF_VMTA_NOTIFY))
+			       ? SLICE_LIT(CONF_VMTA_NOTIFY)
+			       : slice_str(vmtas[v].name);
 	}
 	snprintf(out, OVERRIDE_OBJECT + 1, "%.*s/%.*s", (int)domain.n, domain.p, (int)vmta.n,
 		 vmta.p);
@@ -287,6 +290,7 @@ struct telling {
 	char pattern[OVERRIDE_OBJECT + 1];
 	char source[OVERRIDE_OBJECT + 1];
 	uint32_t cursor;
+	bool disable;
 };
 
 static void
@@ -294,8 +298,12 @@ tell_queue(void *arg, uint32_t queue)
 {
 	struct telling *t = arg;
 
-	if (control_matches(names_get(t->r->s->names, queue), slice_str(t->pattern)))
-		acts_tell_queue(t->r->s, queue, slice_str(t->source));
+	if (!control_matches(names_get(t->r->s->names, queue), slice_str(t->pattern)))
+		return;
+	acts_tell_queue(t->r->s, queue, slice_str(t->source));
+	if (t->disable)
+		backoff_source_disabled(t->r->s, queue, slice_str(t->source), SLICE_NONE,
+					CORE_NONE);
 }
 
 static bool
@@ -316,10 +324,16 @@ static bool
 tell_queues(struct request *r, const struct telling *what)
 {
 	struct telling *t;
+	uint32_t queue;
 
-	if (strchr(what->pattern, '*') == NULL)
+	if (strchr(what->pattern, '*') == NULL) {
+		queue = names_find(r->s->names, slice_str(what->pattern));
+		if (queue != 0 && what->disable)
+			backoff_source_disabled(r->s, queue, slice_str(what->source), SLICE_NONE,
+						CORE_NONE);
 		return answer_when_durable(r, slice_str(what->pattern));
-	if (strcmp(what->pattern, "*/*") == 0)
+	}
+	if (strcmp(what->pattern, "*/*") == 0 && !what->disable)
 		return answer_when_durable(r, SLICE_NONE);
 	t = mem_zalloc(sizeof *t);
 	*t = *what;
@@ -342,13 +356,14 @@ read_source(struct request *r, struct telling *t)
 bool
 control_disable_source(struct request *r)
 {
-	struct telling t = { 0 };
+	struct telling t = { .disable = true };
+	struct notify_why why = { .reason = SLICE_LIT("by command") };
 	uint64_t for_us;
 
 	if (!read_source(r, &t) || !read_time(r, "reenable-after", &for_us))
 		return true;
 	make_known(r->s, t.pattern);
-	if (!acts_disable(r->s, slice_str(t.pattern), slice_str(t.source), for_us)) {
+	if (!acts_disable(r->s, slice_str(t.pattern), slice_str(t.source), for_us, &why)) {
 		control_fail(r, 1,
 			     "operators have set %d limits and disabled sources: there are no more",
 			     OVERRIDES_MAX);
@@ -402,7 +417,8 @@ control_show_disabled(struct request *r)
 		json_object_begin(j);
 		json_key_str(j, "ip", row->source);
 		json_key_str(j, "queue", row->object);
-		json_key_str(j, "by", "operator");
+		json_key_str(j, "by", row->rule != NULL ? "rule" : "operator");
+		json_key_str(j, "rule", row->rule);
 		json_key_time(j, "since", row->since_wall_us);
 		json_key_time(j, "until", row->until_wall_us);
 		json_object_end(j);

@@ -206,8 +206,9 @@ show(struct selection *sel, const struct core_entry_facts *f, const struct recor
 	sel->shown++;
 }
 
+/* All but the end of the request. */
 static void
-finish(struct selection *sel)
+conclude(struct selection *sel)
 {
 	struct request *r = sel->r;
 	struct json *j = &r->json;
@@ -229,9 +230,17 @@ finish(struct selection *sel)
 	}
 	if (sel->job != 0 && sel->job != UINT32_MAX)
 		names_hold(r->s->names, sel->job, -1);
-	control_finish(r);
 	mem_free(sel->matches);
 	mem_free(sel);
+}
+
+static void
+finish(struct selection *sel)
+{
+	struct request *r = sel->r;
+
+	conclude(sel);
+	control_finish(r);
 }
 
 static bool
@@ -392,9 +401,10 @@ select_some(struct request *r)
 		return false;
 	mem_free(sel->picking);
 	sel->picking = NULL;
-	r->step = NULL; /* the last batch, or the commit of the last outcome, ends it */
 	if (is_over(sel))
-		finish(sel);
+		conclude(sel); /* who called this ends the request */
+	else
+		r->step = NULL; /* the last batch, or the commit of the last outcome, ends it */
 	return true;
 }
 

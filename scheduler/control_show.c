@@ -3,20 +3,21 @@
 #include <unistd.h>
 
 #include "common/base/mem.h"
+#include "scheduler/backoff_rows.h"
 #include "scheduler/control.h"
 #include "scheduler/limit_words.h"
 #include "scheduler/quarantine.h"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
-#define HASH_FUNCTION(keyptr, keylen, hashv) ((hashv) = (unsigned)XXH3_64bits((keyptr), (keylen)))
-#include <uthash.h>
-
 static const char *const wait_names[] = {
-	[CORE_WAIT_NONE] = "none",	 [CORE_WAIT_EMPTY] = "empty", [CORE_WAIT_CONNECTIONS] = "connections",
-	[CORE_WAIT_RATE] = "rate",	 [CORE_WAIT_PAUSED] = "paused", [CORE_WAIT_RETRY] = "retry",
-	[CORE_WAIT_SOURCES] = "sources", [CORE_WAIT_DNS] = "dns",
+	[CORE_WAIT_NONE] = "none",
+	[CORE_WAIT_EMPTY] = "empty",
+	[CORE_WAIT_CONNECTIONS] = "connections",
+	[CORE_WAIT_RATE] = "rate",
+	[CORE_WAIT_PAUSED] = "paused",
+	[CORE_WAIT_RETRY] = "retry",
+	[CORE_WAIT_SOURCES] = "sources",
+	[CORE_WAIT_DNS] = "dns",
+	[CORE_WAIT_BACKOFF] = "backoff",
 };
 
 /* Queues --------------------------------------------------------------------------------------- */
@@ -30,17 +31,22 @@ write_text(struct json *j, const char *key, const struct buf *text)
 		json_null(j);
 }
 
-/* By which limit, where it stands, until when: that of the core's table it waits for, else what its refusal names. */
+/* By which limit, where it stands, until when: that of the core's table it waits for, else what its
+ * refusal names. */
 static void
 write_blocked(struct json *j, struct scheduler *s, const struct core_queue_view *v)
 {
 	struct core_now now = scheduler_now(s);
 	struct buf limit = { 0 }, config = { 0 };
 	uint64_t until = v->until_wall_us;
+	const char *by = wait_names[v->wait];
 	struct core_limit_view of;
 	struct limit_words w;
 
 	if (!v->paused && core_blocking_limit(s->core, &now, v->number, &of)) {
+		/* The steps behind back-off; one that is learned stands for its rate. */
+		if (of.recover && !v->backoff)
+			by = wait_names[CORE_WAIT_BACKOFF];
 		limit_words(s, &of, &w);
 		limit_words_line(&w, &limit);
 		limit_words_place(&w, &config);
@@ -48,10 +54,12 @@ write_blocked(struct json *j, struct scheduler *s, const struct core_queue_view 
 			until = of.next_room_wall_us;
 	} else if (v->limit != NULL) {
 		limit_words_of_queue(s, v->name, v->limit, &limit, &config);
+	} else if (v->wait == CORE_WAIT_SOURCES && v->only_sources) {
+		limit_words_of_queue(s, v->name, "backoff-use-source", &limit, &config);
 	}
 	json_key(j, "blocked");
 	json_object_begin(j);
-	json_key_str(j, "by", wait_names[v->wait]);
+	json_key_str(j, "by", by);
 	write_text(j, "limit", &limit);
 	write_text(j, "config", &config);
 	json_key_time(j, "until", until);
@@ -75,6 +83,81 @@ control_reply(struct slice diagnostic)
 }
 
 static void
+write_string(struct json *j, const char *key, const char *text)
+{
+	json_key(j, key);
+	if (text != NULL && text[0] != '\0')
+		json_string(j, slice_str(text));
+	else
+		json_null(j);
+}
+
+/* What `recover` allows at present: 95.2/s, 12.5/m. */
+static void
+write_learned(struct json *j, struct scheduler *s, uint32_t queue)
+{
+	struct core_backoff_view v;
+	char text[32];
+
+	json_key(j, "learnedRate");
+	if (!core_backoff_view(s->core, queue, CORE_NONE, &v) || v.rate_mps == 0) {
+		json_null(j);
+		return;
+	}
+	limit_words_rate((double)v.rate_mps / 1e3, text, sizeof text);
+	json_string(j, slice_str(text));
+}
+
+/* By its own row, or by that of a wider scope. */
+static void
+write_backoff(struct json *j, struct scheduler *s, uint32_t queue)
+{
+	const struct backoff_row *row = backoff_of(s, queue);
+	uint32_t to;
+
+	json_key(j, "backoff");
+	if (row == NULL) {
+		json_null(j);
+		return;
+	}
+	json_object_begin(j);
+	json_key_time(j, "since", row->since_wall_us);
+	json_key_time(j, "until", row->until_wall_us);
+	write_string(j, "reason", row->reason);
+	write_string(j, "rule", row->rule);
+	write_string(j, "sourceIp", row->source_ip);
+	to = backoff_target(s, queue);
+	json_key(j, "rerouteTo");
+	if (to != queue)
+		json_string(j, names_get(s->names, to));
+	else
+		json_null(j);
+	json_key_str(j, "scope", conf_rule_scope_name(row->scope));
+	write_learned(j, s, queue);
+	json_object_end(j);
+}
+
+static void
+write_changes(struct json *j, struct scheduler *s, uint32_t queue)
+{
+	static const char *const modes[] = { "normal", "backoff" };
+	struct backoff_change changes[BACKOFF_CHANGES];
+	unsigned n = backoff_changes(s, queue, changes);
+
+	json_key(j, "modeEvent");
+	json_array_begin(j);
+	for (unsigned i = 0; i < n; i++) {
+		json_object_begin(j);
+		json_key_time(j, "time", changes[i].wall_us);
+		json_key_str(j, "from", modes[!changes[i].to_backoff]);
+		json_key_str(j, "to", modes[changes[i].to_backoff]);
+		json_key_str(j, "reason", changes[i].reason);
+		json_object_end(j);
+	}
+	json_array_end(j);
+}
+
+static void
 write_queue(struct json *j, struct scheduler *s, const struct core_queue_view *v)
 {
 	json_object_begin(j);
@@ -83,7 +166,7 @@ write_queue(struct json *j, struct scheduler *s, const struct core_queue_view *v
 	json_key_u64(j, "kb", v->kbytes);
 	json_key_u64(j, "conn", v->connections);
 	json_key_bool(j, "paused", v->paused);
-	json_key_str(j, "mode", "normal");
+	json_key_str(j, "mode", backoff_of(s, v->number) != NULL ? "backoff" : "normal");
 	json_key_time(j, "retryTime", v->retry_at_wall_us);
 	json_key(j, "event");
 	json_array_begin(j);
@@ -95,22 +178,18 @@ write_queue(struct json *j, struct scheduler *s, const struct core_queue_view *v
 		json_object_end(j);
 	}
 	json_array_end(j);
-	json_key(j, "backoff");
-	json_null(j);
+	write_backoff(j, s, v->number);
 	write_blocked(j, s, v);
 	json_key_u64(j, "delivered", v->delivered);
 	json_key_u64(j, "bounced", v->bounced);
 	json_key_u64(j, "transient", v->transient);
 	json_key_u64(j, "attempted", v->attempted);
 	json_key_u64(j, "msgRate", v->msg_rate);
-	json_key(j, "modeEvent");
-	json_array_begin(j);
-	json_array_end(j);
+	write_changes(j, s, v->number);
 	json_object_end(j);
 }
 
-/* Queues looked at, and written, in one turn. */
-#define LOOK_A_TURN  8192
+/* Queues written in one turn. */
 #define WRITE_A_TURN 512
 
 /* What a queue is sorted by; the rest is looked up again when it is written. */
@@ -123,7 +202,7 @@ struct found {
 struct collected {
 	struct request *r;
 	struct slice pattern;
-	bool paused, connected, errors, backoff;
+	bool paused, connected, errors, backoff, normal;
 	int (*order)(const void *a, const void *b);
 	uint32_t cursor;
 	bool complete; /* and sorted */
@@ -149,7 +228,10 @@ collect(void *arg, uint32_t queue)
 	if (c->pattern.n > 0 && !control_matches(v.name, c->pattern))
 		return;
 	if ((c->paused && !v.paused) || (c->connected && v.connections == 0) ||
-	    (c->errors && v.last_error.n == 0) || c->backoff)
+	    (c->errors && v.last_error.n == 0))
+		return;
+	if ((c->backoff && backoff_of(c->r->s, queue) == NULL) ||
+	    (c->normal && backoff_of(c->r->s, queue) != NULL))
 		return;
 	mem_grow(&p, &c->cap, c->n + 1, sizeof *c->found);
 	c->found = p;
@@ -192,7 +274,7 @@ show_some(struct request *r)
 	struct core_queue_view v;
 
 	if (!c->complete) {
-		if (core_each_queue(r->s->core, &c->cursor, LOOK_A_TURN, collect, c))
+		if (core_each_queue(r->s->core, &c->cursor, CONTROL_LOOK_A_TURN, collect, c))
 			return false;
 		c->complete = true;
 		if (c->n > 0)
@@ -218,7 +300,8 @@ show_some(struct request *r)
 }
 
 static bool
-show_queues(struct request *r, const char *default_sort, struct slice pattern, uint64_t default_items)
+show_queues(struct request *r, const char *default_sort, struct slice pattern,
+	    uint64_t default_items)
 {
 	struct collected *c;
 	struct slice sort = control_option(r, "sort"), mode = control_option(r, "mode");
@@ -246,6 +329,7 @@ show_queues(struct request *r, const char *default_sort, struct slice pattern, u
 	c->connected = control_flag(r, "connected");
 	c->errors = control_flag(r, "errors");
 	c->backoff = slice_is(mode, "backoff");
+	c->normal = slice_is(mode, "normal");
 	r->state = c;
 	/* A few queues are answered at once. */
 	return show_some(r) || control_go_on(r, show_some);
@@ -288,116 +372,6 @@ control_show_queue(struct request *r)
 	json_key_u64(&r->json, "totalRcp", t.queued_rcpts);
 	json_key_u64(&r->json, "totalQueuesWithRcp", t.queues_with_mail);
 	return true;
-}
-
-/* Sums over queues by domain or virtual MTA ---------------------------------------------------- */
-struct sum {
-	UT_hash_handle hh;
-	struct slice name;
-	uint64_t rcpts, kbytes, connections, queues;
-};
-struct summing {
-	struct request *r;
-	bool by_vmta;
-	uint32_t cursor;
-	uint64_t most;
-	struct sum *sums;
-};
-
-static void
-sum_queue(void *arg, uint32_t queue)
-{
-	struct summing *x = arg;
-	struct core_now now = scheduler_now(x->r->s);
-	struct core_queue_view v;
-	struct slice vmta, name;
-	struct sum *e = NULL;
-
-	if (!core_queue_view(x->r->s->core, &now, queue, &v))
-		return;
-	vmta = v.name;
-	name = slice_cut(&vmta, '/');
-	if (x->by_vmta)
-		name = vmta;
-	HASH_FIND(hh, x->sums, name.p, name.n, e);
-	if (e == NULL) {
-		e = mem_zalloc(sizeof *e);
-		e->name = name;
-		HASH_ADD_KEYPTR(hh, x->sums, e->name.p, e->name.n, e);
-	}
-	e->rcpts += v.rcpts;
-	e->kbytes += v.kbytes;
-	e->connections += v.connections;
-	e->queues++;
-}
-
-static int
-sum_order(const struct sum *a, const struct sum *b)
-{
-	if (a->rcpts != b->rcpts)
-		return a->rcpts > b->rcpts ? -1 : 1;
-	return slice_cmp(a->name, b->name);
-}
-
-static bool
-sum_some(struct request *r)
-{
-	struct summing *x = r->state;
-	struct slice pattern = control_word(r, 0);
-	struct sum *e, *next;
-
-	if (core_each_queue(r->s->core, &x->cursor, LOOK_A_TURN, sum_queue, x))
-		return false;
-	HASH_SORT(x->sums, sum_order);
-	json_key(&r->json, x->by_vmta ? "vmta" : "domain");
-	json_array_begin(&r->json);
-	HASH_ITER(hh, x->sums, e, next)
-	{
-		if (x->most > 0 && (pattern.n == 0 || control_matches(e->name, pattern))) {
-			json_object_begin(&r->json);
-			json_key_string(&r->json, "name", e->name);
-			json_key_u64(&r->json, x->by_vmta ? "domains" : "queues", e->queues);
-			json_key_u64(&r->json, "rcp", e->rcpts);
-			json_key_u64(&r->json, "kb", e->kbytes);
-			json_key_u64(&r->json, "conn", e->connections);
-			json_object_end(&r->json);
-			x->most--;
-		}
-		HASH_DEL(x->sums, e);
-		mem_free(e);
-	}
-	json_array_end(&r->json);
-	mem_free(x);
-	return true;
-}
-
-static bool
-show_sums(struct request *r, bool by_vmta)
-{
-	struct slice items = control_option(r, "maxitems");
-	struct summing *x;
-	uint64_t most = 20;
-
-	if (items.n > 0 && !slice_u64(items, UINT32_MAX, &most)) {
-		control_fail(r, 2, "--maxitems takes a whole number");
-		return true;
-	}
-	x = mem_zalloc(sizeof *x);
-	*x = (struct summing){ .r = r, .by_vmta = by_vmta, .most = most };
-	r->state = x;
-	return sum_some(r) || control_go_on(r, sum_some);
-}
-
-bool
-control_show_domains(struct request *r)
-{
-	return show_sums(r, false);
-}
-
-bool
-control_show_vmtas(struct request *r)
-{
-	return show_sums(r, true);
 }
 
 /* The instance --------------------------------------------------------------------------------- */
@@ -472,7 +446,8 @@ control_show_sources(struct request *r)
 			core_source_view(r->s->core, &now, src->source_ip, &view);
 			json_object_begin(j);
 			/* Without smtp-source-hosts the kernel chooses. */
-			json_key_str(j, "ip", src->source_ip == 0 ? "any" : ips[src->source_ip].text);
+			json_key_str(j, "ip",
+				     src->source_ip == 0 ? "any" : ips[src->source_ip].text);
 			json_key_str(j, "name", src->helo);
 			json_key_str(j, "vmta", vmtas[v].name);
 			json_key(j, "worker");
@@ -507,7 +482,10 @@ control_show_workers(struct request *r)
 		json_key_u64(j, "slot", w);
 		json_key_u64(j, "pid", p->pid);
 		json_key_u64(j, "generation", p->generation);
-		json_key_str(j, "state", p->channel == NULL ? "down" : p->said_hello ? "running" : "starting");
+		json_key_str(j, "state",
+			     p->channel == NULL ? "down"
+			     : p->said_hello    ? "running"
+						: "starting");
 		json_key(j, "sources");
 		json_array_begin(j);
 		for (size_t i = 0; i < n_ips; i++) {
@@ -545,8 +523,8 @@ control_show_settings(struct request *r)
 	buf_putc(&name, '/');
 	buf_put_slice(&name, vmta);
 	json_key(&r->json, "setting");
-	conf_show_settings_over(r->s->conf, domain, vmta, overrides_of_queue(r->s->overrides, buf_slice(&name)),
-				&r->json);
+	conf_show_settings_over(r->s->conf, domain, vmta,
+				overrides_of_queue(r->s->overrides, buf_slice(&name)), &r->json);
 	buf_clear(&name);
 	return true;
 }

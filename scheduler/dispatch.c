@@ -8,7 +8,9 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/base/wire.h"
+#include "scheduler/backoff.h"
 #include "scheduler/charges.h"
+#include "scheduler/reply_matches.h"
 #include "scheduler/state.h"
 
 static bool
@@ -155,6 +157,8 @@ op_work(void *ctx, const struct core_work *w)
 	CHECK(c->used && c->entry == CORE_NONE);
 	c->entry = w->entry;
 	c->lease = w->lease;
+	c->n_matches = 0;
+	c->n_fired = 0;
 	c->stamp_boot_us = w->granted_boot_us;
 	c->claim_slot = (uint32_t)slot;
 	c->attempt = (uint16_t)w->attempt;
@@ -217,7 +221,7 @@ op_give_up(void *ctx, uint32_t entry, enum core_give_up why, const char *text)
 {
 	/* RFC 3463: delivery time expired; bad destination system; no answer from host. */
 	static const unsigned char expired[3] = { 4, 4, 7 }, no_domain[3] = { 5, 1, 2 }, no_host[3] = { 5, 4, 1 };
-	static const unsigned char success[3] = { 2, 0, 0 };
+	static const unsigned char success[3] = { 2, 0, 0 }, undefined[3] = { 5, 0, 0 };
 	struct scheduler *s = ctx;
 	unsigned char status[3];
 	char diag[600];
@@ -234,6 +238,10 @@ op_give_up(void *ctx, uint32_t entry, enum core_give_up why, const char *text)
 		leading_status(text, why == CORE_NO_ROUTE ? no_domain : no_host, status, &text);
 		snprintf(diag, sizeof diag, "%s%s", strncmp(text, "smtp;", 5) == 0 ? "" : "smtp;", text);
 		settle_outcome(s, entry, EVENT_BOUNCED, status, diag);
+		break;
+	case CORE_BOUNCE_QUEUE:
+		snprintf(diag, sizeof diag, "x-pmta;bounce-queue;reply:%s", text);
+		settle_outcome(s, entry, EVENT_BOUNCED, undefined, diag);
 		break;
 	}
 }
@@ -341,6 +349,18 @@ op_charges_keep(void *ctx, void *memory)
 	charges_leave(s->charges, memory);
 }
 
+static void
+op_backoff_over(void *ctx, uint32_t queue, uint32_t source_ip, unsigned why)
+{
+	backoff_over(ctx, queue, source_ip, why);
+}
+
+static bool
+op_mode_is_told(void *ctx, uint32_t queue)
+{
+	return backoff_is_told(ctx, queue);
+}
+
 const struct core_ops dispatch_ops = {
 	.settings = op_settings,
 	.ask_route = op_ask_route,
@@ -358,6 +378,8 @@ const struct core_ops dispatch_ops = {
 	.charges = op_charges,
 	.charges_free = op_charges_free,
 	.charges_keep = op_charges_keep,
+	.backoff_over = op_backoff_over,
+	.mode_is_told = op_mode_is_told,
 };
 
 /* What workers say ----------------------------------------------------------------------------- */
@@ -547,12 +569,23 @@ on_result(struct peer *p, const struct message *m, struct slice payload)
 		return;
 	}
 	results.flags |= m->u.result.flags;
+	if (c != NULL && c->n_fired > 0 && from.lease == c->lease)
+		reply_matches_rule_on(s, c, &results);
 	if (result_strings_decode(&strings, rest, &s->scratch2) != 0 || strings.n_rcpts != results.n_rcpts) {
 		settle_by_record(s, &from, &results);
 		return;
 	}
 	if (!settle_results(s, &from, &results, &strings))
 		claim_free(s->claims[p->slot], from.claim_slot);
+}
+
+static void
+on_reply_match(struct peer *p, const struct message *m, struct slice payload)
+{
+	struct conn *c = own_conn(p, m->u.reply_match.connection);
+
+	if (c != NULL && !c->unsent)
+		reply_matches_take(p, c, m, payload);
 }
 
 static void
@@ -629,6 +662,9 @@ on_message(struct peer *p, const struct message *m, struct slice payload)
 		break;
 	case MESSAGE_RESULT:
 		on_result(p, m, payload);
+		break;
+	case MESSAGE_REPLY_MATCH:
+		on_reply_match(p, m, payload);
 		break;
 	case MESSAGE_RETURNED:
 		on_returned(p, m);

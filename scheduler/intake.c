@@ -5,6 +5,7 @@
 #include "common/base/mem.h"
 #include "common/base/planted.h"
 #include "common/ipc/new_message.h"
+#include "scheduler/notify.h"
 #include "scheduler/state.h"
 
 #define ID_BLOCK_COUNT 65536
@@ -132,7 +133,7 @@ queue_entry(struct peer *p, const struct message *m, const struct new_message *n
 	struct core_now now = scheduler_now(s);
 	struct core_entry_facts f = {
 		.key = { m->u.new_message.id, ordinal },
-		.queue = rollups_queue(s, scheduler_queue(s, re->domain, n->vmta)),
+		.queue = backoff_target_of_new(s, rollups_queue(s, scheduler_queue(s, re->domain, n->vmta))),
 		.segment = m->u.new_message.segment,
 		.offset16 = (uint32_t)(m->u.new_message.offset / RECORD_ALIGN),
 		.epoch = m->u.new_message.epoch,
@@ -210,6 +211,10 @@ on_new(struct peer *p, const struct message *m, struct slice payload)
 	    new_message_decode(&n, payload, &s->scratch) != 0 || !entries_are_sane(&n, m)) {
 		log_error("receiver=%u message=%016llx new=refused", p->slot,
 			  (unsigned long long)m->u.new_message.id);
+		answer(s, slot_generation(p), m->u.new_message.id, 451);
+		return;
+	}
+	if (n.owed.n > 0 && !notify_stored(s, n.owed)) {
 		answer(s, slot_generation(p), m->u.new_message.id, 451);
 		return;
 	}
@@ -318,5 +323,6 @@ intake_gone(struct peer *p)
 {
 	/* NEWs left in the ring are dropped: no 250 was given for them. */
 	peer_close(p);
+	notify_receiver_gone(p->s, p->slot);
 	segments_seal_all(p->s->segments, p->slot);
 }

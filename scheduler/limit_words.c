@@ -52,7 +52,7 @@ directive_of(const struct core_limit_view *v)
 	case CORE_SCOPE_ALL:
 		return "total-max-smtp-out";
 	case CORE_SCOPE_QUEUE:
-		return plain[v->backoff][v->measure];
+		return v->recover ? "recover" : plain[v->backoff][v->measure];
 	default:
 		return plain[0][v->measure];
 	}
@@ -90,12 +90,28 @@ object_of(const struct scheduler *s, const struct core_limit_view *v)
 	}
 }
 
+void
+limit_words_rate(double a_second, char *out, size_t bytes)
+{
+	double n = a_second >= 1 ? a_second : a_second * 60;
+
+	if (n >= 1)
+		snprintf(out, bytes, "%.1f/%c", n, a_second >= 1 ? 's' : 'm');
+	else
+		snprintf(out, bytes, "%.1f/h", n * 60);
+}
+
 static void
 write_value(const struct core_limit_view *v, char *out, size_t bytes)
 {
 	const struct conf_rate rate = { v->n, v->window_us };
 	struct buf b = { 0 };
 
+	/* What was learned has windows that nobody would write. */
+	if (v->recover && v->window_us % 1000000u != 0) {
+		limit_words_rate((double)v->n * 1e6 / (double)v->window_us, out, bytes);
+		return;
+	}
 	if (v->window_us == 0)
 		buf_printf(&b, "%llu", (unsigned long long)v->n);
 	else if (v->measure == CORE_MEASURE_VOLUME)
@@ -145,9 +161,15 @@ find_setting(struct scheduler *s, const struct core_limit_view *v, const struct 
 	     struct conf_setting *set)
 {
 	struct slice vmta = w->object, domain;
+	const struct conf_rule *rule;
 
 	switch (v->scope) {
 	case CORE_SCOPE_QUEUE:
+		if (v->recover && (rule = backoff_recover_rule(s, v->queue)) != NULL) {
+			set->file = rule->file;
+			set->line = rule->line;
+			return true;
+		}
 		domain = slice_cut(&vmta, '/');
 		return conf_setting_find(s->conf, domain, vmta, w->directive, set);
 	case CORE_SCOPE_ALL:

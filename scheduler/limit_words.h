@@ -21,6 +21,8 @@ void limit_words(struct scheduler *s, const struct core_limit_view *v, struct li
 /* The same without where it was written: quicker. */
 void limit_words_short(struct scheduler *s, const struct core_limit_view *v,
 		       struct limit_words *out);
+/* A rate that was found out: "95.2/s", "12.5/m". */
+void limit_words_rate(double a_second, char *out, size_t bytes);
 /* "source-ip-max-msg-rate 500/h on 192.0.2.10". */
 void limit_words_line(const struct limit_words *w, struct buf *out);
 /* "FILE:LINE" or the origin; nothing for a default. */

@@ -51,6 +51,7 @@ row_free(struct override *row)
 	conf_override_free(&row->limit);
 	mem_free(row->object);
 	mem_free(row->source);
+	mem_free(row->rule);
 	mem_free(row);
 }
 
@@ -310,14 +311,24 @@ overrides_put_limit(struct overrides *o, enum conf_override_scope scope, struct 
 	return put(o, row);
 }
 
+static void
+set_rule(struct override *row, struct slice rule)
+{
+	if (rule.n > OVERRIDE_RULE)
+		rule = slice_sub(rule, rule.n - OVERRIDE_RULE);
+	row->rule = rule.n > 0 ? mem_memdup0(rule.p, rule.n) : NULL;
+}
+
 const struct override *
 overrides_put_source(struct overrides *o, struct slice queues, struct slice source,
-		     uint64_t since_wall_us, uint64_t until_wall_us, uint64_t until_boot_us)
+		     struct slice rule, uint64_t since_wall_us, uint64_t until_wall_us,
+		     uint64_t until_boot_us)
 {
 	struct override *row = row_new(STORE_ACT_SOURCE_DISABLED, queues, since_wall_us,
 				       until_wall_us, until_boot_us);
 
 	row->source = mem_memdup0(source.p, source.n);
+	set_rule(row, rule);
 	return put(o, row);
 }
 
@@ -341,6 +352,7 @@ overrides_restore(struct overrides *o, uint32_t number, const struct store_act *
 	row->number = number;
 	if (act->kind == STORE_ACT_SOURCE_DISABLED) {
 		row->source = mem_memdup0(act->name.p, act->name.n);
+		set_rule(row, act->value);
 		return put(o, row) != NULL;
 	}
 	limit = act->kind == STORE_ACT_LIMIT && act->scope < CONF_OVER_SCOPES
@@ -385,8 +397,9 @@ overrides_act(const struct override *row)
 		.until_wall_us = row->until_wall_us,
 		.object = slice_str(row->object),
 		.name = row_name(row),
-		.value = row->limit != NULL ? slice_str(conf_override_value(row->limit))
-					    : SLICE_NONE,
+		.value = row->limit != NULL  ? slice_str(conf_override_value(row->limit))
+			 : row->rule != NULL ? slice_str(row->rule)
+					     : SLICE_NONE,
 	};
 }
 

@@ -9,9 +9,11 @@
 #include "common/queue/store.h"
 
 #define OVERRIDES_MAX   4096
+#define OVERRIDES_OURS  3584 /* up to so many rules of replies may add to them: the others are for operators */
 #define OVERRIDE_NEVER  UINT64_MAX /* it has no end */
 #define OVERRIDE_ORIGIN 64         /* bytes of "set by operator until 2026-11-22T03:00:00Z" */
 #define OVERRIDE_OBJECT 520        /* bytes of an object: the longest queue */
+#define OVERRIDE_RULE   300        /* bytes of FILE:LINE; of a longer one the end */
 
 struct override {
 	uint32_t number; /* of its row in the store */
@@ -23,6 +25,7 @@ struct override {
 	char *object;                /* "d/v" or a pattern of such, address, name */
 	struct conf_override *limit; /* NULL: a disabled source IP */
 	char *source;                /* its address; NULL: a limit */
+	char *rule;                  /* FILE:LINE of the rule that disabled it; NULL: an operator did */
 	char origin[OVERRIDE_ORIGIN];
 	struct override *next; /* with the same object */
 };
@@ -46,8 +49,9 @@ const struct override *overrides_put_limit(struct overrides *o, enum conf_overri
 					   uint64_t since_wall_us, uint64_t until_wall_us,
 					   uint64_t until_boot_us);
 const struct override *overrides_put_source(struct overrides *o, struct slice queues,
-					    struct slice source, uint64_t since_wall_us,
-					    uint64_t until_wall_us, uint64_t until_boot_us);
+					    struct slice source, struct slice rule,
+					    uint64_t since_wall_us, uint64_t until_wall_us,
+					    uint64_t until_boot_us);
 /* As loaded, with its number; false: it is not understood. */
 bool overrides_restore(struct overrides *o, uint32_t number, const struct store_act *act,
 		       uint64_t wall_us, uint64_t boot_us);

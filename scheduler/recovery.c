@@ -50,12 +50,27 @@ apply_entry(struct store_txn *t, const struct event *e)
 }
 
 static int
+apply_mode(struct store_txn *t, const struct event *e)
+{
+	int rc = 0;
+
+	if (e->mode_row.n > 0 && e->mode_row.n <= STORE_BACKOFF_MAX)
+		rc = store_put_backoff(t, (uint32_t)e->mode_number, e->mode_row);
+	/* Nobody can have been told yet: a message is stored behind the commit that covers this. */
+	if (rc == 0 && e->owed_row.n > 0 && e->owed_row.n <= STORE_BACKOFF_MAX)
+		rc = store_put_backoff(t, (uint32_t)e->owed_number, e->owed_row);
+	return rc;
+}
+
+static int
 apply(struct store_txn *t, const struct event *e)
 {
 	switch (e->kind) {
 	case EVENT_RESULT:
 	case EVENT_OUTCOME:
 		return apply_entry(t, e);
+	case EVENT_MODE:
+		return apply_mode(t, e);
 	default:
 		return 0; /* a queue's state is in the same commit as its event, or was not promised */
 	}

@@ -1,7 +1,9 @@
 #include "scheduler/redirects.h"
 
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "common/base/err.h"
+#include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "scheduler/state.h"
@@ -147,13 +149,29 @@ renumber(struct scheduler *s, uint32_t from, uint32_t fresh)
 	settings_forget(s->settings, fresh);
 	providers_renumber(s->providers, from, fresh);
 	stats_renumber(s, from, fresh);
+	backoff_has_number(s, from, fresh);
 }
 
-uint32_t
-redirects_make(struct scheduler *s, uint32_t from, uint32_t to)
+/* Its row says the old number. Should this not come to the disk it is moved, as all others are. */
+static void
+keep_entry(struct scheduler *s, uint32_t entry)
+{
+	struct core_entry_facts f;
+	struct store_row row;
+
+	if (entry == CORE_NONE)
+		return;
+	core_entry_get(s->core, entry, &f);
+	row = settle_row(&f);
+	committer_put_row(s->committer, COMMIT_SETTLE, f.key, &row);
+}
+
+static uint32_t
+make(struct scheduler *s, uint32_t from, uint32_t to, uint32_t *kept)
 {
 	struct core_now now = scheduler_now(s);
 	struct core_queue_view v;
+	uint64_t began_us = clock_boot_us();
 	uint32_t fresh = from;
 
 	if (!core_queue_view(s->core, &now, from, &v) || core_redirected(s->core, from) != from ||
@@ -165,17 +183,38 @@ redirects_make(struct scheduler *s, uint32_t from, uint32_t to)
 		/* In this order: the old number's name and state go with it. */
 		put(s->redirects, from, to);
 		committer_put_redirect(s->committer, from, to);
+		KILL_POINT("redirect-begun");
 		fresh = fresh_number(s, from);
 	}
-	CHECK(core_redirect(s->core, &now, from, to, fresh));
+	if (kept != NULL)
+		CHECK(core_redirect_but_one(s->core, &now, from, to, fresh, kept));
+	else
+		CHECK(core_redirect(s->core, &now, from, to, fresh));
 	if (fresh != from) {
 		renumber(s, from, fresh);
+		if (kept != NULL)
+			keep_entry(s, *kept);
 		if (v.paused || v.retry_level > 0 || v.retry_at_wall_us > 0)
 			settle_queue_row(s, fresh);
-		log_info("queue=%.*s number=%u redirected_to=%u entries=%llu number=%u",
+		log_info("queue=%.*s number=%u redirected_to=%u entries=%llu number=%u "
+			 "took_us=%llu",
 			 (int)names_get(s->names, fresh).n, names_get(s->names, fresh).p, from, to,
-			 (unsigned long long)v.entries, fresh);
+			 (unsigned long long)v.entries, fresh,
+			 (unsigned long long)(clock_boot_us() - began_us));
+		KILL_POINT("redirect-made");
 	}
 	scheduler_kick(s);
 	return fresh;
+}
+
+uint32_t
+redirects_make(struct scheduler *s, uint32_t from, uint32_t to)
+{
+	return make(s, from, to, NULL);
+}
+
+uint32_t
+redirects_make_but_one(struct scheduler *s, uint32_t from, uint32_t to, uint32_t entry)
+{
+	return make(s, from, to, &entry);
 }

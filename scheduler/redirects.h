@@ -25,3 +25,6 @@ void redirects_close(struct scheduler *s);
  * with the batch that fills. The number of `from` afterwards; 0, and nothing changed: it would be a
  * loop, or the last one is not over. */
 uint32_t redirects_make(struct scheduler *s, uint32_t from, uint32_t to);
+/* The same, but one entry of `from` stays: one that waits, else `entry` if it is in
+ * flight (CORE_NONE: none). */
+uint32_t redirects_make_but_one(struct scheduler *s, uint32_t from, uint32_t to, uint32_t entry);

@@ -69,6 +69,7 @@ reload_commit(struct scheduler *s, const struct conf *conf, const struct conf *o
 		core_routes_void(s->core, &now);
 	renumber(s, map, n_old);
 	acts_reconfigured(s);
+	backoff_reconfigured(s);
 	charges_reconfigured(s);
 	mem_free(map);
 	stats_reconfigured(s);

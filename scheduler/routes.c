@@ -187,6 +187,7 @@ tell_provider(struct scheduler *s, uint32_t queue, uint32_t provider)
 
 	core_route_provider(s->core, &now, queue, provider != 0 ? provider : CORE_NONE,
 			    providers_name(s->providers, provider));
+	backoff_queue(s, queue);
 }
 
 static void

@@ -70,6 +70,7 @@ scheduler_queue(struct scheduler *s, struct slice domain, struct slice vmta)
 		acts_queue(s, number);
 	else
 		core_queue_add(s->core, number, names_get(s->names, number));
+	backoff_queue(s, number);
 	return number;
 }
 
@@ -176,6 +177,8 @@ turn_end(void *arg)
 		timer_set(&s->run_timer, 0);
 	if (rollups_turn(s))
 		timer_set(&s->run_timer, 0);
+	if (backoff_turn(s))
+		timer_set(&s->run_timer, 0);
 	records_turn(s);
 	forget_names(s);
 	segments_flush(s->segments);
@@ -252,6 +255,7 @@ on_tick(void *arg)
 	records_tick(s);
 	routes_tick(s);
 	charges_turn(s);
+	backoff_sweep(s);
 	stats_tick(s);
 	tell_recorder(s);
 	core_totals(s->core, &t);
@@ -629,6 +633,7 @@ take_up(struct scheduler *s, const struct store_meta *meta, uint64_t first_lease
 {
 	static const struct committer_hooks hooks = { on_committed, on_failure };
 
+	backoff_load(s);
 	acts_load(s); /* the core asks for limits from its first moment on */
 	s->core = core_new(&dispatch_ops, s, s->conf, first_lease);
 	s->committer = committer_new(s->loop, s->store, s->log, meta, &hooks, s);
@@ -695,6 +700,7 @@ start(struct scheduler *s)
 	recovery_claims(s); /* reads records by itself */
 	receptions_log_again(s);
 	acts_started(s);
+	backoff_started(s);
 	s->reader = offload_new(s->loop);
 	rc = segments_start(s->segments);
 	if (rc != 0)
@@ -767,6 +773,7 @@ stop(struct scheduler *s)
 		claim_table_close(&s->claims[w]);
 	core_free(&s->core);
 	acts_close(s);
+	backoff_close(s);
 	providers_free(&s->providers);
 	redirects_close(s);
 	rollups_close(s);

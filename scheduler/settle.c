@@ -213,6 +213,44 @@ row_stamp(uint64_t said, uint64_t claim_us, uint64_t now_us)
 	return said >= claim_us && (said <= now_us || claim_us > now_us) ? said : 0;
 }
 
+/* The category and the place of the rule that names a reply; one that this configuration has no more says nothing.
+ * `texts` holds the places; recipients in a row mostly have the same. */
+static void
+name_rules(struct scheduler *s, const struct results *r, struct event_rcpt *rcpts, struct buf *texts)
+{
+	struct { uint64_t key; int number; size_t at, n; } known[RESULT_RULES_MAX];
+	const struct conf_rule *rules;
+	size_t n_known = 0;
+
+	(void)conf_rules(s->conf, &rules);
+	for (size_t i = 0; i < r->n_rcpts && i < CLAIM_RCPT_MAX; i++) {
+		size_t k = 0;
+
+		while (k < n_known && known[k].key != r->rcpts[i].rule)
+			k++;
+		if (r->rcpts[i].rule == 0 || k == RESULT_RULES_MAX || k < n_known)
+			continue;
+		known[k].key = r->rcpts[i].rule;
+		known[k].number = conf_rule_find(s->conf, known[k].key);
+		known[k].at = texts->len;
+		if (known[k].number >= 0)
+			buf_printf(texts, "%s:%u", rules[known[k].number].file, rules[known[k].number].line);
+		known[k].n = texts->len - known[k].at;
+		n_known++;
+	}
+	for (size_t i = 0; i < r->n_rcpts && i < CLAIM_RCPT_MAX; i++) {
+		for (size_t k = 0; k < n_known; k++) {
+			const char *category;
+
+			if (known[k].key != r->rcpts[i].rule || known[k].number < 0)
+				continue;
+			category = rules[known[k].number].category;
+			rcpts[i].category = category != NULL ? slice_str(category) : SLICE_NONE;
+			rcpts[i].rule = slice_of(buf_slice(texts).p + known[k].at, known[k].n);
+		}
+	}
+}
+
 /* The event of results: what the worker says of its attempt, what the core makes of it, and who it
  * was for. */
 static void
@@ -282,6 +320,7 @@ settle_results(struct scheduler *s, const struct settle_source *from, const stru
 	struct event e = { .kind = EVENT_RESULT };
 	struct core_entry_facts f;
 	struct core_decision d;
+	struct buf places = { 0 };
 	uint64_t volume, now_us = loop_boot_us(s->loop);
 	bool quarantined;
 
@@ -308,7 +347,9 @@ settle_results(struct scheduler *s, const struct settle_source *from, const stru
 	e.volume_bytes = volume;
 	e.provider = providers_of(s->providers, f.sent_by);
 	event_rcpts(&e, rcpts, from, r, strings, now_us);
+	name_rules(s, r, rcpts, &places);
 	committer_event(s->committer, &e);
+	buf_clear(&places);
 	if (d.finished)
 		forget_entry(s, from->entry, &f);
 	else

@@ -14,6 +14,7 @@
 #include "common/queue/segment.h"
 #include "common/queue/spool.h"
 #include "common/queue/store.h"
+#include "scheduler/backoff.h"
 #include "scheduler/committer.h"
 #include "scheduler/compaction.h"
 #include "scheduler/core/core.h"
@@ -31,6 +32,8 @@
 
 struct scheduler;
 struct charges;
+struct backoff;
+struct backoff_tell;
 
 /* The line to one other process. */
 struct peer {
@@ -48,6 +51,10 @@ struct peer {
 };
 
 /* What the driver remembers of a connection that the core has opened. */
+/* What a rule with `after` asks of the transaction in which it fires. */
+enum conn_fired { CONN_FIRED_STAY = 1, CONN_FIRED_BOUNCE = 2, CONN_FIRED_SKIP = 4, CONN_FIRED_SLOW = 8 };
+#define CONN_FIRED_MOST 4 /* different replies by which rules fire in one transaction; of more the first are kept */
+
 struct conn {
 	uint32_t entry; /* CORE_NONE: no lease out */
 	uint64_t lease;
@@ -59,6 +66,13 @@ struct conn {
 	uint32_t job, sender_domain; /* that it was opened for, if they have limits; 0: none */
 	uint16_t attempt;
 	uint8_t worker;
+	uint8_t n_matches;   /* told of this transaction */
+	uint8_t n_fired;
+	struct fired { /* of outcomes with that reply, whole or cut */
+		uint32_t reply, head; /* hashes: of all of it, of its first bytes */
+		uint16_t bytes;
+		uint8_t what; /* enum conn_fired */
+	} fired[CONN_FIRED_MOST];
 	bool used;
 	bool unsent; /* its OPEN found no room */
 	bool ready;  /* OPENED came */
@@ -86,6 +100,10 @@ struct lost_reception {
 };
 
 struct scheduler {
+	struct {
+		uint64_t second;
+		unsigned lines;
+	} match_log;
 	struct proc *proc;
 	struct loop *loop;
 	const struct conf *conf;
@@ -140,7 +158,11 @@ struct scheduler {
 	struct providers *providers;
 	struct redirects *redirects;
 	struct rollups *rollups; /* NULL: there was none yet */
+	struct backoff *backoff;
+	struct backoff_tell *backoff_tell;
+	struct notify *notify;
 	struct anchors *anchors; /* NULL: none was needed yet */
+	size_t backoff_swept; /* rows that were looked at */
 	bool may_move; /* a commit ended since entries were moved */
 	struct route_object *routes; /* read-only; NULL: could not be mapped */
 	/* recovery */
@@ -305,6 +327,7 @@ void receptions_log_again(struct scheduler *s);
 int control_open(struct scheduler *s);
 void control_close(struct scheduler *s);
 
+struct notify_why;
 /* acts: what operators set, made durable and put in force. */
 void acts_load(struct scheduler *s);
 /* All queues are known. */
@@ -317,8 +340,9 @@ void acts_queue(struct scheduler *s, uint32_t queue);
 /* At once in force; durable with the batch that fills. False: there are too many. `for_us` 0: it has no end. */
 bool acts_set_limit(struct scheduler *s, enum conf_override_scope scope, struct slice object,
 		    struct conf_override *limit, uint64_t for_us);
-/* The same; which queues are told is the caller's to see to, except of all and of a single one. */
-bool acts_disable(struct scheduler *s, struct slice queues, struct slice source, uint64_t for_us);
+/* The same, and why; which queues are told is the caller's to see to, except of all and of a single one. */
+bool acts_disable(struct scheduler *s, struct slice queues, struct slice source, uint64_t for_us,
+		  const struct notify_why *why);
 /* It ends. */
 void acts_end(struct scheduler *s, const struct override *row);
 /* What an object of the core's is called, and its scope; empty: it has no overrides of its own. Borrowed. */

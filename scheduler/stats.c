@@ -10,6 +10,7 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "scheduler/backoff_rows.h"
 #include "scheduler/quarantine.h"
 #include "scheduler/state.h"
 
@@ -75,11 +76,15 @@ stats_renumber(struct scheduler *s, uint32_t queue, uint32_t number)
 }
 
 static void
-fill_row(struct stat_queue *q, const struct core_queue_view *v)
+fill_row(struct scheduler *s, struct stat_queue *q, const struct core_queue_view *v)
 {
+	const struct backoff_row *row = backoff_of(s, v->number);
+
 	memset(q, 0, sizeof *q);
 	str_copy(q->name, sizeof q->name, v->name);
-	str_copy(q->mode, sizeof q->mode, SLICE_LIT("normal"));
+	str_copy(q->mode, sizeof q->mode, slice_str(row != NULL ? "backoff" : "normal"));
+	if (row != NULL)
+		str_copy(q->backoffReason, sizeof q->backoffReason, slice_str(row->reason));
 	q->paused = v->paused;
 	q->rcp = v->rcpts;
 	q->kb = v->kbytes;
@@ -92,11 +97,12 @@ fill_row(struct stat_queue *q, const struct core_queue_view *v)
 	q->nextDue = v->wait == CORE_WAIT_NONE ? 0 : v->until_wall_us;
 }
 
-/* Whether it has a row: one with traffic since the start, as long as there are rows. */
+/* Whether it has a row: one with traffic since the start, paused or in back-off, as long as there are rows. */
 static bool
 take_row(struct stat_rows *r, struct shown *sh, const struct core_queue_view *v)
 {
-	bool wanted = v->rcpts > 0 || v->connections > 0 || v->attempted > 0 || v->paused;
+	bool wanted = v->rcpts > 0 || v->connections > 0 || v->attempted > 0 || v->paused ||
+		      v->backoff;
 
 	if (sh->row != 0 && sh->row != UNTOLD)
 		return true;
@@ -135,7 +141,7 @@ on_queue(void *arg, uint32_t queue)
 
 	if (!core_queue_view(s->core, &now, queue, &v) || !take_row(s->stat_rows, sh, &v))
 		return;
-	fill_row(&q, &v);
+	fill_row(s, &q, &v);
 	stat_put_queue(s->stat, sh->row - 1, &q);
 	if (v.msg_rate > 0)
 		keep_warm(s->stat_rows, sh, queue);

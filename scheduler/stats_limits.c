@@ -254,9 +254,8 @@ stats_limits_reconfigured(struct scheduler *s)
 	r->sources = NULL;
 	if (!r->in_round)
 		return;
-	timer_clear(&r->slice);
 	round_begin(s);
-	timer_set(&r->slice, SLICE_US);
+	timer_set(&r->slice, SLICE_US); /* also when it is set already */
 }
 
 void

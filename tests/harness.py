@@ -1,4 +1,5 @@
 """harness: a whole Sluice in a folder of its own, its sink and its load, for scenario, crash and witness tests."""
+import csv
 import glob
 import json
 import os
@@ -226,15 +227,21 @@ class Sluice:
         return text
 
     def master_pid(self):
+        """None once the instance has ended: behind a wrapper that is seen a moment before the wrapper's own end."""
         pid = self.process.pid
-        if self.wrapper:
-            pid = wait_for(lambda: [c for c in children_of(pid) if "sluiced" in comm_of(c) or "master" in comm_of(c)] or None)[0]
-        return pid
+        if not self.wrapper:
+            return pid
+
+        def looked_for():
+            "the wrapper started sluiced, or ended"
+            found = [c for c in children_of(pid) if "sluiced" in comm_of(c) or "master" in comm_of(c)]
+            return found or (self.process.poll() is not None and [None])
+        return wait_for(looked_for)[0]
 
     def pids(self, role=None):
         """{pid: role} of the children, or the pids of one role in the order of their start."""
         found = {}
-        for pid in children_of(self.master_pid()):
+        for pid in children_of(self.master_pid() or self.process.pid):
             name = comm_of(pid)
             for r in ROLES:
                 if r in name:
@@ -277,6 +284,18 @@ class Sluice:
     def acct(self):
         return ledger.Acct(sorted(glob.glob(self.acct_pattern)))
 
+    def records(self, kind):
+        """The rows of that type, in the order of the accounting."""
+        rows = []
+        for path in sorted(glob.glob(self.acct_pattern)):
+            with open(path, newline="") as f:
+                rows += (r for r in csv.DictReader(f) if r["type"] == kind)
+        return rows
+
+    def accounted(self, kind):
+        """{recipient: row} of that type."""
+        return {r["rcpt"]: r for r in self.records(kind)}
+
     def log(self):
         with open(self.log_path, errors="replace") as f:
             return f.read()
@@ -285,8 +304,8 @@ class Sluice:
         """Orderly; the exit status."""
         if self.process is None:
             return None
-        if self.process.poll() is None:
-            os.kill(self.master_pid(), signal.SIGTERM)
+        if self.process.poll() is None and (master := self.master_pid()):
+            os.kill(master, signal.SIGTERM)
         try:
             status = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -299,7 +318,7 @@ class Sluice:
         """Everything at once, as a power failure would."""
         if self.process is None or self.process.poll() is not None:
             return
-        pids = [self.master_pid(), *self.pids()]
+        pids = [pid for pid in (self.master_pid(), *self.pids()) if pid]
         for pid in pids:
             try:
                 os.kill(pid, signal.SIGKILL)

@@ -26,6 +26,7 @@
 	X(NEW,            new_message, R, S, IPC_PAYLOAD_MAX) /* a record is synced; payload: new_message.h */ \
 	X(ACK,            ack,      S, R, 0)               /* its rows are committed */ \
 	X(NACK,           ack,      S, R, 0)               /* not queued: answer 4xx (status is a reply code) */ \
+	X(NOTIFY,         notify,   S, R, IPC_PAYLOAD_MAX) /* a message of ours to take in; payload: notification.h */ \
 	/* worker */ \
 	X(WORKER_HELLO,   hello,    W, S, 0)               /* first; then one HELD each; then HELLO_END */ \
 	X(HELD,           held,     W, S, 0)               /* a connection or lease that is still running */ \
@@ -35,6 +36,7 @@
 	X(OPEN_FAILED,    open_failed, W, S, 2048)         /* payload: results.h; its one row (index 0) holds status and text */ \
 	X(WORK,           work,     S, W, 128)             /* payload: bitmap of the entry's recipients to attempt */ \
 	X(RESULT,         result,   W, S, IPC_PAYLOAD_MAX) /* payload: u32 n, results (results.h, n bytes), then strings for the event */ \
+	X(REPLY_MATCH,    reply_match, W, S, 1024)         /* some rules match a reply; payload: reply_match.h. Before the RESULT of its transaction */ \
 	X(RETURNED,       returned, W, S, 0)               /* a lease handed back, nothing attempted */ \
 	X(RCPT_ASK,       rcpt_ask, W, S, 0)               /* may the RCPT of this recipient leave? Of WORK with WORK_ASK */ \
 	X(RCPT_MAY,       rcpt_may, S, W, 0)               /* the answer */ \
@@ -102,6 +104,9 @@ struct message {
 			uint32_t status; /* of NACK: SMTP code to give, 451 or 452 */
 		} ack;
 		struct {
+			uint32_t events;       /* that it tells */
+		} notify;
+		struct {
 			uint64_t lease; /* 0: the connection holds none */
 			uint32_t connection, claim_slot, source_ip, queue;
 			uint32_t state; /* enum claim_state */
@@ -140,6 +145,14 @@ struct message {
 			uint32_t flags;        /* enum result_flags */
 			uint32_t sent_bytes;
 		} result;
+		struct {
+			uint64_t lease;        /* 0: no transaction is under way */
+			uint64_t conf_generation; /* by which rules are numbers */
+			uint64_t wait_us;      /* the time that the reply names; 0: none */
+			uint32_t connection;
+			uint32_t transaction;  /* of the connection, from 1; 0: before its first */
+			uint16_t code, stage;  /* enum conf_rule_stage; 0: of none */
+		} reply_match;
 		struct {
 			uint64_t lease;
 			uint32_t connection, claim_slot;

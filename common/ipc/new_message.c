@@ -20,6 +20,7 @@ new_message_encode(struct buf *out, const struct new_message *m)
 		wire_put_u32(out, m->entries[i].count);
 	}
 	wire_put_bytes(out, m->reception);
+	wire_put_bytes(out, m->owed);
 }
 
 /* The entries follow each other without a gap, from recipient 0 on, none of them empty. */
@@ -64,5 +65,6 @@ new_message_decode(struct new_message *out, struct slice s, struct buf *scratch)
 		return -E_BAD;
 	out->entries = entries;
 	out->reception = wire_bytes(&r, IPC_PAYLOAD_MAX);
-	return wire_done(&r) ? 0 : -E_BAD;
+	out->owed = wire_bytes(&r, IPC_PAYLOAD_MAX);
+	return wire_done(&r) && out->owed.n % 8 == 0 ? 0 : -E_BAD;
 }

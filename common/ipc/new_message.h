@@ -1,6 +1,7 @@
 /* new_message: the payload of NEW: what the scheduler must know of a message without reading it.
  * Encoded: vmta, sender domain, job (length-prefixed), then per entry domain, first, count. With
- * NEW_WITH_RECEPTION the strings of the reception event follow, encoded as an event (event.h). */
+ * NEW_WITH_RECEPTION the strings of the reception event follow, encoded as an event (event.h). Last the keys of
+ * what a notification tells. */
 #pragma once
 
 #include "common/base/buf.h"
@@ -12,6 +13,7 @@ struct new_message {
 	uint16_t n_entries;
 	const struct record_entry *entries; /* decode: into *scratch */
 	struct slice reception; /* an encoded EVENT_RECEPTION, empty when no acct-file wants `r` */
+	struct slice owed;      /* of a notification of ours: its keys (notification.h); else empty */
 };
 
 void new_message_encode(struct buf *out, const struct new_message *m);

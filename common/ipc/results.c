@@ -14,14 +14,17 @@
  * before and ends with `suffix` bytes of it; the `middle` bytes between them follow
  *
  *   stamp      varint: 0 the claim's, 1 none, else so much less than the base, plus 2
+ *   rule       u8: 0 none, else which of the rules' keys
  *
- * The base, a u64 behind the strings, is there when FLAG_STAMPS stands in the flags.
+ * The base, a u64 behind the strings, is there when FLAG_STAMPS stands in the flags; u8 n and n keys of
+ * rules, when FLAG_RULES does.
  *
  * Replies to the recipients of one message mostly differ in the address that they quote, so this
  * keeps a thousand of them whole where plain texts would not fit. */
-enum marks { MARK_INDEX = 1, MARK_OUTCOME = 2, MARK_TEXT = 4, MARK_STAMP = 8 };
+enum marks { MARK_INDEX = 1, MARK_OUTCOME = 2, MARK_TEXT = 4, MARK_STAMP = 8, MARK_RULE = 16 };
 
 #define FLAG_STAMPS 0x80000000u
+#define FLAG_RULES  0x40000000u
 #define STAMP_MOST  ((1ull << 35) - 1) /* five bytes; a talk of ten hours */
 
 #define IP_BYTES_MAX    64
@@ -29,7 +32,7 @@ enum marks { MARK_INDEX = 1, MARK_OUTCOME = 2, MARK_TEXT = 4, MARK_STAMP = 8 };
 #define ESMTP_BYTES_MAX 512
 #define TAIL_BYTES      2 /* n */
 
-/* The worst case without any text fits: marks, index, outcome, stamp. */
+/* The worst case without any text and rule fits: marks, index, outcome, stamp. */
 _Static_assert(4 + 8 + 8 + 8 + 4 * 2 + 2 * IP_BYTES_MAX + MTA_BYTES_MAX + ESMTP_BYTES_MAX +
 			       TAIL_BYTES + CLAIM_RCPT_MAX * (1 + 3 + 6 + 5) + 3 <=
 		       CLAIM_RESULT_BYTES,
@@ -106,15 +109,44 @@ put_stamp(struct buf *out, uint64_t base, uint64_t stamp)
 		put_varint(out, base - stamp + 2 < STAMP_MOST ? base - stamp + 2 : STAMP_MOST);
 }
 
+/* The keys of the recipients' rules, each once. */
+struct rule_keys {
+	unsigned n;
+	uint64_t keys[RESULT_RULES_MAX];
+};
+
+/* Which of them, from 1; 0: none. */
+static unsigned
+rule_place(const struct rule_keys *k, uint64_t rule)
+{
+	for (unsigned i = 0; rule != 0 && i < k->n; i++) {
+		if (k->keys[i] == rule)
+			return i + 1;
+	}
+	return 0;
+}
+
+static void
+collect_rules(const struct results *r, struct rule_keys *k)
+{
+	k->n = 0;
+	for (size_t i = 0; i < r->n_rcpts && k->n < RESULT_RULES_MAX; i++) {
+		if (r->rcpts[i].rule != 0 && rule_place(k, r->rcpts[i].rule) == 0)
+			k->keys[k->n++] = r->rcpts[i].rule;
+	}
+}
+
 /* The recipients with texts of at most `text_max` bytes; false when that does not fit into `room`.
  */
 static bool
-put_rcpts(struct buf *out, const struct results *r, size_t text_max, size_t room)
+put_rcpts(struct buf *out, const struct results *r, const struct rule_keys *rules, size_t text_max,
+	  size_t room)
 {
 	static const struct result_rcpt none;
 	const struct result_rcpt *before = &none;
 	size_t start = out->len;
 	uint32_t expected = 0;
+	unsigned rule = 0, rule_before = 0;
 	bool any;
 	uint64_t base = stamp_base(r, &any);
 
@@ -126,6 +158,8 @@ put_rcpts(struct buf *out, const struct results *r, size_t text_max, size_t room
 				 (slice_eq(text, old) ? 0u : MARK_TEXT) |
 				 (q->stamp_boot_us == before->stamp_boot_us ? 0u : MARK_STAMP);
 
+		rule = rule_place(rules, q->rule);
+		marks |= rule != rule_before ? MARK_RULE : 0u;
 		wire_put_u8(out, (uint8_t)marks);
 		if (marks & MARK_INDEX)
 			put_varint(out, q->index);
@@ -138,6 +172,9 @@ put_rcpts(struct buf *out, const struct results *r, size_t text_max, size_t room
 			put_difference(out, old, text);
 		if (marks & MARK_STAMP)
 			put_stamp(out, base, q->stamp_boot_us);
+		if (marks & MARK_RULE)
+			wire_put_u8(out, (uint8_t)rule);
+		rule_before = rule;
 		if (out->len - start > room)
 			return false;
 		expected = q->index + 1u;
@@ -153,15 +190,14 @@ shorten(struct buf *out, size_t len)
 	out->len = len;
 }
 
-void
-results_encode(struct buf *out, const struct results *r)
+/* Everything before the recipients. */
+static void
+put_head(struct buf *out, const struct results *r, const struct rule_keys *rules)
 {
-	size_t start = out->len, head, room, good = 0, bad = REPLY_KEPT_MAX;
 	bool stamps;
 	uint64_t base = stamp_base(r, &stamps);
 
-	CHECK(r->n_rcpts <= CLAIM_RCPT_MAX);
-	wire_put_u32(out, r->flags | (stamps ? FLAG_STAMPS : 0));
+	wire_put_u32(out, r->flags | (stamps ? FLAG_STAMPS : 0) | (rules->n > 0 ? FLAG_RULES : 0));
 	wire_put_u64(out, r->wall_us);
 	wire_put_u64(out, r->boot_us);
 	put_text16(out, r->dlv_source_ip, IP_BYTES_MAX);
@@ -170,23 +206,53 @@ results_encode(struct buf *out, const struct results *r)
 	put_text16(out, r->dlv_esmtp, ESMTP_BYTES_MAX);
 	if (stamps)
 		wire_put_u64(out, base);
+	if (rules->n > 0)
+		wire_put_u8(out, (uint8_t)rules->n);
+	for (unsigned i = 0; i < rules->n; i++)
+		wire_put_u64(out, rules->keys[i]);
 	wire_put_u16(out, (uint16_t)r->n_rcpts);
+}
+
+/* With these rules, and texts as long as fit; false: not even without any text. */
+static bool
+encode_with(struct buf *out, const struct results *r, const struct rule_keys *rules)
+{
+	size_t start = out->len, head, room, good = 0, bad = REPLY_KEPT_MAX;
+
+	put_head(out, r, rules);
 	head = out->len;
 	room = CLAIM_RESULT_BYTES - (head - start);
-	if (put_rcpts(out, r, REPLY_KEPT_MAX, room))
-		return;
+	if (put_rcpts(out, r, rules, REPLY_KEPT_MAX, room))
+		return true;
 	/* The longest texts are cut first: the largest bound (nearly) that lets all fit. */
 	while (bad - good > 1) {
 		size_t middle = (good + bad) / 2;
 
 		shorten(out, head);
-		if (put_rcpts(out, r, middle, room))
+		if (put_rcpts(out, r, rules, middle, room))
 			good = middle;
 		else
 			bad = middle;
 	}
 	shorten(out, head);
-	CHECK(put_rcpts(out, r, good, room));
+	if (put_rcpts(out, r, rules, good, room))
+		return true;
+	shorten(out, start);
+	return false;
+}
+
+void
+results_encode(struct buf *out, const struct results *r)
+{
+	struct rule_keys rules;
+
+	CHECK(r->n_rcpts <= CLAIM_RCPT_MAX);
+	collect_rules(r, &rules);
+	if (encode_with(out, r, &rules))
+		return;
+	/* A thousand recipients that have nothing in common: what they met matters more than its name. */
+	rules.n = 0;
+	CHECK(encode_with(out, r, &rules));
 }
 
 /* Decoding ---------------------------------------------------------------------------------------
@@ -261,10 +327,12 @@ get_stamp(struct wire_reader *r, uint64_t base)
 
 /* `rcpts` has room for n, `texts` for n * REPLY_KEPT_MAX bytes. */
 static int
-get_rcpts(struct wire_reader *r, struct result_rcpt *rcpts, size_t n, char *texts, uint64_t base)
+get_rcpts(struct wire_reader *r, struct result_rcpt *rcpts, size_t n, char *texts, uint64_t base,
+	  const struct rule_keys *rules)
 {
 	struct result_rcpt now = { 0 };
 	uint32_t index = 0;
+	unsigned rule = 0;
 
 	for (size_t i = 0; i < n; i++) {
 		unsigned marks = wire_u8(r);
@@ -286,19 +354,35 @@ get_rcpts(struct wire_reader *r, struct result_rcpt *rcpts, size_t n, char *text
 		}
 		if (marks & MARK_STAMP)
 			now.stamp_boot_us = get_stamp(r, base);
-		if (r->bad || index > UINT16_MAX ||
-		    marks > (MARK_INDEX | MARK_OUTCOME | MARK_TEXT | MARK_STAMP) ||
+		if (marks & MARK_RULE)
+			rule = wire_u8(r);
+		if (r->bad || index > UINT16_MAX || rule > rules->n ||
+		    marks > (MARK_INDEX | MARK_OUTCOME | MARK_TEXT | MARK_STAMP | MARK_RULE) ||
 		    now.action >= EVENT_ACTION_COUNT)
 			return -E_BAD;
+		now.rule = rule > 0 ? rules->keys[rule - 1] : 0;
 		now.index = (uint16_t)index++;
 		rcpts[i] = now;
 	}
 	return 0;
 }
 
+static void
+get_rules(struct wire_reader *r, struct rule_keys *out)
+{
+	out->n = wire_u8(r);
+	if (out->n > RESULT_RULES_MAX) {
+		r->bad = true;
+		out->n = 0;
+	}
+	for (unsigned i = 0; i < out->n; i++)
+		out->keys[i] = wire_u64(r);
+}
+
 int
 results_decode(struct results *out, struct slice s, struct buf *scratch)
 {
+	struct rule_keys rules = { 0 };
 	struct wire_reader r;
 	struct result_rcpt *rcpts;
 	uint64_t base = 0;
@@ -315,7 +399,9 @@ results_decode(struct results *out, struct slice s, struct buf *scratch)
 	out->dlv_esmtp = get_text16(&r, ESMTP_BYTES_MAX);
 	if (out->flags & FLAG_STAMPS)
 		base = wire_u64(&r);
-	out->flags &= ~FLAG_STAMPS;
+	if (out->flags & FLAG_RULES)
+		get_rules(&r, &rules);
+	out->flags &= ~(FLAG_STAMPS | FLAG_RULES);
 	out->n_rcpts = wire_u16(&r);
 	if (r.bad || out->n_rcpts > CLAIM_RCPT_MAX || wire_left(&r) < out->n_rcpts)
 		return -E_BAD;
@@ -323,7 +409,7 @@ results_decode(struct results *out, struct slice s, struct buf *scratch)
 	buf_reset(scratch);
 	rcpts = (struct result_rcpt *)(void *)buf_room(scratch,
 						       array + out->n_rcpts * REPLY_KEPT_MAX);
-	if (get_rcpts(&r, rcpts, out->n_rcpts, (char *)rcpts + array, base) != 0)
+	if (get_rcpts(&r, rcpts, out->n_rcpts, (char *)rcpts + array, base, &rules) != 0)
 		return -E_BAD;
 	out->rcpts = rcpts;
 	return wire_done(&r) ? 0 : -E_BAD;

@@ -16,7 +16,11 @@ struct result_rcpt {
 	uint16_t code;     /* SMTP code, 0 when there was no reply */
 	uint64_t stamp_boot_us; /* its own grant; 0: the claim's; EVENT_STAMP_NONE: no RCPT was sent */
 	struct slice diag; /* "smtp;450 4.2.1 ..." */
+	uint64_t rule;     /* key of the configuration's rule that names the reply; 0: none, or one beyond the first
+			    * RESULT_RULES_MAX of these results */
 };
+
+#define RESULT_RULES_MAX RULE_HITS_MAX
 
 struct results {
 	uint32_t flags;    /* enum result_flags (message.h) */

@@ -83,6 +83,16 @@ smtp_client_clear(struct smtp_client *c)
 	c->state = SMTP_CLIENT_CLOSED;
 }
 
+void
+smtp_client_listen(struct smtp_client *c,
+		   void (*fn)(void *arg, enum verdict_phase phase, const struct smtp_reply *reply,
+			      struct smtp_client_ruling *out),
+		   void *arg)
+{
+	c->listener = fn;
+	c->listener_arg = arg;
+}
+
 static void
 keep_end_text(struct smtp_client *c, struct slice text)
 {
@@ -168,7 +178,7 @@ smtp_client_wrote(struct smtp_client *c, size_t n)
 bool
 smtp_client_spent(const struct smtp_client *c)
 {
-	return c->state == SMTP_CLIENT_CLOSED || c->close_after ||
+	return c->state == SMTP_CLIENT_CLOSED || c->close_after || c->leaving ||
 	       (c->ehlo.mail_max > 0 && c->transactions >= c->ehlo.mail_max);
 }
 
@@ -204,6 +214,8 @@ end_transaction(struct smtp_client *c, bool reset)
 	enter(c, SMTP_CLIENT_ENDED);
 	if (c->mx_down)
 		close_with(c, c->notice, SLICE_NONE);
+	else if (c->skip_host && c->end.reason == VERDICT_BY_NONE)
+		c->end = c->notice; /* its text is kept already */
 }
 
 static void
@@ -315,6 +327,7 @@ smtp_client_begin(struct smtp_client *c, const struct smtp_client_message *m)
 	c->message = *m;
 	c->n_issued = c->n_answered = c->n_accepted = 0;
 	c->notice = (struct verdict){ 0 };
+	c->notice_rule = 0;
 	c->lone_dot = c->close_after = c->reset_after = c->in_step = c->contrary = false;
 	c->asking = false;
 	c->said_from = c->written;
@@ -405,6 +418,9 @@ smtp_client_taken(struct smtp_client *c)
 	buf_reset(&c->out);
 	if (c->close_after) {
 		enter(c, SMTP_CLIENT_CLOSED);
+	} else if (c->leaving) { /* QUIT ends what RSET would have */
+		enter(c, SMTP_CLIENT_QUITTING);
+		say(c, VERDICT_AT_QUIT, "QUIT", SLICE_NONE);
 	} else if (c->reset_after) {
 		enter(c, SMTP_CLIENT_RESETTING);
 		say(c, VERDICT_AT_RSET, "RSET", SLICE_NONE);
@@ -502,6 +518,7 @@ fail_with_text(struct smtp_client *c, enum verdict_reason reason, struct slice t
 		if (reason == VERDICT_BY_LOST && phase != VERDICT_AT_DOT &&
 		    c->notice.reason != VERDICT_BY_NONE) {
 			each = c->notice;
+			c->outcomes.rule = c->notice_rule;
 			text = smtp_client_end_text(c);
 		}
 		/* A peer may close an idle connection at the very moment that MAIL leaves. */
@@ -680,12 +697,74 @@ on_rset(struct smtp_client *c, struct verdict v, struct slice text)
 		enter(c, SMTP_CLIENT_READY);
 }
 
+/* What the operator's rules say of the reply. */
+static struct smtp_client_ruling
+listen_to(struct smtp_client *c, enum verdict_phase phase)
+{
+	struct smtp_client_ruling ruling = { 0 };
+
+	if (c->listener != NULL)
+		c->listener(c->listener_arg, phase, &c->reply, &ruling);
+	c->outcomes.rule = ruling.rule;
+	return ruling;
+}
+
+/* What the rules make of a verdict: a refusal may become another one, never a success. */
+static void
+overrule(struct verdict *v, const struct smtp_client_ruling *ruling)
+{
+	if (v->action == VERDICT_PERMANENT && (ruling->stay || ruling->skip_host))
+		v->action = VERDICT_TRANSIENT;
+	else if (v->action == VERDICT_TRANSIENT && ruling->bounce && !ruling->stay && v->code < 500 &&
+		 v->phase == VERDICT_AT_RCPT)
+		v->action = VERDICT_PERMANENT;
+}
+
+/* The connection ends behind this transaction; one that has none yet is over. True: it was over at once. */
+static bool
+turn_away(struct smtp_client *c, struct verdict v, const struct smtp_client_ruling *ruling)
+{
+	if (!ruling->leave && !ruling->skip_host)
+		return false;
+	if (c->state == SMTP_CLIENT_GREETING || c->state == SMTP_CLIENT_HELLO) {
+		if (v.action == VERDICT_DELIVERED)
+			return false; /* it would say so again and again */
+		v.action = VERDICT_TRANSIENT;
+		v.scope = VERDICT_HOST;
+		refuse(c, v);
+		return true;
+	}
+	c->leaving = true;
+	if (ruling->skip_host && in_transaction(c)) {
+		c->skip_host = true;
+		c->notice = v;
+		c->notice.action = VERDICT_TRANSIENT;
+		c->notice.scope = VERDICT_HOST;
+		c->notice_rule = ruling->rule;
+		keep_end_text(c, smtp_reply_text(&c->reply));
+	}
+	return false;
+}
+
+static void
+on_notice(struct smtp_client *c, struct verdict v, const struct smtp_client_ruling *ruling)
+{
+	c->notice = v;
+	c->notice_rule = ruling->rule;
+	keep_end_text(c, smtp_reply_text(&c->reply));
+	c->mx_down = c->policy.mx_unavailable_421 || ruling->skip_host;
+	c->leaving |= ruling->leave;
+	if (c->mx_down)
+		c->notice.scope = VERDICT_HOST;
+}
+
 /* A whole reply: it answers the head of the FIFO. */
 static void
 on_reply(struct smtp_client *c, struct slice last_line)
 {
 	struct smtp_client_command cmd = *head(c);
 	struct slice text = smtp_reply_text(&c->reply);
+	struct smtp_client_ruling ruling = listen_to(c, (enum verdict_phase)cmd.phase);
 	struct verdict v;
 
 	v = smtp_verdict((enum verdict_phase)cmd.phase, &c->reply, c->n_accepted > 0, &c->policy);
@@ -694,11 +773,11 @@ on_reply(struct smtp_client *c, struct slice last_line)
 		return;
 	}
 	pop(c);
-	if (c->reply.code == 421 && in_transaction(c)) {
-		c->notice = v;
-		keep_end_text(c, text);
-		c->mx_down = c->policy.mx_unavailable_421;
-	}
+	overrule(&v, &ruling);
+	if (c->reply.code == 421 && in_transaction(c))
+		on_notice(c, v, &ruling);
+	else if (turn_away(c, v, &ruling))
+		return;
 	switch (cmd.phase) {
 	case VERDICT_AT_GREETING:
 		on_greeting(c, v, last_line);
@@ -726,10 +805,11 @@ on_reply(struct smtp_client *c, struct slice last_line)
 		close_with(c, (struct verdict){ 0 }, SLICE_NONE);
 		break;
 	}
-	if (c->state == SMTP_CLIENT_SENDING && c->mx_down && c->fifo_n == 0)
+	if (c->state == SMTP_CLIENT_SENDING && (c->mx_down || c->skip_host) && c->fifo_n == 0)
 		break_transaction(c, c->notice, smtp_client_end_text(c));
 	else if (c->state == SMTP_CLIENT_SENDING)
 		issue(c);
+	c->outcomes.rule = 0;
 }
 
 /* A reply that no command asked for. */
@@ -737,8 +817,10 @@ static void
 on_unasked(struct smtp_client *c)
 {
 	struct slice text = smtp_reply_text(&c->reply);
+	struct smtp_client_ruling ruling = listen_to(c, smtp_client_phase(c));
 	struct verdict v;
 
+	(void)ruling; /* it is leaving anyway */
 	if (c->reply.code != 421) {
 		fail_with_text(c, VERDICT_BY_PROTOCOL, text);
 		return;

@@ -97,6 +97,15 @@ struct smtp_client_message {
 	const void *arg;
 };
 
+/* What the operator's rules say of one reply (smtp_client_listen()). */
+struct smtp_client_ruling {
+	bool stay;      /* whom it concerns stays queued, also by 5xx; comes before `bounce` */
+	bool bounce;    /* a 4xx to RCPT is for good */
+	bool skip_host; /* this host is done with for now: the transaction runs to its end, then QUIT */
+	bool leave;     /* as skip_host, but the host is as good as before */
+	uint64_t rule;  /* kept with the outcome of those it concerns; 0: none */
+};
+
 struct smtp_client {
 	enum smtp_client_state state;
 	struct smtp_policy policy;
@@ -113,6 +122,14 @@ struct smtp_client {
 	bool lone_dot;    /* 354 although no recipient was accepted */
 	bool utf8;        /* an address of the message needs SMTPUTF8 */
 	bool asking;      /* want MAY, for recipient ask_rcpt */
+
+	/* Asked of every well-formed reply, before it has an effect; NULL: nobody. */
+	void (*listener)(void *arg, enum verdict_phase phase, const struct smtp_reply *reply,
+			 struct smtp_client_ruling *out);
+	void *listener_arg;
+	bool skip_host;       /* a rule says that this host is done with */
+	bool leaving;         /* QUIT when the transaction is reported */
+	uint64_t notice_rule; /* of `notice` */
 
 	struct smtp_reply reply;
 	bool early; /* its first byte came before the command that it could answer had left */
@@ -142,6 +159,13 @@ struct smtp_client {
 /* A new connection, connected a moment ago. `helo` must pass smtp_client_helo_ok(); borrowed. */
 void smtp_client_init(struct smtp_client *c, const struct smtp_policy *policy, struct slice helo);
 void smtp_client_clear(struct smtp_client *c);
+
+/* `fn` hears of every well-formed reply of every stage, also of one that nothing asked for, and rules on it; *out
+ * comes zeroed. A reply of success stays one. */
+void smtp_client_listen(struct smtp_client *c,
+			void (*fn)(void *arg, enum verdict_phase phase, const struct smtp_reply *reply,
+				   struct smtp_client_ruling *out),
+			void *arg);
 
 /* enum smtp_client_want, one or more. */
 unsigned smtp_client_want(const struct smtp_client *c);

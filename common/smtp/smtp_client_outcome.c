@@ -13,6 +13,7 @@ smtp_client_outcomes_begin(struct smtp_client_outcomes *o, size_t n)
 	mem_grow(&p, &o->cap, n, sizeof *o->rows);
 	o->rows = p;
 	o->n = n;
+	o->rule = 0;
 	if (n > 0)
 		memset(o->rows, 0, n * sizeof *o->rows);
 	buf_reset(&o->texts);
@@ -39,8 +40,9 @@ keep_text(struct smtp_client_outcomes *o, struct slice text)
 }
 
 static void
-settle_at(struct smtp_client_outcome *row, struct verdict v, uint32_t at, size_t n)
+settle_at(struct smtp_client_outcome *row, struct verdict v, uint64_t rule, uint32_t at, size_t n)
 {
+	row->rule = rule;
 	row->verdict = v;
 	row->state = SMTP_CLIENT_OUTCOME_SETTLED;
 	row->text_at = at;
@@ -52,7 +54,7 @@ smtp_client_outcomes_settle(struct smtp_client_outcomes *o, size_t i, struct ver
 			    struct slice text)
 {
 	CHECK(i < o->n && text.n <= UINT16_MAX);
-	settle_at(&o->rows[i], v, keep_text(o, text), text.n);
+	settle_at(&o->rows[i], v, o->rule, keep_text(o, text), text.n);
 }
 
 size_t
@@ -67,7 +69,7 @@ smtp_client_outcomes_settle_all(struct smtp_client_outcomes *o,
 	for (size_t i = 0; i < o->n; i++) {
 		if (o->rows[i].state != state)
 			continue;
-		settle_at(&o->rows[i], v, at, text.n);
+		settle_at(&o->rows[i], v, o->rule, at, text.n);
 		n++;
 	}
 	return n;

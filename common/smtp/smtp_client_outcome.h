@@ -21,12 +21,14 @@ struct smtp_client_outcome {
 	uint8_t state;
 	uint16_t text_n;
 	uint32_t text_at;
+	uint64_t rule; /* key of the rule that its reply matches; 0: none */
 };
 
 struct smtp_client_outcomes {
 	struct smtp_client_outcome *rows;
 	size_t n, cap;
 	struct buf texts;
+	uint64_t rule; /* of what is settled now */
 };
 
 /* All `n` open; keeps the memory of earlier transactions. */

@@ -1,6 +1,7 @@
 #include "scheduler/core/admit.h"
 
 #include "common/base/check.h"
+#include "scheduler/core/backoff.h"
 #include "scheduler/core/pump.h"
 #include "scheduler/core/sources.h"
 
@@ -49,7 +50,8 @@ group_of(struct core *c, uint32_t *last, enum core_scope scope, uint32_t number,
 static uint32_t
 source_group(struct core *c, uint32_t qi, uint32_t source)
 {
-	if (!c->ops.source_limits || !pump_settings(c, qi)->source_limits)
+	if (!(c->ops.source_limits && pump_settings(c, qi)->source_limits) &&
+	    !backoff_is_at(c, qi, source))
 		return 0;
 	return group_of(c, &c->queues[qi].active->source_groups[source % SOURCE_GROUPS],
 			CORE_SCOPE_QUEUE_SOURCE, qi, source);

@@ -152,6 +152,14 @@ is_surplus(const struct core *c, const struct conn *cn)
 	return false;
 }
 
+/* It ends with its message. */
+static void
+yield_later(struct core *c, struct conn *cn)
+{
+	limits_count_state(c, sets_of(c, cn->charges), 0, 1);
+	cn->yields = 1;
+}
+
 static void
 end_surplus_of(struct core *c, enum conn_state state)
 {
@@ -160,8 +168,7 @@ end_surplus_of(struct core *c, enum conn_state state)
 
 		if (cn->state != state || is_ending(cn) || !is_surplus(c, cn))
 			continue;
-		limits_count_state(c, sets_of(c, cn->charges), 0, 1);
-		cn->yields = 1; /* with its message */
+		yield_later(c, cn);
 	}
 }
 
@@ -182,22 +189,54 @@ end_surplus(struct core *c)
 	end_surplus_of(c, CONN_OPENING);
 }
 
+static void
+recount(struct core *c, struct conn *cn)
+{
+	pump_settings(c, cn->queue);
+	limits_count_state(c, sets_of(c, cn->charges), -(cn->state == CONN_IDLE), -is_ending(cn));
+	count_anew(c, cn);
+	limits_count_state(c, sets_of(c, cn->charges), cn->state == CONN_IDLE, is_ending(cn));
+}
+
 void
 conns_recount(struct core *c)
 {
 	for (uint32_t i = 0; i < c->n_conns_made; i++) {
-		struct conn *cn = &c->conns[i];
-
-		if (cn->state == CONN_FREE)
-			continue;
-		pump_settings(c, cn->queue);
-		limits_count_state(c, sets_of(c, cn->charges), -(cn->state == CONN_IDLE),
-				   -is_ending(cn));
-		count_anew(c, cn);
-		limits_count_state(c, sets_of(c, cn->charges), cn->state == CONN_IDLE,
-				   is_ending(cn));
+		if (c->conns[i].state != CONN_FREE)
+			recount(c, &c->conns[i]);
 	}
 	end_surplus(c);
+}
+
+void
+conns_recount_queue(struct core *c, uint32_t qi)
+{
+	const struct active *a = c->queues[qi].active;
+	uint32_t left = a ? a->n_conns : 0, next;
+
+	for (uint32_t i = 0; left > 0; i++) {
+		if (c->conns[i].state == CONN_FREE || c->conns[i].queue != qi)
+			continue;
+		recount(c, &c->conns[i]);
+		left--;
+	}
+	if (!a || a->n_conns == 0)
+		return;
+	for (uint32_t i = a->idle.head; i != CORE_NONE; i = next) {
+		next = c->conns[i].next;
+		if (is_surplus(c, &c->conns[i]))
+			conns_close(c, i);
+	}
+	left = a->n_opening + a->n_busy;
+	for (uint32_t i = 0; left > 0; i++) {
+		struct conn *cn = &c->conns[i];
+
+		if (cn->queue != qi || (cn->state != CONN_BUSY && cn->state != CONN_OPENING))
+			continue;
+		left--;
+		if (!is_ending(cn) && is_surplus(c, cn))
+			yield_later(c, cn);
+	}
 }
 
 bool

@@ -25,5 +25,7 @@ void conns_make_room(struct core *c, uint32_t limit, unsigned priority);
 void conns_make_worker_room(struct core *c, unsigned worker);
 /* Limits have come or gone: all connections are counted anew. */
 void conns_recount(struct core *c);
+/* The same of one queue, by its own limits and those for its source IPs. */
+void conns_recount_queue(struct core *c, uint32_t qi);
 /* NULL when the number is free or none at all. */
 struct conn *conns_get(struct core *c, uint32_t number);

@@ -5,6 +5,7 @@
 
 #include "common/base/check.h"
 #include "common/base/mem.h"
+#include "scheduler/core/backoff.h"
 #include "scheduler/core/conns.h"
 #include "scheduler/core/entries.h"
 #include "scheduler/core/grants.h"
@@ -38,6 +39,7 @@ core_clock(struct core *c, const struct core_now *now)
 	/* Not before the time is known: what was charged to them has stamps. */
 	if (c->all == 0)
 		limits_world_set(c);
+	backoff_clock(c);
 }
 
 uint64_t
@@ -118,6 +120,7 @@ core_new_in(const struct core_ops *ops, void *ctx, const struct core_world *w, u
 	c->timers.arg = c;
 	c->line_timers.pos = line_heap_position;
 	c->line_timers.arg = c;
+	backoff_make(c);
 	/* The first of each is nobody. */
 	mem_grow((void **)&c->lines, &c->lines_cap, 1, sizeof(*c->lines));
 	mem_grow((void **)&c->limits, &c->limits_cap, 1, sizeof(*c->limits));
@@ -152,9 +155,11 @@ core_free(struct core **core)
 	sources_clear(c);
 	lines_clear(c);
 	limits_clear(c);
+	backoff_clear(c);
 	map_clear(&c->marks);
 	map_clear(&c->tags_map);
 	map_clear(&c->moves);
+	map_clear(&c->kept);
 	texts_clear(&c->errors);
 	timers_clear(&c->timers);
 	mem_free(c->entries);
@@ -313,6 +318,7 @@ core_run(struct core *c, const struct core_now *now, unsigned most)
 	sources_tick(c);
 	lines_tick(c);
 	limits_sweep(c);
+	backoff_tick(c);
 	for (unsigned i = 0; timers_next(&c->timers) <= c->now.boot_us; i++) {
 		if (i == TIMERS_AT_ONCE && most) {
 			work = most;
@@ -337,6 +343,8 @@ core_run(struct core *c, const struct core_now *now, unsigned most)
 	next = timers_next(&c->timers);
 	if (timers_next(&c->line_timers) < next)
 		next = timers_next(&c->line_timers);
+	if (backoff_next(c) < next)
+		next = backoff_next(c);
 	return c->move_next < next ? c->move_next : next;
 }
 
@@ -502,13 +510,12 @@ bool
 core_adopt_connection(struct core *c, const struct core_now *now, uint32_t connection,
 		      uint32_t queue, unsigned worker, uint32_t source_ip)
 {
-	uint32_t qi;
+	uint32_t qi = queue_index(c, queue);
 
 	core_clock(c, now);
 	CHECK(worker < c->n_workers);
-	if (queue >= c->n_numbers || c->by_number[queue] == CORE_NONE || source_ip >= c->n_sources)
+	if (qi == CORE_NONE || source_ip >= c->n_sources)
 		return false;
-	qi = c->by_number[queue];
 	pump_settings(c, qi);
 	if (!conns_adopt(c, connection, qi, worker, source_ip, CONN_IDLE))
 		return false;

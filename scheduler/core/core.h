@@ -34,6 +34,7 @@ enum core_give_up {
 	CORE_NO_ROUTE,    /* NXDOMAIN, null MX, no MX and no address: `text` says which, with status */
 	CORE_DISCARDED,   /* type = "discard" */
 	CORE_HOST_REFUSED, /* 5xx greeting of every host, bounce-upon-5xx-greeting */
+	CORE_BOUNCE_QUEUE, /* core_bounce_queue() */
 };
 
 /* Where a queue waits; the names are what `blocked.by` says. */
@@ -46,6 +47,7 @@ enum core_wait {
 	CORE_WAIT_RETRY,       /* the queue's next-retry time, or all its entries are due later */
 	CORE_WAIT_SOURCES,     /* no live worker owns a usable source IP */
 	CORE_WAIT_DNS,         /* a route was asked for */
+	CORE_WAIT_BACKOFF,     /* the next probe of back-off is not due yet */
 };
 
 /* What limits belong to (contract: limits). */
@@ -141,6 +143,12 @@ struct core_ops {
 	void (*moved)(void *ctx, uint32_t entry);
 	/* A connection of a lower queue-priority is to yield at once, in the middle of a message. May be NULL. */
 	void (*interrupt)(void *ctx, uint32_t connection, unsigned worker);
+	/* Back-off of the queue (for this source IP; CORE_NONE: as a whole) has ended by itself: enum core_backoff_end.
+	 * May be NULL. */
+	void (*backoff_over)(void *ctx, uint32_t queue, uint32_t source_ip, unsigned why);
+	/* After core_modes_changed(), before anything is granted in the queue: has it been entered and left as it is to be?
+	 * False: it waits until core_look_again(). May be NULL: it always has. */
+	bool (*mode_is_told)(void *ctx, uint32_t queue);
 };
 
 struct core *core_new(const struct core_ops *ops, void *ctx, const struct conf *conf, uint64_t next_lease);
@@ -159,6 +167,9 @@ void core_queue_restore(struct core *c, uint32_t queue, bool paused, unsigned re
  * known by the old one any more. May be `from` itself. False, and nothing changed: it would be a loop, or `from` is being
  * moved already. */
 bool core_redirect(struct core *c, const struct core_now *now, uint32_t from, uint32_t to, uint32_t fresh);
+/* The same, but one entry stays in `from`: the first of those that wait, else *kept if it is claimed (CORE_NONE: none). *kept: which. */
+bool core_redirect_but_one(struct core *c, const struct core_now *now, uint32_t from, uint32_t to, uint32_t fresh,
+			   uint32_t *kept);
 /* Where mail of the queue goes while it is being moved: itself when it is not. */
 uint32_t core_redirected(const struct core *c, uint32_t queue);
 /* So many entries may move until this is called again. Without a call: any number. */
@@ -292,6 +303,9 @@ struct core_queue_view {
 	uint64_t msg_rate;         /* recipients attempted in the last minute */
 	struct slice last_error;
 	uint64_t last_error_wall_us;
+	bool backoff;              /* mode: the whole queue is in back-off */
+	bool backoff_source;       /* it is for some source IP */
+	bool only_sources;         /* of its source IPs it uses those that back-off leaves */
 };
 bool core_queue_view(const struct core *c, const struct core_now *now, uint32_t queue, struct core_queue_view *out);
 /* Calls fn for each queue from `*cursor` on (0 to begin), at most `most` of them; false when all were seen. */
@@ -388,14 +402,85 @@ bool core_rcpt_ask(struct core *c, const struct core_now *now, uint32_t entry, u
  * A queue that changes its provider counts in both until the old one's windows are empty. */
 void core_route_provider(struct core *c, const struct core_now *now, uint32_t queue, uint32_t provider, struct slice name);
 
-/* The back-off twins of the queue's limits hold, or do not any more. */
+/* Back-off. -------------------------------------------------------------------------------------
+ * A queue is in back-off as a whole, or for single source IPs (scope = "source-ip"), or both; each of these has an end of
+ * its own and is entered and left by itself. What has a wider scope the driver enters in each queue that it holds, those
+ * that come later included. Nothing of it is durable here: the driver keeps it, and enters it anew after a restart.
+ *
+ * While the whole queue is: the back-off twins of its limits hold (what was used counts), backoff-retry-after is used when it
+ * next goes into retry, and only `sources`. For one source IP: what goes by it, and nothing else, is held to the stricter of
+ * the twins and backoff-source-ip-..., as limits of queue x source IP, besides the queue's own. After the call nothing is
+ * granted at the old limits; connections that are too many, or of other source IPs, end at once, busy ones with
+ * their message. Entering puts nothing into retry. */
+struct core_backoff {
+	uint32_t source_ip;      /* CORE_NONE: the whole queue */
+	uint64_t since_wall_us;  /* 0: now; kept when it is in back-off already */
+	uint64_t until_wall_us;  /* wall clock, also when that is set; 0: until told */
+	bool after_delivery;     /* a recipient that somebody got of what is granted from now on ends it */
+	const uint32_t *sources; /* backoff-use-source, copied; whole queue only */
+	size_t n_sources;
+	bool anew;               /* told again by another configuration: no reply matched */
+	bool only_sources;       /* `sources` are all that may be used (none: nothing goes) */
+	/* One message goes in such an interval, the next one from then on; it waits for no retry. 0: all may. Whole queue
+	 * only; when it was in back-off with probes already, the next one stays when it is. */
+	uint64_t probe_us, probe_next_wall_us;
+	/* How the rate returns; copied; NULL: at once; whole queue only. Steps: from the end on, percentages of max-msg-rate, or
+	 * of what was delivered in the minute before back-off. Automatic: during back-off, in place of backoff-max-msg-rate; a
+	 * further match lowers it, and it ends back-off when it has come to max-msg-rate. */
+	const struct conf_recover *recover;
+	/* What core_backoff_view() said before a restart, 0: not known. */
+	uint64_t before_mps, rate_mps;
+	uint64_t ended_wall_us; /* not 0: back-off is over since then, only the steps of its recovery are not */
+};
+/* A further match while it is in back-off: all of `how` holds from now on (the timer starts again), but since when. True:
+ * it was not in back-off. */
+bool core_backoff_enter(struct core *c, const struct core_now *now, uint32_t queue, const struct core_backoff *how);
+/* False: it was not. `at_once`: the rate does not return in steps, and if it does that already, it ends. */
+bool core_backoff_leave(struct core *c, const struct core_now *now, uint32_t queue, uint32_t source_ip, bool at_once);
+/* Many queues are in another mode than the core was told: it asks for each before it grants there. */
+void core_modes_changed(struct core *c);
+void core_look_again(struct core *c, const struct core_now *now, uint32_t queue);
+/* Why back-off ended by itself (ops.backoff_over). */
+enum core_backoff_end {
+	CORE_BACKOFF_TIME,      /* until_wall_us came */
+	CORE_BACKOFF_DELIVERY,  /* after_delivery */
+	CORE_BACKOFF_RECOVERED, /* the automatic rate came to max-msg-rate */
+	CORE_BACKOFF_STEPS,     /* it was over already: the last step of the recovery is, too */
+};
+struct core_backoff_view {
+	uint32_t source_ip; /* CORE_NONE: the whole queue */
+	uint64_t since_wall_us, until_wall_us, ended_wall_us; /* as in core_backoff */
+	bool after_delivery;
+	/* Thousandths of a recipient a second; 0: none. */
+	uint64_t before_mps; /* delivered in the minute before back-off */
+	uint64_t rate_mps;   /* what the recovery allows at present */
+	bool automatic;      /* it is learned */
+};
+/* Of the whole queue (CORE_NONE), or for a source IP; false: it is in no back-off, nor in its recovery. */
+bool core_backoff_view(const struct core *c, uint32_t queue, uint32_t source_ip, struct core_backoff_view *out);
+/* Each of them from `*cursor` on, at most `most`; false when all were seen. */
+bool core_each_backoff(const struct core *c, uint32_t *cursor, unsigned most,
+		       void (*fn)(void *arg, uint32_t queue, const struct core_backoff_view *v), void *arg);
+/* Enters, without an end, or leaves at once: the whole queue. */
 void core_set_mode(struct core *c, const struct core_now *now, uint32_t queue, bool backoff);
+/* At most so many connections at once until then (reduce-connections): whichever is less, this or the queue's own; 0: its
+ * own again. A later call replaces it. By the wall clock of now: it does not matter when that is set later. */
+void core_cap_connections(struct core *c, const struct core_now *now, uint32_t queue, uint32_t most,
+			  uint64_t until_wall_us);
+/* Into retry: until then (wait-reply), 0: for the next step of retry-after, or of its twin (defer-queue). A later time that
+ * it waits for already stays. Its idle connections end. */
+void core_defer_queue(struct core *c, const struct core_now *now, uint32_t queue, uint64_t until_wall_us);
+
+/* All that waits in the queue now is given up, with this text; what is in flight comes to its own end. Of a queue whose
+ * mail is on its way to another one nothing. */
+void core_bounce_queue(struct core *c, const struct core_now *now, uint32_t queue, const char *text);
 
 /* Limits as they are seen and set. */
 struct core_limit_view {
 	enum core_scope scope;
 	enum core_measure measure;
 	bool backoff;            /* the twin that holds during back-off */
+	bool recover;            /* what `recover` allows at present */
 	uint64_t n, window_us;   /* window 0: a count */
 	uint64_t used;
 	uint64_t refused;        /* times it refused, since start */
@@ -414,6 +499,8 @@ void core_limits_changed(struct core *c, const struct core_now *now, enum core_s
 /* A source IP is (no longer) to be used by a queue; CORE_NONE: by any. Open connections end with their message. */
 void core_source_disable(struct core *c, const struct core_now *now, uint32_t queue, uint32_t source_ip, bool disabled,
 			 uint64_t until_boot_us);
+/* None of the source IPs of its virtual MTA is left to the queue (backoff-upon-all-sources-disabled). */
+bool core_sources_all_disabled(const struct core *c, const struct core_now *now, uint32_t queue);
 
 /* What happened before this boot, or before the memory of charges() was lost, and may still count: one transaction
  * or one attempt to connect. */

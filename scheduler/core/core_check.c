@@ -1,8 +1,9 @@
 /* core_check: every invariant of the core's tables, for tests and the simulator. */
 #include "common/base/check.h"
 #include "common/base/mem.h"
+#include "scheduler/core/backoff.h"
 #include "scheduler/core/entries.h"
-#include "scheduler/core/limits.h"
+#include "scheduler/core/limits_impl.h"
 #include "scheduler/core/lines.h"
 #include "scheduler/core/pump.h"
 #include "scheduler/core/sources.h"
@@ -118,7 +119,8 @@ earliest_change(struct core *c, const struct queue *q)
 {
 	uint64_t at = NEVER;
 
-	if (q->retry_at > c->now.boot_us && !q->paused && q->n[PLACE_READY] > 0)
+	if (q->retry_at > c->now.boot_us && !q->paused && q->n[PLACE_READY] > 0 &&
+	    q->wait != CORE_WAIT_BACKOFF) /* a probe does not wait for it */
 		at = q->retry_at;
 	if (q->line == 0 && q->until > c->now.boot_us && q->until < at)
 		at = q->until;
@@ -148,13 +150,20 @@ check_progress(struct core *c, uint32_t qi)
 	CHECK(q->line == 0 || q->wait == CORE_WAIT_CONNECTIONS || q->wait == CORE_WAIT_RATE ||
 	      q->wait == CORE_WAIT_SOURCES || q->wait == CORE_WAIT_DNS);
 	if (q->moving) {
-		CHECK(q->in_doomed || q->n[PLACE_READY] + q->n[PLACE_DEFERRED] == 0);
-		CHECK(queue_entries(q) > 0);
+		uint64_t kept = map_get(&c->kept, qi);
+		uint32_t stay = kept != MAP_NONE, listed = 0;
+
+		if (stay && (c->entries[kept].place == PLACE_READY ||
+			     c->entries[kept].place == PLACE_DEFERRED))
+			listed = 1;
+		CHECK(!stay || c->entries[kept].queue == qi);
+		CHECK(q->in_doomed || q->n[PLACE_READY] + q->n[PLACE_DEFERRED] == listed);
+		CHECK(queue_entries(q) > stay);
 		return;
 	}
-	CHECK(timer <= earliest_change(c, q));
+	CHECK(q->doom_left > 0 || timer <= earliest_change(c, q));
 	CHECK(q->doom_left == 0 || q->in_doomed);
-	if (q->n[PLACE_READY] == 0 || q->paused || q->doom_left > 0)
+	if (q->n[PLACE_READY] == 0 || q->paused || q->doom_left > 0 || q->modes != c->modes)
 		return;
 	CHECK(q->wait != CORE_WAIT_EMPTY);
 	switch ((enum core_wait)q->wait) {
@@ -167,6 +176,9 @@ check_progress(struct core *c, uint32_t qi)
 	case CORE_WAIT_RATE:
 		CHECK(q->line || timer != NEVER);
 		break;
+	case CORE_WAIT_BACKOFF:
+		CHECK(timer != NEVER && q->probing);
+		break;
 	case CORE_WAIT_RETRY:
 		CHECK(timer != NEVER);
 		break;
@@ -174,7 +186,8 @@ check_progress(struct core *c, uint32_t qi)
 		CHECK(q->line || timer != NEVER);
 		break;
 	case CORE_WAIT_SOURCES:
-		CHECK(q->line || q->vmta < 0 || timer != NEVER || c->disabled.n > 0);
+		CHECK(q->line || q->vmta < 0 || timer != NEVER || c->disabled.n > 0 ||
+		      q->only_sources);
 		break;
 	default:
 		CHECK(!"a queue with ready mail waits for nothing");
@@ -206,6 +219,9 @@ check_queue(struct core *c, uint32_t qi, const struct sums *s)
 		}
 		CHECK(idle == a->n_idle);
 		CHECK((a->failed | a->refused | a->denied) == a->failed);
+		/* What is too much has ended, but for what has not been looked at. */
+		CHECK(q->in_run || a->n_idle == 0 || !a->settings ||
+		      a->n_opening + a->n_idle + a->n_busy <= limits_queue_out(c, qi));
 	} else {
 		CHECK(s->conns == 0);
 	}
@@ -364,7 +380,9 @@ check_margin(const struct core *c, const struct pass *p, const struct limit *l)
 
 	if (until <= now)
 		return;
-	CHECK(l->owned && !l->off_until && !l->line && l->mode == LIMIT_ALWAYS);
+	CHECK(l->owned && !l->off_until && !l->line);
+	if (!limits_in_mode(c, l))
+		return;
 	CHECK(!l->rate || l->sure + l->ahead >= until - now);
 }
 
@@ -465,6 +483,7 @@ core_check(const struct core *core)
 	CHECK(asks == c->n_asks && claimed == c->n_claims);
 	check_lines(c);
 	check_limits(c);
+	backoff_check(c);
 	for (uint32_t k = 0; k < c->n_claims_made; k++) {
 		CHECK(!c->claims[k].unknown ||
 		      (c->claims[k].lease && c->claims[k].conn == CORE_NONE));

@@ -5,6 +5,7 @@
 
 #include "common/base/check.h"
 #include "common/base/mem.h"
+#include "scheduler/core/redirect.h"
 
 /* How far an entry may be from its place at the end of a lane before sorting is cheaper. */
 #define LANE_STEPS 32
@@ -200,6 +201,8 @@ change_place(struct core *c, uint32_t e, enum place to)
 		c->totals.queued_kbytes += en->kbytes;
 	}
 	en->place = to;
+	if (!place_counts(to) && redirect_keeps(c, en->queue, e))
+		map_take(&c->kept, en->queue);
 	if (place_counts(to)) {
 		q->n[to]++;
 		return;

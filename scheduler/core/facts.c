@@ -18,18 +18,12 @@
 #include "scheduler/core/targets.h"
 
 /* Queues ------------------------------------------------------------------------------------- */
-static uint32_t
-index_of(const struct core *c, uint32_t number)
-{
-	return number < c->n_numbers ? c->by_number[number] : CORE_NONE;
-}
-
 void
 core_queue_add(struct core *c, uint32_t queue, struct slice name)
 {
 	struct queue *q;
 
-	if (index_of(c, queue) != CORE_NONE)
+	if (queue_index(c, queue) != CORE_NONE)
 		return;
 	CHECK(queue < CORE_NONE && name.n <= UINT16_MAX);
 	if (queue >= c->n_numbers) {
@@ -55,6 +49,7 @@ core_queue_add(struct core *c, uint32_t queue, struct slice name)
 		.scan_cursor = CORE_NONE,
 		.vmta = sources_vmta(c, name),
 		.wait = CORE_WAIT_EMPTY,
+		.modes = c->modes,
 		.line_next = CORE_NONE,
 		.line_prev = CORE_NONE,
 	};
@@ -64,7 +59,7 @@ void
 core_queue_restore(struct core *c, uint32_t queue, bool paused, unsigned retry_level,
 		   uint64_t retry_at_wall_us, struct slice last_error)
 {
-	uint32_t qi = index_of(c, queue);
+	uint32_t qi = queue_index(c, queue);
 	struct queue *q;
 
 	CHECK(qi != CORE_NONE);
@@ -79,45 +74,10 @@ core_queue_restore(struct core *c, uint32_t queue, bool paused, unsigned retry_l
 }
 
 void
-core_pause(struct core *c, const struct core_now *now, uint32_t queue, bool paused)
-{
-	uint32_t qi = index_of(c, queue);
-
-	core_clock(c, now);
-	if (qi == CORE_NONE || c->queues[qi].paused == paused)
-		return;
-	c->queues[qi].paused = paused;
-	c->ops.queue_changed(c->ctx, queue);
-	run_push(c, qi);
-}
-
-void
-core_schedule(struct core *c, const struct core_now *now, uint32_t queue, bool rcpts)
-{
-	uint32_t qi = index_of(c, queue);
-	struct queue *q;
-
-	core_clock(c, now);
-	if (qi == CORE_NONE)
-		return;
-	q = &c->queues[qi];
-	if (q->retry_at) {
-		q->retry_at = 0;
-		q->retry_is_wall = false;
-		c->ops.queue_changed(c->ctx, queue);
-	}
-	if (q->active)
-		q->active->open_hold = 0;
-	if (rcpts)
-		q->release_left = q->n[PLACE_DEFERRED];
-	run_push(c, qi);
-}
-
-void
 core_charge(struct core *c, const struct core_now *now, uint32_t queue, uint64_t stamp_boot_us,
 	    uint32_t rcpts, uint32_t connects)
 {
-	uint32_t qi = index_of(c, queue);
+	uint32_t qi = queue_index(c, queue);
 	struct charges set = { .n = 0 };
 
 	core_clock(c, now);
@@ -135,7 +95,7 @@ core_charge(struct core *c, const struct core_now *now, uint32_t queue, uint64_t
 void
 core_charge_event(struct core *c, const struct core_now *now, const struct core_past *p)
 {
-	uint32_t qi = p->queue != CORE_NONE ? index_of(c, p->queue) : CORE_NONE;
+	uint32_t qi = p->queue != CORE_NONE ? queue_index(c, p->queue) : CORE_NONE;
 	struct charges set = { .n = 0 };
 
 	core_clock(c, now);
@@ -166,7 +126,7 @@ void
 core_limits_changed(struct core *c, const struct core_now *now, enum core_scope scope,
 		    uint32_t number)
 {
-	uint32_t qi = index_of(c, number);
+	uint32_t qi = queue_index(c, number);
 
 	core_clock(c, now);
 	if (scope == CORE_SCOPE_QUEUE || scope == CORE_SCOPE_QUEUE_SOURCE) {
@@ -180,20 +140,6 @@ core_limits_changed(struct core *c, const struct core_now *now, enum core_scope 
 		limits_ask_again_scope(c, scope, number);
 	}
 	conns_recount(c);
-}
-
-void
-core_set_mode(struct core *c, const struct core_now *now, uint32_t queue, bool backoff)
-{
-	uint32_t qi = index_of(c, queue);
-
-	core_clock(c, now);
-	if (qi == CORE_NONE || c->queues[qi].backoff == backoff)
-		return;
-	c->queues[qi].backoff = backoff;
-	limits_ask_again_queue(c, qi);
-	conns_recount(c);
-	run_push(c, qi);
 }
 
 /* Providers ------------------------------------------------------------------------------------ */
@@ -221,7 +167,7 @@ void
 core_route_provider(struct core *c, const struct core_now *now, uint32_t queue, uint32_t provider,
 		    struct slice name)
 {
-	uint32_t qi = index_of(c, queue), group = 0;
+	uint32_t qi = queue_index(c, queue), group = 0;
 	struct active *a;
 
 	core_clock(c, now);
@@ -336,7 +282,7 @@ overdue_spread(const struct queue *q)
 uint32_t
 core_entry_add(struct core *c, const struct core_now *now, const struct core_entry_facts *f)
 {
-	uint32_t e, qi = index_of(c, f->queue), now_s;
+	uint32_t e, qi = queue_index(c, f->queue), now_s;
 	struct entry *en;
 
 	core_clock(c, now);
@@ -473,7 +419,7 @@ core_entry_get(const struct core *c, uint32_t entry, struct core_entry_facts *ou
 	waits = en->due > 0 && (en->place == PLACE_DEFERRED || en->place == PLACE_HELD);
 	*out = (struct core_entry_facts){
 		.key = { .message = en->message, .ordinal = (uint16_t)en->ordinal },
-		.queue = c->queues[redirect_end(c, en->queue)].number,
+		.queue = c->queues[redirect_of(c, entry)].number,
 		.sent_by = c->queues[en->queue].number,
 		.segment = en->segment,
 		.offset16 = en->offset16,
@@ -524,7 +470,7 @@ set_targets(struct active *a, const struct core_target *t, uint16_t n)
 void
 core_route_targets(struct core *c, uint32_t queue, const struct core_target *targets, uint16_t n)
 {
-	uint32_t qi = index_of(c, queue);
+	uint32_t qi = queue_index(c, queue);
 	struct active *a;
 
 	if (qi == CORE_NONE || n == 0 || n > ROUTE_TARGETS_MAX)
@@ -538,7 +484,7 @@ void
 core_route_target_limits(struct core *c, uint32_t queue, const struct core_target_limits *limits,
 			 uint16_t n)
 {
-	uint32_t qi = index_of(c, queue);
+	uint32_t qi = queue_index(c, queue);
 	struct active *a;
 	bool any = false;
 
@@ -571,7 +517,7 @@ answered(struct core *c, struct active *a)
 void
 core_route_elsewhere(struct core *c, const struct core_now *now, uint32_t queue)
 {
-	uint32_t qi = index_of(c, queue);
+	uint32_t qi = queue_index(c, queue);
 
 	core_clock(c, now);
 	if (qi == CORE_NONE)
@@ -620,7 +566,7 @@ core_route(struct core *c, const struct core_now *now, uint32_t queue, unsigned 
 	   uint32_t slot, uint64_t generation, uint16_t n_targets, uint64_t expires_boot_us,
 	   const char *text)
 {
-	uint32_t qi = index_of(c, queue);
+	uint32_t qi = queue_index(c, queue);
 	struct active *a;
 
 	core_clock(c, now);

@@ -6,6 +6,7 @@
 #include "common/base/mem.h"
 #include "common/event_log/event.h"
 #include "scheduler/core/admit.h"
+#include "scheduler/core/backoff.h"
 #include "scheduler/core/conns.h"
 #include "scheduler/core/entries.h"
 #include "scheduler/core/lines.h"
@@ -178,6 +179,14 @@ describe(struct core *c, uint32_t e, uint32_t k, uint64_t within, struct core_wo
 	};
 }
 
+static struct meters *
+meters_of(struct active *a)
+{
+	if (!a->meters)
+		a->meters = mem_calloc(1, sizeof(*a->meters));
+	return a->meters;
+}
+
 /* Counters of attempted recipients: so many more, or (`back`) less. */
 static void
 count_attempted(struct core *c, uint32_t k, uint32_t n, bool back)
@@ -196,7 +205,7 @@ count_attempted(struct core *c, uint32_t k, uint32_t n, bool back)
 	a->attempted += n;
 	s->attempted += n;
 	c->totals.attempted += n;
-	meter_add(&a->meter, c->now.boot_us, n);
+	meter_add(&meters_of(a)->attempted, c->now.boot_us, n);
 	meter_add(&s->msg, c->now.boot_us, n);
 }
 
@@ -293,6 +302,8 @@ grants_make(struct core *c, struct grant *g)
 		claim_free(c, k, CONN_IDLE);
 		return GRANT_FULL;
 	}
+	if (c->queues[g->qi].probing)
+		backoff_probed(c, g->qi);
 	cn->n_messages++;
 	g->n_rcpts = cl->n_attempt;
 	cl->charges = g->known ? sets_hold(c, g->known) : sets_make(c, &g->set);
@@ -405,11 +416,26 @@ apply_results(struct core *c, uint32_t k, const struct core_result *r)
 }
 
 static void
+count_delivered(struct meters *m, uint64_t now_us, uint32_t n)
+{
+	struct deliveries *d = m->delivered;
+
+	if (!d)
+		d = m->delivered = mem_calloc(1, sizeof(*d));
+	if (d->last_us == 0 || now_us - d->last_us > 60 * SECOND_US)
+		d->since_us = now_us;
+	d->last_us = now_us;
+	meter_add(&d->meter, now_us, n);
+}
+
+static void
 count_results(struct core *c, uint32_t k, struct tally t)
 {
 	struct active *a = pump_active(c, c->entries[c->claims[k].entry].queue);
 
 	a->delivered += t.delivered;
+	if (t.delivered > 0)
+		count_delivered(meters_of(a), c->now.boot_us, t.delivered);
 	a->bounced += t.bounced;
 	a->transient += t.deferred;
 	c->sources[c->claims[k].source].delivered += t.delivered;
@@ -480,7 +506,7 @@ bool
 core_settle(struct core *c, const struct core_now *now, const struct core_result *r,
 	    struct core_decision *out)
 {
-	uint32_t k, qi, conn;
+	uint32_t k, qi, conn, source;
 	struct tally t;
 	unsigned attempted;
 	bool held_up;
@@ -518,6 +544,7 @@ core_settle(struct core *c, const struct core_now *now, const struct core_result
 			targets_succeeded(c, qi, cn);
 	}
 	conn = c->claims[k].conn;
+	source = c->claims[k].source_gone ? CORE_NONE : c->claims[k].source;
 	held_up = c->claims[k].refused || r->interrupted;
 	claim_free(c, k, conn_afterwards(c, k, r->connection_gone));
 	if (conn != CORE_NONE && r->host_failed && !r->connection_gone)
@@ -525,6 +552,8 @@ core_settle(struct core *c, const struct core_now *now, const struct core_result
 	place_after(c, r->entry, t, r->host_failed, held_up);
 	if (r->host_failed)
 		targets_round_over(c, qi);
+	if (t.delivered > 0)
+		backoff_delivered(c, qi, source, r->lease, t.delivered);
 	decide(c, r->entry, out);
 	run_push(c, qi);
 	return true;

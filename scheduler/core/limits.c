@@ -49,7 +49,7 @@ charge_key(const struct core *c, const struct limit *l)
 
 	key_add_number(&k, l->scope);
 	key_add_number(&k, l->measure);
-	key_add_number(&k, l->mode == LIMIT_BACKOFF);
+	key_add_number(&k, l->mode == LIMIT_HELD ? 2 : l->mode == LIMIT_BACKOFF);
 	if (l->scope == CORE_SCOPE_QUEUE || l->scope == CORE_SCOPE_QUEUE_SOURCE)
 		key_add(&k, c->queues[qi].name, c->queues[qi].name_len);
 	if (l->scope == CORE_SCOPE_QUEUE_SOURCE || l->scope == CORE_SCOPE_SOURCE) {
@@ -129,7 +129,7 @@ rate_make(struct core *c, struct limit *l, uint64_t n, uint64_t window, bool wid
 	bool found = false;
 
 	l->memory = NULL;
-	if (c->ops.charges && c->ops.charges_free) {
+	if (c->ops.charges && c->ops.charges_free && l->mode != LIMIT_LEARNED) {
 		key = charge_key(c, l);
 		l->memory = c->ops.charges(c->ctx, &key, wide ? rate_bytes_wide() : rate_bytes(n),
 					   &found);
@@ -236,10 +236,19 @@ place_of(struct core *c, uint32_t i)
 {
 	const struct limit *l = &c->limits[i];
 	struct active *a;
+	struct group *g;
 
-	if (l->scope != CORE_SCOPE_QUEUE)
-		return &c->groups[l->owner].bounds.of[l->measure];
+	if (l->scope != CORE_SCOPE_QUEUE) {
+		g = &c->groups[l->owner];
+		if (g->backoff.of[l->measure] == i)
+			return &g->backoff.of[l->measure];
+		if (g->held.of[l->measure] == i)
+			return &g->held.of[l->measure];
+		return &g->bounds.of[l->measure];
+	}
 	a = c->queues[l->owner].active;
+	if (a->learned == i)
+		return &a->learned;
 	return a->own.of[l->measure] == i ? &a->own.of[l->measure] : &a->backoff.of[l->measure];
 }
 

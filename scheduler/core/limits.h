@@ -25,6 +25,8 @@ void limits_group_name(struct core *c, uint32_t group, struct slice name);
 void limits_group_drop(struct core *c, uint32_t group); /* one user less */
 /* The rates of a queue by its settings. */
 void limits_queue_set(struct core *c, uint32_t qi);
+/* What the recovery from back-off allows; n 0: it is over. What was used counts. */
+void limits_queue_learned(struct core *c, uint32_t qi, const struct conf_rate *r);
 void limits_queue_clear(struct core *c, struct active *a);
 /* max-smtp-out of the queue in its present mode. */
 uint64_t limits_queue_out(const struct core *c, uint32_t qi);
@@ -34,6 +36,8 @@ void limits_world_set(struct core *c);
 void limits_ask_again(struct core *c);
 /* Source IPs and virtual MTAs have other numbers: by the old one the new, CORE_NONE: it is gone. */
 void limits_renumber(struct core *c, const uint32_t *sources, const uint32_t *vmtas);
+/* The limits of the queue for a source IP, if it has some, are asked for again at the next use. */
+void limits_stale_source(struct core *c, uint32_t qi, uint32_t source);
 /* The same for one object, and for those of a queue by source IP. */
 void limits_ask_again_scope(struct core *c, enum core_scope scope, uint32_t number);
 void limits_ask_again_queue(struct core *c, uint32_t qi);
@@ -108,8 +112,15 @@ charges_has(const struct charges *set, uint32_t limit)
 static inline void
 charges_add_group(const struct core *c, struct charges *set, uint32_t group, enum core_measure m)
 {
-	if (group)
-		charges_add(set, c->groups[group].bounds.of[m], m);
+	const struct group *g = &c->groups[group];
+
+	if (!group)
+		return;
+	charges_add(set, g->bounds.of[m], m);
+	if (g->scope != CORE_SCOPE_QUEUE_SOURCE || m == CORE_MEASURE_SMTP_OUT)
+		return;
+	charges_add(set, g->backoff.of[m], m);
+	charges_add(set, g->held.of[m], m);
 }
 
 static inline void
@@ -119,6 +130,8 @@ charges_add_queue(const struct core *c, struct charges *set, uint32_t qi, enum c
 
 	charges_add(set, a->own.of[m], m);
 	charges_add(set, a->backoff.of[m], m);
+	if (m == CORE_MEASURE_MSG)
+		charges_add(set, a->learned, m);
 }
 
 /* Whether one of them measures such. */

@@ -2,6 +2,7 @@
 
 #include "common/base/check.h"
 #include "common/base/mem.h"
+#include "scheduler/core/backoff.h"
 #include "scheduler/core/lines.h"
 #include "scheduler/core/sources.h"
 
@@ -9,13 +10,30 @@
 #define AHEAD_PART 64
 
 /* Sets --------------------------------------------------------------------------------------- */
-static bool
-holds(const struct core *c, const struct limit *l, uint32_t qi)
+bool
+limits_in_mode(const struct core *c, const struct limit *l)
 {
-	if (qi == CORE_NONE)
-		return limit_is_in_force(l);
-	return limit_is_in_force(l) &&
-	       (l->mode == LIMIT_ALWAYS || (l->mode == LIMIT_BACKOFF) == c->queues[qi].backoff);
+	const struct group *g;
+	const struct queue *q;
+	bool twin;
+
+	if (l->mode != LIMIT_NORMAL && l->mode != LIMIT_BACKOFF)
+		return true;
+	if (l->scope == CORE_SCOPE_QUEUE) {
+		q = &c->queues[l->owner];
+		twin = q->backoff && !(q->learning && l->measure == CORE_MEASURE_MSG);
+	} else {
+		g = &c->groups[l->owner];
+		q = &c->queues[g->number];
+		twin = q->backoff || backoff_is_at(c, g->number, g->source);
+	}
+	return (l->mode == LIMIT_BACKOFF) == twin;
+}
+
+static bool
+holds(const struct core *c, const struct limit *l)
+{
+	return limit_is_in_force(l) && limits_in_mode(c, l);
 }
 
 bool
@@ -76,7 +94,7 @@ ask_one(struct core *c, const struct asker *who, uint32_t i, uint64_t bytes, str
 	uint64_t room, when = 0;
 	bool refuse;
 
-	if (!holds(c, l, who->qi))
+	if (!holds(c, l))
 		return;
 	out->near = true;
 	if (l->measure == CORE_MEASURE_VOLUME) {

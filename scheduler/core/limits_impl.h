@@ -28,6 +28,9 @@ void limits_disown(struct core *c, uint32_t *at);
 /* It is another one from now on: nothing is sure. */
 void limits_not_sure(struct core *c, struct limit *l);
 
+/* Of twins the one whose mode its queue is in, also for one source IP alone. */
+bool limits_in_mode(const struct core *c, const struct limit *l);
+
 /* More is charged than its rate can remember: another one. */
 void limits_keep_all(struct core *c, struct limit *l);
 /* Limits that are off, and whose charges do not count any more, go. */

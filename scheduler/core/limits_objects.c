@@ -4,7 +4,9 @@
 
 #include "common/base/check.h"
 #include "common/base/mem.h"
+#include "scheduler/core/backoff.h"
 #include "scheduler/core/passes.h"
+#include "scheduler/core/pump.h"
 #include "scheduler/core/sources.h"
 
 /* For each new group so many are looked at whether they are still in use; so many at one go. */
@@ -62,8 +64,15 @@ inherit(struct core *c, uint32_t twin, uint32_t own)
 {
 	struct limit *l = &c->limits[twin];
 
-	if (twin && own && !l->found)
-		rate_move(l->rate, c->limits[own].rate, c->now.boot_us);
+	if (!twin || !own || l->found)
+		return;
+	/* What was charged ahead to the one is not yet charged to the other. */
+	limits_take_back(&c->limits[own]);
+	limits_not_sure(c, l);
+	/* More than its N, which may be a higher one tomorrow. */
+	if (rate_needs_wide(c->limits[own].rate, l->n, rate_window_us(l->rate), c->now.boot_us))
+		limits_keep_all(c, l);
+	rate_move(l->rate, c->limits[own].rate, c->now.boot_us);
 }
 
 void
@@ -92,6 +101,19 @@ limits_queue_set(struct core *c, uint32_t qi)
 		if (!was)
 			inherit(c, a->backoff.of[m], a->own.of[m]);
 	}
+	backoff_settings(c, qi);
+}
+
+void
+limits_queue_learned(struct core *c, uint32_t qi, const struct conf_rate *r)
+{
+	struct active *a = c->queues[qi].active;
+	uint32_t was = a->learned;
+
+	limits_set_one(c, &a->learned, CORE_SCOPE_QUEUE, CORE_MEASURE_MSG, LIMIT_LEARNED, qi,
+		       rate_n(r), r->window_us);
+	if (!was)
+		inherit(c, a->learned, a->own.of[CORE_MEASURE_MSG]);
 }
 
 void
@@ -101,6 +123,7 @@ limits_queue_clear(struct core *c, struct active *a)
 		limits_disown(c, &a->own.of[m]);
 		limits_disown(c, &a->backoff.of[m]);
 	}
+	limits_disown(c, &a->learned);
 }
 
 uint64_t
@@ -112,6 +135,9 @@ limits_queue_out(const struct core *c, uint32_t qi)
 
 	if (q->backoff && twin > 0 && twin < n)
 		n = twin;
+	if (q->active->most_conns && q->active->most_until > c->now.boot_us &&
+	    (n == 0 || q->active->most_conns < n))
+		n = q->active->most_conns;
 	return n ? n : CONF_UNLIMITED;
 }
 
@@ -151,8 +177,11 @@ group_free(struct core *c, uint32_t i)
 
 	tag_group(c, g, false);
 
-	for (unsigned m = 0; m < MEASURES; m++)
+	for (unsigned m = 0; m < MEASURES; m++) {
 		limits_disown(c, &g->bounds.of[m]);
+		limits_disown(c, &g->backoff.of[m]);
+		limits_disown(c, &g->held.of[m]);
+	}
 	map_take(&c->group_map, g->key);
 	mem_free(g->name);
 	g->name = NULL;
@@ -178,7 +207,9 @@ limits_sweep(struct core *c)
 		if (g->stale && g->scope == CORE_SCOPE_QUEUE_SOURCE)
 			limits_group_asked(c, CORE_SCOPE_QUEUE_SOURCE, g->number, g->source);
 		for (unsigned m = 0; m < MEASURES; m++)
-			idle = idle && limit_is_idle(c, g->bounds.of[m]);
+			idle = idle && limit_is_idle(c, g->bounds.of[m]) &&
+			       limit_is_idle(c, g->backoff.of[m]) &&
+			       limit_is_idle(c, g->held.of[m]);
 		if (idle)
 			group_free(c, c->group_hand);
 	}
@@ -241,6 +272,62 @@ name_tag_group(struct core *c, uint32_t group)
 	tag_group(c, g, true);
 }
 
+/* Of these two rates, which are charged alike, the one or the other holds by mode. */
+static void
+set_twins(struct core *c, uint32_t group, enum core_measure m, const struct conf_rate *normal,
+	  const struct conf_rate *backoff)
+{
+	struct group *g = &c->groups[group];
+	bool same = rate_n(backoff) == 0 ||
+		    (rate_n(backoff) == rate_n(normal) && backoff->window_us == normal->window_us);
+	uint32_t was = g->backoff.of[m];
+
+	limits_set_one(c, &g->bounds.of[m], CORE_SCOPE_QUEUE_SOURCE, m,
+		       same ? LIMIT_ALWAYS : LIMIT_NORMAL, group, rate_n(normal),
+		       normal->window_us);
+	limits_set_one(c, &g->backoff.of[m], CORE_SCOPE_QUEUE_SOURCE, m, LIMIT_BACKOFF, group,
+		       same ? 0 : rate_n(backoff), backoff->window_us);
+	if (!was)
+		inherit(c, g->backoff.of[m], g->bounds.of[m]);
+}
+
+/* Those of a queue for a source IP: as they are configured, and the queue's own while it is in
+ * back-off for that source IP. */
+static void
+ask_queue_source(struct core *c, uint32_t group)
+{
+	struct group *g = &c->groups[group];
+	uint32_t qi = g->number;
+	const struct conf_queue *s = pump_settings(c, qi);
+	const struct queue *q = &c->queues[qi];
+	struct conf_limits normal = { 0 }, backoff = { 0 }, held = { 0 };
+	bool is_held = backoff_is_at(c, qi, g->source);
+	uint64_t out;
+
+	if (c->ops.source_limits && s->source_limits) {
+		struct slice name = slice_of(q->name, q->name_len);
+
+		c->ops.source_limits(c->ctx, q->number, name, g->source, false, &normal);
+		c->ops.source_limits(c->ctx, q->number, name, g->source, true, &backoff);
+	}
+	if (is_held)
+		held = s->backoff;
+	for (unsigned i = 0; i < CORE_MEASURE_SMTP_OUT; i++) {
+		enum core_measure m = (enum core_measure)i;
+		const struct conf_rate *h = rate_of(&held, m);
+
+		set_twins(c, group, m, rate_of(&normal, m), rate_of(&backoff, m));
+		limits_set_one(c, &g->held.of[m], CORE_SCOPE_QUEUE_SOURCE, m, LIMIT_HELD, group,
+			       rate_n(h), h->window_us);
+	}
+	out = out_n(q->backoff || is_held ? backoff.max_smtp_out : normal.max_smtp_out);
+	if (out_n(held.max_smtp_out) > 0 && (out == 0 || held.max_smtp_out < out))
+		out = held.max_smtp_out;
+	limits_set_one(c, &g->bounds.of[CORE_MEASURE_SMTP_OUT], CORE_SCOPE_QUEUE_SOURCE,
+		       CORE_MEASURE_SMTP_OUT, LIMIT_ALWAYS, group, out, 0);
+	g->stale = false;
+}
+
 static void
 ask_driver(struct core *c, uint32_t group)
 {
@@ -249,19 +336,16 @@ ask_driver(struct core *c, uint32_t group)
 	enum core_scope scope = (enum core_scope)g->scope;
 
 	if (scope == CORE_SCOPE_QUEUE_SOURCE) {
-		const struct queue *q = &c->queues[g->number];
-
-		if (c->ops.source_limits)
-			c->ops.source_limits(c->ctx, q->number, slice_of(q->name, q->name_len),
-					     g->source, q->backoff, &l);
-	} else if (scope == CORE_SCOPE_SOURCE) {
+		ask_queue_source(c, group);
+		return;
+	}
+	if (scope == CORE_SCOPE_SOURCE) {
 		l = c->sources[g->source].limits;
 	} else if (scope == CORE_SCOPE_VMTA) {
 		l = c->vmtas[g->number].limits;
 	}
 	said = l;
-	if (scope != CORE_SCOPE_QUEUE_SOURCE && c->ops.scope_limits &&
-	    c->ops.scope_limits(c->ctx, scope, g->number, &said))
+	if (c->ops.scope_limits && c->ops.scope_limits(c->ctx, scope, g->number, &said))
 		l = said;
 	if ((scope == CORE_SCOPE_JOB || scope == CORE_SCOPE_SENDER) && has_limits(&l))
 		name_tag_group(c, group);
@@ -283,6 +367,17 @@ limits_stale(struct core *c, enum core_scope scope, uint32_t number)
 {
 	uint64_t found = map_get(&c->group_map, limits_group_key(scope, number, 0));
 
+	if (found != MAP_NONE)
+		c->groups[found].stale = true;
+}
+
+void
+limits_stale_source(struct core *c, uint32_t qi, uint32_t source)
+{
+	uint64_t found =
+		map_get(&c->group_map, limits_group_key(CORE_SCOPE_QUEUE_SOURCE, qi, source));
+
+	passes_forget_queue(c, qi);
 	if (found != MAP_NONE)
 		c->groups[found].stale = true;
 }

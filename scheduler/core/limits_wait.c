@@ -77,7 +77,7 @@ limits_room_of(struct core *c, struct limit *l, const struct active *a)
 	if (l->scope != CORE_SCOPE_QUEUE)
 		kept = promised(c, l);
 	/* Time only makes it more; what is charged or promised from now on is taken off. */
-	l->sure = l->mode == LIMIT_ALWAYS && limit_is_in_force(l) && room > kept ? room - kept : 0;
+	l->sure = limit_is_in_force(l) && room > kept ? room - kept : 0;
 	if (a)
 		kept -= a->n_promised < kept ? a->n_promised : kept;
 	return room > kept ? room - kept : 0;

@@ -115,8 +115,10 @@ passes_counts_room(const struct core *c, uint32_t set)
 static uint64_t
 margin(struct core *c, struct limit *l)
 {
-	if (l->line || !limit_is_in_force(l) || l->mode != LIMIT_ALWAYS)
+	if (l->line || !limit_is_in_force(l))
 		return 0;
+	if (!limits_in_mode(c, l))
+		return UINT64_MAX; /* it refuses nothing, until a flip, which voids the pass */
 	if (limit_is_count(l))
 		return UINT64_MAX; /* what is given back to it is used again: looked at each time */
 	if (l->sure < 2 * TRY_EVERY + l->n / SURE_PART)

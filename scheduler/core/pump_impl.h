@@ -1,5 +1,5 @@
-/* pump_impl: what pump.c (a visit of a queue, and its messages) and pump_open.c (its connections)
- * share. */
+/* pump_impl: what pump.c (a visit of a queue), pump_grant.c (its messages) and pump_open.c (its
+ * connections) share. */
 #pragma once
 
 #include "scheduler/core/limits.h"
@@ -35,3 +35,10 @@ void pump_use_turn(struct core *c, struct visit *v);
 struct asker pump_asker(const struct core *c, const struct visit *v);
 /* What stands against opening one more connection; opens it when nothing does (CORE_WAIT_NONE). */
 enum core_wait pump_try_open(struct core *c, struct visit *v, bool *opened);
+/* max-smtp-out may have been lowered. */
+bool pump_are_too_many(const struct core *c, const struct visit *v);
+bool pump_has_to_end(const struct core *c, const struct visit *v, const struct conn *cn);
+/* In back-off that only sends probes: not before the next one. A probe is a try, and waits for none. */
+enum core_wait pump_wait_for_probe(struct core *c, struct visit *v);
+/* Hands entries to idle connections and opens new ones, until something stands against it. */
+enum core_wait pump_hand_out(struct core *c, struct visit *v);

@@ -175,6 +175,15 @@ wait_for_source(struct core *c, struct visit *v, const struct source_choice *sc)
 	return wait;
 }
 
+/* When it may be more connections again, that nobody has to end. */
+static uint64_t
+most_until(const struct core *c, const struct active *a)
+{
+	if (a->most_conns == 0 || a->most_until <= c->now.boot_us)
+		return NEVER;
+	return a->most_until;
+}
+
 /* The same, when it is known that no limit refuses. */
 static bool
 choose_known(struct core *c, const struct visit *v, const struct asker *who, struct opening *op,
@@ -198,6 +207,16 @@ choose_known(struct core *c, const struct visit *v, const struct asker *who, str
 	return true;
 }
 
+/* So many connections a queue begins with that may learn its rate; one more for each two recipients
+ * that were taken: who takes less than the limit says then refuses only so much of it. */
+#define LEARNS_FIRST 4
+
+static bool
+begins(const struct active *a, const struct conf_queue *s)
+{
+	return s->learns && a->n_conns >= LEARNS_FIRST && a->n_conns >= a->delivered / 2;
+}
+
 /* What stands against opening one more connection; opens it when nothing does (CORE_WAIT_NONE). */
 enum core_wait
 pump_try_open(struct core *c, struct visit *v, bool *opened)
@@ -218,7 +237,8 @@ pump_try_open(struct core *c, struct visit *v, bool *opened)
 	}
 	if (a->n_conns >= limits_queue_out(c, v->qi)) {
 		a->out_refused++;
-		return pump_wait_until(v, NEVER, REFUSAL_MAX_SMTP_OUT, CORE_WAIT_CONNECTIONS);
+		return pump_wait_until(v, most_until(c, a), REFUSAL_MAX_SMTP_OUT,
+				       CORE_WAIT_CONNECTIONS);
 	}
 	if (!targets_route_valid(c, a))
 		return ask(c, v);
@@ -226,9 +246,10 @@ pump_try_open(struct core *c, struct visit *v, bool *opened)
 	if (target < 0)
 		return pump_wait_until(v, targets_again_at(a, v->s), REFUSAL_TARGETS,
 				       CORE_WAIT_CONNECTIONS);
-	/* Nothing is known of the hosts yet: not all connections at once. */
-	if (a->n_idle + a->n_busy == 0 && a->n_opening >= v->s->mx_connection_attempts &&
-	    a->n_opening > 0)
+	/* Little is known of the hosts yet: not all connections at once. */
+	if ((a->n_idle + a->n_busy == 0 && a->n_opening >= v->s->mx_connection_attempts &&
+	     a->n_opening > 0) ||
+	    begins(a, v->s))
 		return pump_wait_until(v, NEVER, REFUSAL_ATTEMPTS, CORE_WAIT_CONNECTIONS);
 	if (a->open_hold > now)
 		return pump_wait_until(v, a->open_hold, REFUSAL_HANDED_BACK, CORE_WAIT_CONNECTIONS);

@@ -2,6 +2,7 @@
 
 #include "common/base/check.h"
 #include "scheduler/core/admit.h"
+#include "scheduler/core/backoff.h"
 #include "scheduler/core/conns.h"
 #include "scheduler/core/lines.h"
 #include "scheduler/core/pump.h"
@@ -120,6 +121,10 @@ out_of_use(const struct core *c, uint32_t qi, uint32_t source, bool *own)
 			until = own_until == DISABLED_FOR_EVER ? NEVER : own_until;
 			*own = true;
 		}
+	}
+	if (qi != CORE_NONE && !backoff_may_use(c, qi, source)) {
+		until = NEVER;
+		*own = true;
 	}
 	return until > c->now.boot_us ? until : 0;
 }
@@ -585,9 +590,9 @@ core_source_disable(struct core *c, const struct core_now *now, uint32_t queue, 
 	if (source_ip >= c->n_sources)
 		return;
 	if (queue != CORE_NONE) {
-		if (queue >= c->n_numbers || c->by_number[queue] == CORE_NONE)
+		qi = queue_index(c, queue);
+		if (qi == CORE_NONE)
 			return;
-		qi = c->by_number[queue];
 		map_take(&c->disabled, sources_disabled_key(qi, source_ip));
 		if (disabled)
 			map_put(&c->disabled, sources_disabled_key(qi, source_ip),
@@ -607,4 +612,24 @@ core_source_disable(struct core *c, const struct core_now *now, uint32_t queue, 
 		cn->retired = 1;
 		run_push(c, cn->queue);
 	}
+}
+
+bool
+core_sources_all_disabled(const struct core *c, const struct core_now *now, uint32_t queue)
+{
+	uint32_t qi = queue < c->n_numbers ? c->by_number[queue] : CORE_NONE;
+	const struct vmta *v;
+
+	if (qi == CORE_NONE || c->queues[qi].vmta < 0)
+		return false;
+	v = &c->vmtas[c->queues[qi].vmta];
+	for (uint32_t i = 0; i < v->n_sources; i++) {
+		const struct source *s = &c->sources[v->sources[i]];
+		uint64_t until = map_get(&c->disabled, sources_disabled_key(qi, v->sources[i]));
+
+		if (!(s->disabled && s->disabled_until > now->boot_us) &&
+		    (until == MAP_NONE || until <= now->boot_us))
+			return false;
+	}
+	return true;
 }

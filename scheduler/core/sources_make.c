@@ -1,3 +1,4 @@
+#include "scheduler/core/backoff.h"
 #include "scheduler/core/limits.h"
 #include "scheduler/core/run.h"
 #include "scheduler/core/sources.h"
@@ -171,6 +172,8 @@ sources_vmta(const struct core *c, struct slice queue_name)
 			break;
 		}
 	}
+	if (slice_is(vmta, CONF_VMTA_NOTIFY))
+		vmta = SLICE_LIT("{default}");
 	i = map_get(&c->vmta_names, name_hash(vmta));
 	if (i != MAP_NONE && slice_eq_nocase(vmta, slice_str(c->vmtas[i].name)))
 		return (int)i;
@@ -273,6 +276,7 @@ sources_change(struct core *c, const struct core_world *w, const uint32_t *map)
 	limits_renumber(c, map, vmtas);
 	mem_free(vmtas);
 	renumber_disabled(c, map);
+	backoff_renumber(c, map);
 	renumber_conns(c, map);
 	sources_begin(c);
 }

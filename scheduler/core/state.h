@@ -13,6 +13,7 @@
 #include "scheduler/core/core.h"
 #include "scheduler/core/map.h"
 #include "scheduler/core/rate.h"
+#include "scheduler/core/recover.h"
 #include "scheduler/core/texts.h"
 #include "scheduler/core/timers.h"
 
@@ -29,8 +30,8 @@
 /* Entries whose memory comes and goes together: whole pages. */
 #define CHUNK 4096
 
-/* Mail that was to be retried while nobody ran is released so many a second and queue, within a
- * minute. */
+/* Mail that was to be retried while nobody ran, and what has waited for the end of back-off, is
+ * released so many a second and queue, within a minute. */
 #define OVERDUE_PER_SECOND 100
 #define OVERDUE_SPREAD_S   60
 
@@ -178,7 +179,9 @@ struct limit {
 	bool found; /* an earlier process charged to it: so are its claims */
 };
 
-enum limit_mode { LIMIT_ALWAYS, LIMIT_NORMAL, LIMIT_BACKOFF };
+/* LEARNED: what the recovery from back-off allows; HELD: of back-off for a source IP. They hold as
+ * long as there are such. */
+enum limit_mode { LIMIT_ALWAYS, LIMIT_NORMAL, LIMIT_BACKOFF, LIMIT_LEARNED, LIMIT_HELD };
 
 /* The limits of one object by measure, 0: none. */
 #define MEASURES (CORE_MEASURE_SMTP_OUT + 1)
@@ -193,6 +196,9 @@ struct rates {
 struct group {
 	uint64_t key, id;
 	struct bounds bounds;
+	/* QUEUE_SOURCE, rates: the twins, and those of the queue while it is in back-off for this
+	 * source IP. All are charged all the time: none forgets what counts in its window. */
+	struct bounds backoff, held;
 	uint32_t number; /* of its kind: source IP, virtual MTA, provider, job, sender domain; queue */
 	uint32_t source; /* QUEUE_SOURCE, MX_SOURCE */
 	uint32_t users;  /* who holds it beside what is charged to its limits; free: next free */
@@ -260,12 +266,14 @@ struct queue {
 	int32_t vmta;          /* -1: not configured */
 	uint32_t line;         /* it stands in; 0: none */
 	uint16_t name_len;
+	uint16_t n_backoff_sources;
+	uint16_t modes;        /* core.modes when its mode was known to be told */
 	uint8_t line_priority; /* its class there */
-	uint8_t wait;          /* enum core_wait */
-	uint8_t refusal;       /* enum refusal */
 	uint8_t retry_level;
-	uint8_t doom_why;
-	uint8_t scan_stage; /* 0: not scanning; 1 ready, 2, 3 lanes */
+	uint8_t wait : 4;       /* enum core_wait */
+	uint8_t refusal : 4;    /* enum refusal */
+	uint8_t doom_why : 4;   /* enum core_give_up */
+	uint8_t scan_stage : 2; /* 0: not scanning; 1 ready, 2, 3 lanes */
 	bool in_run : 1;
 	bool in_doomed : 1;
 	bool paused : 1;
@@ -273,6 +281,10 @@ struct queue {
 	bool retry_is_wall : 1;
 	bool unsorted : 1;  /* lanes[0] is to be sorted */
 	bool backoff : 1;   /* the back-off twins of its limits hold */
+	bool backoff_source : 1; /* and of what goes by some source IP */
+	bool only_sources : 1;   /* in back-off, which names the source IPs that it may use */
+	bool probing : 1;    /* in back-off, in which one message goes in an interval */
+	bool learning : 1; /* in back-off, with a rate that is learned in place of max-msg-rate's twin */
 	bool touched : 1;   /* in c->touched */
 	bool moving : 1;    /* its entries are another's (core.moves), and on their way */
 };
@@ -284,6 +296,16 @@ struct meter {
 	uint32_t count[METER_STEPS];
 	uint32_t step;
 };
+/* Of the recipients of a queue. */
+struct deliveries {
+	struct meter meter;
+	uint64_t since_us, last_us; /* the first one after a minute without, the last one */
+};
+struct meters {
+	struct meter attempted;
+	struct deliveries *delivered; /* NULL: none yet */
+};
+_Static_assert(sizeof(struct meters) <= 40, "one for each queue that was tried: 48 bytes of the heap");
 
 /* Groups of queue x source IP that are remembered with the queue. */
 #define SOURCE_GROUPS 4
@@ -298,6 +320,9 @@ struct old_provider {
 struct active {
 	const struct conf_queue *settings; /* NULL: to be asked for */
 	struct rates own, backoff;         /* the count max-smtp-out is n_conns */
+	uint32_t learned;                  /* limit, of the recovery from back-off; 0: none */
+	uint32_t most_conns;               /* core_cap_connections(), until most_until; 0: none */
+	uint64_t most_until;
 	struct list idle;                  /* connections, most recently used first */
 	uint32_t provider;                 /* group; 0: none */
 	uint32_t source_groups[SOURCE_GROUPS]; /* by source IP; where it was the last time */
@@ -327,7 +352,7 @@ struct active {
 	uint64_t failed_at;
 	uint64_t open_hold; /* no OPEN before: the last ones were handed back */
 	uint64_t attempted, delivered, bounced, transient;
-	struct meter meter;
+	struct meters *meters; /* NULL: nothing was sent yet */
 	uint32_t route_slot;
 	const char *last_error; /* in c->errors */
 	uint64_t last_error_wall;
@@ -421,6 +446,25 @@ struct worker {
 	bool full;
 };
 
+/* A queue in back-off, or in the recovery from it: as a whole, or for a source IP. */
+struct backoff {
+	uint32_t queue; /* free: next free */
+	uint32_t source; /* CORE_NONE: the whole queue */
+	uint32_t heap_pos; /* in backoff_timers */
+	bool made;
+	bool over; /* only its recovery is not */
+	bool after_delivery;
+	uint64_t probe_us, probe_at; /* with queue.probing: boot µs of the next one */
+	uint64_t first_lease; /* what was granted before says nothing of it */
+	uint64_t since_wall, until_wall, ended_wall;
+	uint32_t *sources; /* with queue.only_sources */
+	size_t n_sources;
+	uint64_t before_mps;
+	uint64_t spread_mps, spread_us; /* over: what waited leaves at this rate, for so long */
+	struct conf_recover how; /* neither steps nor automatic: none */
+	struct recover_auto learned;
+};
+
 struct vmta {
 	char *name;
 	uint32_t *turns; /* source IPs in the order of their turns, by weight */
@@ -484,6 +528,7 @@ struct core {
 	struct list doomed; /* by doomed_next: queues with entries to give up, for want of room */
 	uint32_t give_up_room, move_room;
 	struct map moves; /* MOVING queue -> the one whose its entries are */
+	struct map kept;  /* MOVING queue -> its entry that stays */
 	uint32_t n_asks;
 	struct timers timers;
 
@@ -526,6 +571,13 @@ struct core {
 	uint64_t visits; /* queues looked at */
 	uint64_t picks;  /* searches for a source IP */
 	struct map disabled; /* queue and source IP: until when */
+	struct backoff *backoffs;
+	size_t backoffs_cap;
+	uint32_t n_backoffs, free_backoff;
+	struct map backoff_map; /* queue and source IP -> backoffs[] */
+	struct timers backoff_timers;
+	uint16_t modes; /* counted by core_modes_changed() */
+	int64_t wall_shift; /* of the wall clock when they were set */
 	uint8_t one_done; /* the bitmap of a finished single recipient */
 };
 
@@ -557,6 +609,13 @@ static inline uint32_t
 queue_entries(const struct queue *q)
 {
 	return q->n[PLACE_HELD] + q->n[PLACE_READY] + q->n[PLACE_DEFERRED] + q->n[PLACE_CLAIMED];
+}
+
+/* Of the queue with that number; CORE_NONE: there is none. */
+static inline uint32_t
+queue_index(const struct core *c, uint32_t number)
+{
+	return number < c->n_numbers ? c->by_number[number] : CORE_NONE;
 }
 
 static inline struct queue *

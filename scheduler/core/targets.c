@@ -46,17 +46,17 @@ usable(const struct active *a, const struct conf_queue *s, unsigned i)
 }
 
 static uint64_t
-retry_step(const struct conf_queue *s, unsigned level)
+retry_step(const struct conf_intervals *after, unsigned level)
 {
-	if (s->retry_after.n == 0)
+	if (after->n == 0)
 		return RETRY_DEFAULT_US;
-	return s->retry_after.us[level < s->retry_after.n ? level : s->retry_after.n - 1];
+	return after->us[level < after->n ? level : after->n - 1];
 }
 
 uint64_t
 targets_again_at(const struct active *a, const struct conf_queue *s)
 {
-	return a->failed_at + retry_step(s, 0);
+	return a->failed_at + retry_step(&s->retry_after, 0);
 }
 
 int
@@ -143,16 +143,25 @@ targets_retry(struct core *c, uint32_t qi, uint64_t us)
 	struct queue *q = &c->queues[qi];
 	struct active *a = pump_active(c, qi);
 	const struct conf_queue *s = pump_settings(c, qi);
+	uint64_t longer = 0;
 
+	/* What a reply asked for (core_defer_queue()) is not cut short by what was in flight. */
+	if (us == 0 && !q->retry_is_dns && !q->retry_is_wall)
+		longer = q->retry_at;
 	q->retry_is_dns = us > 0;
 	q->retry_is_wall = false;
 	if (us == 0) {
-		unsigned last = s->retry_after.n ? s->retry_after.n - 1 : 0;
+		const struct conf_intervals *after = q->backoff && s->backoff_retry_after.n
+							     ? &s->backoff_retry_after
+							     : &s->retry_after;
+		unsigned last = after->n ? after->n - 1 : 0;
 
-		us = retry_step(s, q->retry_level);
+		us = retry_step(after, q->retry_level);
 		q->retry_level = (uint8_t)(q->retry_level < last ? q->retry_level + 1u : last);
 	}
 	q->retry_at = c->now.boot_us + (us ? us : SECOND_US);
+	if (q->retry_at < longer)
+		q->retry_at = longer;
 	a->failed = a->refused = a->denied = 0;
 	/* A DNS error is not worth a write: after a restart the question is asked again. */
 	if (!q->retry_is_dns)

@@ -1,5 +1,6 @@
 /* view: what others may see of the core; changes nothing. */
 #include "common/base/check.h"
+#include "scheduler/core/backoff_impl.h"
 #include "scheduler/core/entries.h"
 #include "scheduler/core/limits.h"
 #include "scheduler/core/lines.h"
@@ -32,6 +33,8 @@ static const char *const directives[][MEASURES] = {
 	{ "source-ip-max-msg-rate", "source-ip-max-connect-rate", "source-ip-max-data-volume-rate",
 	  "source-ip-max-smtp-out" },
 	{ "max-smtp-msg-rate", "max-connect-rate", "max-smtp-data-volume-rate", "max-smtp-out" },
+	{ "backoff-source-ip-max-msg-rate", "backoff-source-ip-max-connect-rate",
+	  "backoff-source-ip-max-data-volume-rate", "backoff-source-ip-max-smtp-out" },
 };
 // clang-format on
 
@@ -40,7 +43,9 @@ directive(const struct limit *l)
 {
 	switch ((enum core_scope)l->scope) {
 	case CORE_SCOPE_QUEUE_SOURCE:
-		return directives[2][l->measure];
+		return directives[l->mode == LIMIT_BACKOFF ? 4
+				  : l->mode == LIMIT_HELD  ? 1
+							   : 2][l->measure];
 	case CORE_SCOPE_VMTA:
 		return directives[3][l->measure];
 	case CORE_SCOPE_MX_SOURCE:
@@ -50,7 +55,8 @@ directive(const struct limit *l)
 	case CORE_SCOPE_ALL:
 		return "total-max-smtp-out";
 	default:
-		return directives[l->mode == LIMIT_BACKOFF][l->measure];
+		return l->mode == LIMIT_LEARNED ? "recover"
+						: directives[l->mode == LIMIT_BACKOFF][l->measure];
 	}
 }
 
@@ -67,9 +73,9 @@ refusal_text(const struct core *c, const struct queue *q)
 static const struct queue *
 find(const struct core *c, uint32_t number)
 {
-	if (number >= c->n_numbers || c->by_number[number] == CORE_NONE)
-		return NULL;
-	return &c->queues[c->by_number[number]];
+	uint32_t qi = queue_index(c, number);
+
+	return qi == CORE_NONE ? NULL : &c->queues[qi];
 }
 
 bool
@@ -90,6 +96,9 @@ core_queue_view(const struct core *c, const struct core_now *now, uint32_t queue
 		.kbytes = q->kbytes,
 		.paused = q->paused,
 		.retry_level = q->retry_level,
+		.backoff = q->backoff,
+		.backoff_source = q->backoff_source,
+		.only_sources = q->only_sources,
 		/* An operator who paused it is told so, also before the queue's next turn. */
 		.wait = q->paused ? CORE_WAIT_PAUSED : (enum core_wait)q->wait,
 		.limit = refusal_text(c, q),
@@ -109,7 +118,8 @@ core_queue_view(const struct core *c, const struct core_now *now, uint32_t queue
 	out->delivered = a->delivered;
 	out->bounced = a->bounced;
 	out->transient = a->transient;
-	out->msg_rate = meter_minute(&a->meter, now->boot_us);
+	if (a->meters)
+		out->msg_rate = meter_minute(&a->meters->attempted, now->boot_us);
 	out->last_error = slice_str(a->last_error);
 	out->last_error_wall_us = a->last_error_wall;
 	return true;
@@ -166,7 +176,7 @@ core_each_entry(const struct core *c, uint32_t queue, uint32_t *cursor, unsigned
 		}
 		++*cursor;
 		if (!place_counts(en->place) ||
-		    (qi != CORE_NONE && redirect_end(c, en->queue) != qi))
+		    (qi != CORE_NONE && redirect_of(c, *cursor - 1) != qi))
 			continue;
 		most--;
 		fn(arg, *cursor - 1);
@@ -233,7 +243,8 @@ describe_limit(struct core *c, const struct core_now *now, struct limit *l,
 	*v = (struct core_limit_view){
 		.scope = (enum core_scope)l->scope,
 		.measure = (enum core_measure)l->measure,
-		.backoff = l->mode == LIMIT_BACKOFF,
+		.backoff = l->mode == LIMIT_BACKOFF || l->mode == LIMIT_HELD,
+		.recover = l->mode == LIMIT_LEARNED,
 		.n = l->n,
 		.refused = l->refused,
 		.waiting = l->line ? c->lines[l->line].n : 0,
@@ -352,4 +363,64 @@ core_blocking_limit(const struct core *core, const struct core_now *now, uint32_
 		return false;
 	describe_limit(c, now, l, out);
 	return true;
+}
+
+/* Back-off ----------------------------------------------------------------------------------- */
+/* Looking
+ * ------------------------------------------------------------------------------------------ */
+static void
+describe_backoff(const struct core *c, const struct backoff *b, struct core_backoff_view *out)
+{
+	struct core *mine = (struct core *)(uintptr_t)c;
+	uint64_t left;
+	struct conf_rate r;
+
+	*out = (struct core_backoff_view){
+		.source_ip = b->source,
+		.since_wall_us = b->since_wall,
+		.until_wall_us = b->until_wall,
+		.ended_wall_us = b->over ? b->ended_wall : 0,
+		.after_delivery = b->after_delivery,
+		.before_mps = b->before_mps,
+		.automatic = backoff_is_automatic(b),
+	};
+	r = backoff_allowed(mine, b, &left);
+	out->rate_mps = recover_mps_of(&r);
+	/* While it waits it allows nothing, which is no rate that somebody may begin with again. */
+	if (out->automatic)
+		out->rate_mps = b->learned.waits ? b->learned.low_mps : b->learned.rate_mps;
+}
+
+bool
+core_backoff_view(const struct core *c, uint32_t queue, uint32_t source_ip,
+		  struct core_backoff_view *out)
+{
+	uint32_t qi = queue_index(c, queue),
+		 i = qi == CORE_NONE ? CORE_NONE : backoff_find(c, qi, source_ip);
+
+	if (i == CORE_NONE)
+		return false;
+	describe_backoff(c, &c->backoffs[i], out);
+	return true;
+}
+
+bool
+core_each_backoff(const struct core *c, uint32_t *cursor, unsigned most,
+		  void (*fn)(void *arg, uint32_t queue, const struct core_backoff_view *v),
+		  void *arg)
+{
+	while (*cursor < c->n_backoffs) {
+		const struct backoff *b = &c->backoffs[*cursor];
+		struct core_backoff_view v;
+
+		if (most == 0)
+			return true;
+		++*cursor;
+		if (!b->made)
+			continue;
+		most--;
+		describe_backoff(c, b, &v);
+		fn(arg, c->queues[b->queue].number, &v);
+	}
+	return false;
 }

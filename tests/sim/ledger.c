@@ -416,7 +416,10 @@ ledger_event(const struct event *e)
 	struct lease_state *l = NULL;
 	bool finished = true;
 
-	if (!is_new(e) || (e->kind != EVENT_RESULT && e->kind != EVENT_OUTCOME))
+	if (!is_new(e))
+		return;
+	modes_event(e);
+	if (e->kind != EVENT_RESULT && e->kind != EVENT_OUTCOME)
 		return;
 	sim_tell("event %llu: kind %u of %llx.%u lease %llu attempt %llu attempts %llu rcpts %zu "
 		 "action %u dup %llu",
@@ -513,6 +516,7 @@ ledger_after_start(struct scheduler *s)
 	rows_seen = 0;
 	HOLDS(store_load_rows(s->store, look_at_row, NULL, &bad) == 0 && bad == 0,
 	      "rows are damaged");
+	modes_after_start(s);
 	core_totals(s->core, &t);
 	/* The start itself may have settled old claims: their rows go with its first commit. */
 	HOLDS(rows_seen >= t.queued_entries && rows_seen <= t.queued_entries + s->n_old_claims,

@@ -193,6 +193,7 @@ scheduler_step(void)
 		scheduler_began();
 	if (thread == 0 && was_ready && threads_main_waits()) {
 		core_check(process_scheduler()->core);
+		modes_look(process_scheduler());
 		done.checks++;
 	}
 	return true;
@@ -290,13 +291,41 @@ make_conf(void)
 		"host-name = \"mta.example\"; domains = ( { name = \"*\"; max-smtp-out = 4; "
 		"max-msg-rate = \"30/s\"; max-connect-rate = \"50/s\"; retry-after = \"2s\"; "
 		"retry-recipients-after = \"1s\"; bounce-after = \"30m\"; } );",
+		/* Back-off: mail goes from one virtual MTA to the next, the last one loses its
+		   source IPs. */
+		"run = \"/run/sim\"; log-file = \"stderr\"; workers = 3; receivers = 2; "
+		"host-name = \"mta.example\"; domains = ( { name = \"*\"; max-smtp-out = 4; "
+		"max-msg-rate = \"100/s\"; backoff-max-msg-rate = \"30/s\"; "
+		"backoff-reroute-to-virtual-mta = \"m1\"; backoff-to-normal-after = \"20s\"; "
+		"smtp-pattern-list = \"l\"; retry-after = \"2s\"; backoff-retry-after = \"3s\"; "
+		"retry-recipients-after = \"1s\"; bounce-after = \"30m\"; recover = \"50% every 4s\"; "
+		"backoff-upon-all-sources-disabled = true; } ); "
+		"virtual-mtas = ( { name = \"m1\"; smtp-source-hosts = ( { ip = \"192.0.2.1\"; "
+		"name = \"a.example\"; } ); domains = ( { name = \"*\"; "
+		"backoff-reroute-to-virtual-mta = \"m2\"; backoff-to-normal-after-delivery = true; } ); }, "
+		"{ name = \"m2\"; smtp-source-hosts = ( { ip = \"192.0.2.2\"; name = \"b.example\"; }, "
+		"{ ip = \"192.0.2.3\"; name = \"c.example\"; } ); "
+		"domains = ( { name = \"*\"; backoff-reroute-to-virtual-mta = \"m2\"; recover = \"auto\"; } ); } ); "
+		"smtp-pattern-lists = ( { name = \"l\"; rules = ( "
+		"{ reply = \"/a/\"; actions = [ \"mode=backoff\", \"backoff-to-normal-after=2s\" ]; }, "
+		"{ reply = \"/b/\"; actions = [ \"mode=backoff\" ]; after = \"3/10s\"; }, "
+		"{ reply = \"/c/\"; actions = [ \"mode=normal\" ]; }, "
+		"{ reply = \"/d/\"; actions = [ \"mode=backoff\", \"backoff-to-normal-after=3s\" ]; "
+		"scope = \"virtual-mta\"; after = \"5/1m\"; }, "
+		"{ reply = \"/e/\"; actions = [ \"disable-source-ip\", \"reenable-after=5s\" ]; }, "
+		"{ reply = \"/f/\"; actions = [ \"defer-queue\" ]; }, "
+		"{ reply = \"/g/\"; actions = [ \"mode=backoff\", \"backoff-to-normal-after=4s\" ]; scope = \"source-ip\"; } "
+		"); } );",
 	};
 	struct buf text = { 0 }, snapshot = { 0 };
 	struct conf_report report = { 0 };
 	struct conf *conf;
+	unsigned which;
 
 	buf_printf(&text, "spool = \"%s\"; ", sim_root);
-	buf_puts(&text, texts[sim_below(3)]);
+	which = sim_below(5);
+	sim_flips = which >= 3;
+	buf_puts(&text, texts[sim_flips ? 3 : which]);
 	conf_snapshot_text(&snapshot, "sim.conf", buf_slice(&text));
 	HOLDS(conf_parse(buf_slice(&snapshot), &conf, &report) == 0,
 	      "the configuration is refused");
@@ -331,6 +360,7 @@ begin(void)
 	disk_begin(sim_root, errors[sim_below(5)]);
 	threads_begin();
 	ledger_begin();
+	modes_begin();
 	HOLDS(spool_open(&spool, sim_root, &why) == 0, "the spool cannot be made: %s", why);
 	process_conf(make_conf());
 	peers_begin(&spool);
@@ -440,14 +470,15 @@ report(uint64_t first)
 	       (unsigned long long)disk_errors(), (unsigned long long)done.failures);
 	printf("messages=%llu acknowledged=%llu refused=%llu delivered=%llu bounced=%llu "
 	       "expired=%llu deferred=%llu "
-	       "twice=%llu leases=%llu from_moved_records=%llu events=%llu stamped=%llu redirects=%llu\n",
+	       "twice=%llu leases=%llu from_moved_records=%llu events=%llu stamped=%llu redirects=%llu matches=%llu flips=%llu\n",
 	       (unsigned long long)c->written, (unsigned long long)c->acked,
 	       (unsigned long long)c->refused, (unsigned long long)c->delivered,
 	       (unsigned long long)c->bounced, (unsigned long long)c->expired,
 	       (unsigned long long)c->deferred, (unsigned long long)c->dups,
 	       (unsigned long long)c->leases, (unsigned long long)c->moved,
 	       (unsigned long long)c->events, (unsigned long long)c->stamped,
-	       (unsigned long long)c->redirects);
+	       (unsigned long long)c->redirects, (unsigned long long)sim_flip_counts.matches,
+	       (unsigned long long)sim_flip_counts.flips);
 	printf("steps=%llu cpu_s=%.1f steps_a_cpu_minute=%.0f digest=%016llx violations=0\n",
 	       (unsigned long long)steps, s, (double)steps / s * 60, (unsigned long long)digest);
 }

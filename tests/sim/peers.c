@@ -18,7 +18,7 @@
 #define PARCELS 48
 #define SEALS   8
 #define LINE    (PARCELS + 3 * SEALS) /* with notices */
-#define CONNS   32
+#define CONNS 64 /* as many as there are: one worker may have them all */
 #define OUTS    96
 #define ASKS    64
 #define DOMAINS 6
@@ -637,6 +637,20 @@ conn_may(struct sim_worker *w, const struct message *m)
 }
 
 static void
+tell_match(struct sim_worker *w, const struct sim_conn *c)
+{
+	struct message m = { .kind = MESSAGE_REPLY_MATCH };
+	struct buf payload = { 0 };
+
+	if (!c->orphan && w->b.l != NULL && modes_match(&m, &payload)) {
+		m.u.reply_match.lease = c->work.u.work.lease;
+		m.u.reply_match.connection = c->number;
+		worker_say(w, &m, buf_slice(&payload));
+	}
+	buf_clear(&payload);
+}
+
+static void
 conn_works(struct sim_worker *w, struct sim_conn *c)
 {
 	unsigned slot = c->work.u.work.claim_slot;
@@ -674,6 +688,8 @@ conn_works(struct sim_worker *w, struct sim_conn *c)
 	case SENT:
 		c->lost = !sim_calm && sim_percent(5);
 		decide(c, true);
+		if (sim_flips && sim_percent(40))
+			tell_match(w, c);
 		c->phase = ANSWERED;
 		break;
 	case ANSWERED:

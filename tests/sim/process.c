@@ -584,6 +584,12 @@ process_conf(const struct conf *conf)
 	the_conf = conf;
 }
 
+const struct conf *
+process_the_conf(void)
+{
+	return the_conf;
+}
+
 void
 process_start(void)
 {
@@ -865,7 +871,7 @@ control_turn(struct scheduler *s)
 {
 	uint32_t some[31] = { 0 }, cursor = 0, from, to;
 
-	if (sim_calm || sim_below(1000) >= 20)
+	if (sim_calm || sim_flips || sim_below(1000) >= 20)
 		return false;
 	(void)core_each_queue(s->core, &cursor, 30, note_queue, some);
 	if (some[0] < 2)

@@ -3,7 +3,7 @@
  * threads   the scheduler's threads as coroutines, its memory in an arena: a kill is never to
  * resume disk      files on a memory file system, and of all that is not synced what was there
  * before process   loop, timers, channels, clocks, the line to the master peers     receivers,
- * workers, resolver, recorder ledger    what was promised and what became of it: reads events,
+ * workers, resolver, recorder modes     back-off: what rules bring about, what holds of it ledger    what was promised and what became of it: reads events,
  * trusts nobody main      seeds, steps, faults */
 #pragma once
 
@@ -96,6 +96,7 @@ void process_gone(enum role role, unsigned slot, uint32_t generation);
 /* Somebody it asked to have killed; false: none. */
 bool process_asks_kill(enum role *role, unsigned *slot);
 void process_conf(const struct conf *conf);
+const struct conf *process_the_conf(void);
 
 /* peers */
 void peers_begin(const struct spool *spool);
@@ -109,6 +110,19 @@ void peers_kill_one(void);
 void peers_kill(enum role role, unsigned slot);
 void peers_kill_all(void);
 bool peers_are_idle(void);
+
+/* modes */
+extern bool sim_flips; /* the configuration has rules */
+struct buf;
+void modes_begin(void);
+/* A reply that some rules match, as a worker tells it; false: none. */
+bool modes_match(struct message *m, struct buf *payload);
+void modes_event(const struct event *e);
+void modes_after_start(struct scheduler *s);
+void modes_look(struct scheduler *s); /* at the top of its loop */
+extern struct sim_flip_counts {
+	uint64_t matches, flips;
+} sim_flip_counts;
 
 /* ledger */
 struct sim_record { /* a message that a receiver wrote */

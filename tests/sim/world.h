@@ -9,6 +9,7 @@
 #include "common/base/check.h"
 #include "common/event_log/event.h"
 #include "scheduler/core/core.h"
+#include "scheduler/core/recover.h"
 
 #define QUEUES  7
 #define ENTRIES 96
@@ -80,8 +81,19 @@ struct model_queue {
 	struct conf_queue settings;
 	struct model_limits own;
 	struct model_limits at[SOURCES]; /* queue x source IP */
+	struct conf_limits at_normal[SOURCES], at_backoff[SOURCES];
+	struct model_limits held[SOURCES]; /* the queue's twins, in back-off for the source IP */
+	struct model_backoff {
+		bool on, over, after_delivery, automatic, only;
+		uint64_t until, ended, first_lease;
+		struct conf_recover how;
+		unsigned sources; /* bits */
+		uint64_t probe_us, probe_at;
+	} whole, by_source[SOURCES];
+	uint64_t disabled_until[SOURCES]; /* by hand or by a reply; 0: it may be used */
+	bool entered; /* ever */
 	uint64_t attempted;
-	bool asked, paused, backoff;
+	bool asked, paused;
 	int provider; /* -1: none */
 	uint64_t provider_until[PROVS];
 	struct core_target_limits hosts[8]; /* of its route */
@@ -112,6 +124,7 @@ struct world {
 	unsigned burst; /* messages at one go, of which most are for one queue */
 	unsigned scope; /* that is being charged: where a violation is */
 	bool keeps; /* charges outlive the core */
+	uint64_t disabled_until[SOURCES]; /* for all queues */
 	struct model_limits sources[SOURCES], vmtas[VMTAS], provs[PROVS], jobs[TAGS], senders[TAGS];
 	struct model_limits mx[HOSTS][SOURCES], ip[HOSTS];
 	struct kept kept[KEPT];
@@ -258,6 +271,7 @@ scopes_of(unsigned queue, unsigned source)
 
 	scopes_add(&s, &q->own);
 	scopes_add(&s, &q->at[source]);
+	scopes_add(&s, &q->held[source]);
 	scopes_add(&s, &w.sources[source]);
 	scopes_add(&s, &w.vmtas[queue % VMTAS]);
 	for (int p = 0; p < PROVS; p++) {
@@ -330,6 +344,18 @@ op_ask(void *ctx, uint32_t queue, struct slice name)
 	w.queues[queue].asked = true;
 }
 
+/* What is disabled, or not named for back-off, is not used. */
+static void
+check_source(unsigned queue, uint32_t number)
+{
+	const struct model_queue *q = &w.queues[queue];
+	unsigned source = physical(number);
+
+	HOLDS(!q->whole.on || q->whole.over || !q->whole.only || q->whole.sources >> source & 1);
+	HOLDS(q->disabled_until[source] <= w.now.boot_us);
+	HOLDS(w.disabled_until[source] <= w.now.boot_us);
+}
+
 static void
 op_open(void *ctx, const struct core_open *o)
 {
@@ -340,6 +366,7 @@ op_open(void *ctx, const struct core_open *o)
 	HOLDS(!cn->opening && !cn->open && !cn->closing);
 	HOLDS(w.up[o->worker] && o->source_ip < SOURCES);
 	HOLDS(!q->paused);
+	check_source(o->queue, o->source_ip);
 	*cn = (struct model_conn){ .opening = true,
 				   .queue = o->queue,
 				   .worker = o->worker,
@@ -383,6 +410,8 @@ entry_of(uint32_t index)
 	return NULL;
 }
 
+static void take_mode(unsigned queue);
+
 static bool
 op_work(void *ctx, const struct core_work *k)
 {
@@ -391,6 +420,8 @@ op_work(void *ctx, const struct core_work *k)
 	unsigned i, n = 0;
 
 	(void)ctx;
+	take_mode(k->queue);
+	check_source(k->queue, k->source_ip);
 	HOLDS(w.conns[k->connection].open && w.conns[k->connection].queue == k->queue);
 	HOLDS(w.up[k->worker] && w.conns[k->connection].worker == k->worker);
 	HOLDS(!e->claimed && !e->held && !e->leaving && e->queue == k->queue && !q->paused);
@@ -399,6 +430,10 @@ op_work(void *ctx, const struct core_work *k)
 	HOLDS(k->n_rcpts == e->n_rcpts);
 	if (w.room[k->worker] == 0)
 		return false;
+	if (q->whole.on && !q->whole.over && q->whole.probe_us) {
+		HOLDS(q->whole.probe_at <= w.now.boot_us);
+		q->whole.probe_at = w.now.boot_us + q->whole.probe_us;
+	}
 	for (i = 0; i < CLAIMS && w.claims[i].used; i++)
 		;
 	HOLDS(i < CLAIMS);
@@ -482,6 +517,7 @@ op_moved(void *ctx, uint32_t entry)
 	(void)ctx;
 	core_entry_get(w.core, entry, &f);
 	HOLDS(e->used && !e->claimed && !e->leaving && f.queue < QUEUES && w.room_to_move > 0);
+	HOLDS(f.queue == core_redirected(w.core, e->queue));
 	w.room_to_move--;
 	e->queue = f.queue;
 }
@@ -493,15 +529,97 @@ op_changed(void *ctx, uint32_t queue)
 	HOLDS(queue < QUEUES);
 }
 
+/* What holds in the queue's mode of now, by its timers too: those pass before anything is granted. */
+static void
+take_mode(unsigned queue)
+{
+	struct model_queue *q = &w.queues[queue];
+	const struct conf_queue *s = &q->settings;
+	bool twins = q->whole.on && !q->whole.over;
+	uint64_t left, out = s->backoff.max_smtp_out;
+
+	q->own.l = (struct conf_limits){ .max_msg_rate = s->max_msg_rate,
+					 .max_connect_rate = s->max_connect_rate,
+					 .max_smtp_out = s->max_smtp_out };
+	if (twins && s->backoff.max_msg_rate.n && !q->whole.automatic)
+		q->own.l.max_msg_rate = s->backoff.max_msg_rate;
+	if (twins && s->backoff.max_connect_rate.n)
+		q->own.l.max_connect_rate = s->backoff.max_connect_rate;
+	if (twins && out && out < s->max_smtp_out)
+		q->own.l.max_smtp_out = out;
+	if (q->whole.on && q->whole.over && s->max_msg_rate.n) {
+		uint64_t since = w.now.wall_us > q->whole.ended ? w.now.wall_us - q->whole.ended : 0;
+		unsigned percent_now = recover_percent(&q->whole.how, since, &left);
+		uint64_t n = s->max_msg_rate.n * percent_now / 100;
+
+		q->own.l.max_msg_rate.n = n ? n : 1;
+	}
+	for (unsigned i = 0; i < SOURCES; i++) {
+		bool here = q->by_source[i].on;
+
+		q->at[i].l = twins || here ? q->at_backoff[i] : q->at_normal[i];
+		for (unsigned k = 0; k < 2; k++) {
+			struct conf_rate *r = k ? &q->at[i].l.max_connect_rate : &q->at[i].l.max_msg_rate;
+			const struct conf_limits *n = &q->at_normal[i];
+
+			if (r->n == 0)
+				*r = k ? n->max_connect_rate : n->max_msg_rate;
+		}
+		if (q->at[i].l.max_data_volume_rate.n == 0)
+			q->at[i].l.max_data_volume_rate = q->at_normal[i].max_data_volume_rate;
+		q->held[i].l = here ? s->backoff : (struct conf_limits){ .max_smtp_out = 0 };
+	}
+}
+
+static void
+model_leave(unsigned queue, unsigned source, bool at_once)
+{
+	struct model_queue *q = &w.queues[queue];
+	struct model_backoff *b = source == CORE_NONE ? &q->whole : &q->by_source[source];
+	bool steps = source == CORE_NONE && !at_once && !b->over && b->how.n > 0 && !b->automatic;
+
+	b->over = steps;
+	b->on = steps;
+	b->ended = w.now.wall_us;
+	take_mode(queue);
+}
+
+static void
+op_backoff_over(void *ctx, uint32_t queue, uint32_t source_ip, unsigned why)
+{
+	unsigned source = source_ip == CORE_NONE ? CORE_NONE : physical(source_ip);
+	struct model_queue *q = &w.queues[queue];
+	struct model_backoff *b = source == CORE_NONE ? &q->whole : &q->by_source[source];
+
+	(void)ctx;
+	HOLDS(b->on);
+	switch ((enum core_backoff_end)why) {
+	case CORE_BACKOFF_TIME:
+		HOLDS(!b->over && b->until && b->until <= w.now.wall_us);
+		break;
+	case CORE_BACKOFF_DELIVERY:
+		HOLDS(!b->over && b->after_delivery);
+		break;
+	case CORE_BACKOFF_RECOVERED:
+		HOLDS(!b->over && b->automatic && q->settings.max_msg_rate.n);
+		break;
+	case CORE_BACKOFF_STEPS:
+		HOLDS(b->over);
+		break;
+	}
+	model_leave(queue, source, false);
+}
+
 /* What limits the scopes have, and memory for their charges. */
 static void
 op_source_limits(void *ctx, uint32_t queue, struct slice name, uint32_t source_ip, bool backoff,
 		 struct conf_limits *out)
 {
-	(void)backoff;
+	struct model_queue *q = &w.queues[queue];
+
 	(void)ctx;
 	(void)name;
-	*out = w.queues[queue].at[physical(source_ip)].l;
+	*out = backoff ? q->at_backoff[physical(source_ip)] : q->at_normal[physical(source_ip)];
 }
 
 static bool
@@ -576,4 +694,5 @@ static const struct core_ops ops = { .settings = op_settings,
 				     .charges = op_charges,
 				     .charges_free = op_charges_free,
 				     .source_limits = op_source_limits,
-				     .scope_limits = op_scope_limits };
+				     .scope_limits = op_scope_limits,
+				     .backoff_over = op_backoff_over };

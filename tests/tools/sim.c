@@ -7,12 +7,85 @@
  * more connections than allowed; nothing goes to a dead worker; and when the faults end, everything
  * gets done: no queue is forgotten.
  *
- * sim [-s SEED] [-n EPISODES] [-l STEPS] [-q]   One episode is one seed; a violation aborts and
+ * sim [-s SEED] [-n EPISODES] [-l STEPS] [-p PLANTED] [-q]   One episode is one seed; a violation aborts and
  * names it. */
 #include <time.h>
 #include <unistd.h>
 
+#include "scheduler/core/state.h"
 #include "tests/sim/world.h"
+
+/* Planted ------------------------------------------------------------------------------------ */
+static const char *planted = "";
+
+static bool
+is_planted(const char *name)
+{
+	return strcmp(planted, name) == 0;
+}
+
+bool __real_backoff_names(const struct core *c, uint32_t qi, uint32_t source);
+bool __wrap_backoff_names(const struct core *c, uint32_t qi, uint32_t source);
+uint32_t __real_backoff_find(const struct core *c, uint32_t qi, uint32_t source);
+uint32_t __wrap_backoff_find(const struct core *c, uint32_t qi, uint32_t source);
+void __real_entries_transfer(struct core *c, uint32_t e, uint32_t qi);
+void __wrap_entries_transfer(struct core *c, uint32_t e, uint32_t qi);
+bool __real_redirect_step(struct core *c, uint32_t qi);
+bool __wrap_redirect_step(struct core *c, uint32_t qi);
+uint64_t __real_map_get(const struct map *m, uint64_t key);
+uint64_t __wrap_map_get(const struct map *m, uint64_t key);
+void __real_limits_queue_learned(struct core *c, uint32_t qi, const struct conf_rate *r);
+void __wrap_limits_queue_learned(struct core *c, uint32_t qi, const struct conf_rate *r);
+
+/* Any source IP is good in back-off. */
+bool
+__wrap_backoff_names(const struct core *c, uint32_t qi, uint32_t source)
+{
+	return is_planted("any-source") || __real_backoff_names(c, qi, source);
+}
+
+/* Back-off for a source IP holds nothing. */
+uint32_t
+__wrap_backoff_find(const struct core *c, uint32_t qi, uint32_t source)
+{
+	return is_planted("no-twins") && source != CORE_NONE ? CORE_NONE
+							     : __real_backoff_find(c, qi, source);
+}
+
+/* Mail that is sent elsewhere comes to a queue nobody named. */
+void
+__wrap_entries_transfer(struct core *c, uint32_t e, uint32_t qi)
+{
+	uint32_t other = (qi + 1) % QUEUES;
+
+	if (other == c->entries[e].queue)
+		other = (other + 1) % QUEUES;
+	__real_entries_transfer(c, e, is_planted("astray") ? other : qi);
+}
+
+/* Mail is to go elsewhere, and does not. */
+bool
+__wrap_redirect_step(struct core *c, uint32_t qi)
+{
+	return !is_planted("stuck") && __real_redirect_step(c, qi);
+}
+
+/* A queue's disabled source IPs are forgotten. */
+uint64_t
+__wrap_map_get(const struct map *m, uint64_t key)
+{
+	return is_planted("disabled-used") && w.core && m == &w.core->disabled ? MAP_NONE
+									       : __real_map_get(m, key);
+}
+
+/* The rate returns at once. */
+void
+__wrap_limits_queue_learned(struct core *c, uint32_t qi, const struct conf_rate *r)
+{
+	const struct conf_rate none = { 0 };
+
+	__real_limits_queue_learned(c, qi, is_planted("at-once") ? &none : r);
+}
 
 /* The world ---------------------------------------------------------------------------------- */
 static void
@@ -70,8 +143,10 @@ random_scopes(void)
 		struct conf_queue *s = &w.queues[q].settings;
 
 		s->source_limits = percent(40);
-		for (unsigned i = 0; i < SOURCES && s->source_limits; i++)
-			random_limits(&w.queues[q].at[i].l);
+		for (unsigned i = 0; i < SOURCES && s->source_limits; i++) {
+			random_limits(&w.queues[q].at_normal[i]);
+			random_limits(&w.queues[q].at_backoff[i]);
+		}
 	}
 }
 
@@ -79,11 +154,7 @@ static void
 own_scopes(void)
 {
 	for (unsigned q = 0; q < QUEUES; q++) {
-		struct conf_queue *s = &w.queues[q].settings;
-
-		w.queues[q].own.l = (struct conf_limits){ .max_msg_rate = s->max_msg_rate,
-							  .max_connect_rate = s->max_connect_rate,
-							  .max_smtp_out = s->max_smtp_out };
+		take_mode(q);
 		w.queues[q].provider = -1;
 	}
 }
@@ -97,6 +168,12 @@ random_settings(struct conf_queue *s)
 	s->max_smtp_out = percent(85) ? 1 + below(6) : 60; /* more than are decided at one go */
 	random_rate(&s->max_msg_rate);
 	random_rate(&s->max_connect_rate);
+	if (percent(60)) {
+		random_rate(&s->backoff.max_msg_rate);
+		random_rate(&s->backoff.max_connect_rate);
+		s->backoff.max_smtp_out = below(4);
+		s->backoff_retry_after = (struct conf_intervals){ .n = 1, .us = { 20 * SECOND } };
+	}
 	s->max_msg_per_connection = percent(50) ? CONF_UNLIMITED : 1 + below(4);
 	s->max_rcpt_per_transaction = rcpts[below(4)];
 	s->mx_connection_attempts = 1 + below(percent(80) ? 10 : 60);
@@ -541,9 +618,22 @@ static void
 redirect(void)
 {
 	uint32_t from = below(QUEUES), to = below(QUEUES);
-	bool busy = core_redirected(w.core, from) != from, loop = core_redirected(w.core, to) == from;
+	bool busy = core_redirected(w.core, from) != from,
+	     loop = core_redirected(w.core, to) == from;
 
-	HOLDS(core_redirect(w.core, &w.now, from, to, from) == (!busy && !loop));
+	uint32_t kept = percent(50) ? below(ENTRIES) : CORE_NONE;
+
+	if (percent(60)) {
+		HOLDS(core_redirect(w.core, &w.now, from, to, from) == (!busy && !loop));
+		return;
+	}
+	HOLDS(core_redirect_but_one(w.core, &w.now, from, to, from, &kept) == (!busy && !loop));
+	if (!busy && !loop && kept != CORE_NONE) {
+		struct core_entry_facts f;
+
+		core_entry_get(w.core, kept, &f);
+		HOLDS(f.queue == from && f.sent_by == from);
+	}
 }
 
 static void
@@ -553,13 +643,199 @@ may_move(uint32_t room)
 	core_move_room(w.core, &w.now, room);
 }
 
+/* The number of now of a source IP; CORE_NONE: it is not there. */
+static uint32_t
+number_of(unsigned source)
+{
+	return w.conf && source == 1 ? CORE_NONE : physical(source);
+}
+
+static void
+random_backoff(struct core_backoff *how, struct conf_recover *r, uint32_t *sources)
+{
+	*how = (struct core_backoff){
+		.source_ip = CORE_NONE,
+		.until_wall_us = percent(70) ? w.now.wall_us + below(20000000) : 0,
+		.after_delivery = percent(30),
+		.probe_us = percent(20) ? (1 + below(20)) * SECOND : 0,
+	};
+	*r = (struct conf_recover){ .automatic = percent(40) };
+	if (!r->automatic)
+		*r = (struct conf_recover){ .every_us = (1 + below(5)) * SECOND,
+					    .n = 2,
+					    .percent = { (uint8_t)(1 + below(30)), 50 } };
+	if (percent(50))
+		how->recover = r;
+	how->only_sources = percent(25);
+	for (unsigned i = 0; i < SOURCES && how->only_sources; i++) {
+		if (percent(50) && number_of(i) != CORE_NONE)
+			sources[how->n_sources++] = number_of(i);
+	}
+	how->sources = sources;
+}
+
+/* Back-off begins anew, or for the first time. */
+static void
+enter(unsigned queue)
+{
+	struct model_queue *q = &w.queues[queue];
+	uint32_t sources[SOURCES];
+	struct core_backoff how;
+	struct conf_recover r;
+	struct model_backoff *b = &q->whole;
+	unsigned source = CORE_NONE;
+
+	random_backoff(&how, &r, sources);
+	if (percent(40)) {
+		source = below(SOURCES);
+		b = &q->by_source[source];
+		how.source_ip = number_of(source);
+		if (how.source_ip == CORE_NONE)
+			return;
+		if (!b->on)
+			q->held[source].msgs.n = q->held[source].connects.n = 0;
+	}
+	HOLDS(core_backoff_enter(w.core, &w.now, queue, &how) == (!b->on || b->over));
+	q->entered = true;
+	if (!b->on || b->over || b->probe_us == 0 || b->probe_at > w.now.boot_us + how.probe_us)
+		b->probe_at = w.now.boot_us + how.probe_us;
+	*b = (struct model_backoff){ .on = true,
+				     .until = how.until_wall_us,
+				     .after_delivery = how.after_delivery,
+				     .automatic = how.recover && r.automatic,
+				     .only = how.only_sources,
+				     .probe_us = source == CORE_NONE ? how.probe_us : 0,
+				     .probe_at = b->probe_at };
+	if (how.recover)
+		b->how = r;
+	for (unsigned i = 0; i < how.n_sources; i++)
+		b->sources |= 1u << physical(sources[i]);
+	take_mode(queue);
+}
+
+/* After a restart: as it was kept. */
+static void
+enter_again(unsigned queue, unsigned source, const struct core_backoff_view *was)
+{
+	struct model_queue *q = &w.queues[queue];
+	struct model_backoff *b = source == CORE_NONE ? &q->whole : &q->by_source[source];
+	uint32_t sources[SOURCES];
+	struct core_backoff how = {
+		.source_ip = source == CORE_NONE ? CORE_NONE : number_of(source),
+		.since_wall_us = was->since_wall_us,
+		.until_wall_us = was->until_wall_us,
+		.after_delivery = was->after_delivery,
+		.only_sources = b->only,
+		.sources = sources,
+		.recover = &b->how,
+		.before_mps = was->before_mps,
+		.rate_mps = was->rate_mps,
+		.ended_wall_us = was->ended_wall_us,
+		.probe_us = b->probe_us,
+		.probe_next_wall_us = b->probe_us ? w.now.wall_us + 1 : 0,
+	};
+
+	b->probe_at = w.now.boot_us;
+
+	for (unsigned i = 0; i < SOURCES && b->only; i++) {
+		if (b->sources >> i & 1 && number_of(i) != CORE_NONE)
+			sources[how.n_sources++] = number_of(i);
+	}
+	HOLDS(b->on && core_backoff_enter(w.core, &w.now, queue, &how));
+}
+
+static void
+leave(unsigned queue, unsigned source, bool at_once)
+{
+	struct model_queue *q = &w.queues[queue];
+	struct model_backoff *b = source == CORE_NONE ? &q->whole : &q->by_source[source];
+	uint32_t number = source == CORE_NONE ? CORE_NONE : number_of(source);
+
+	if (source != CORE_NONE && number == CORE_NONE)
+		return;
+	HOLDS(core_backoff_leave(w.core, &w.now, queue, number, at_once) == (b->on && !b->over));
+	if (b->on && (!b->over || at_once))
+		model_leave(queue, source, at_once);
+}
+
+/* A source IP is disabled for a queue, or for all, or not any more; a later word replaces it. */
+static void
+tell_disabled(unsigned queue, unsigned source)
+{
+	uint64_t until = queue == QUEUES ? w.disabled_until[source]
+					 : w.queues[queue].disabled_until[source];
+
+	if (number_of(source) != CORE_NONE)
+		core_source_disable(w.core, &w.now, queue == QUEUES ? CORE_NONE : queue,
+				    number_of(source), until != 0, until);
+}
+
+static void
+disable(unsigned queue, unsigned source, bool on)
+{
+	uint64_t *until = queue == QUEUES ? &w.disabled_until[source]
+					  : &w.queues[queue].disabled_until[source];
+
+	*until = !on ? 0 : percent(20) ? UINT64_MAX : w.now.boot_us + 1 + below(20000000);
+	tell_disabled(queue, source);
+}
+
+/* A new core, and one with another configuration, is told what is disabled. */
+static void
+tell_all_disabled(void)
+{
+	for (unsigned q = 0; q <= QUEUES; q++) {
+		for (unsigned i = 0; i < SOURCES; i++)
+			tell_disabled(q, i);
+	}
+}
+
+/* As core_sources_all_disabled() should have it. */
+static void
+look_at_sources(unsigned queue)
+{
+	const struct core_world cw = world_now();
+	const struct conf_vmta *v = NULL;
+	static const char *const names[] = { "{default}", "m1", "m2" };
+	bool all = true;
+
+	for (size_t i = 0; i < cw.n_vmtas; i++) {
+		if (strcmp(cw.vmtas[i].name, names[queue % VMTAS]) == 0)
+			v = &cw.vmtas[i];
+	}
+	for (size_t i = 0; i < v->n_sources; i++) {
+		unsigned source = physical(v->sources[i].source_ip);
+
+		all = all && (w.disabled_until[source] > w.now.boot_us ||
+			      w.queues[queue].disabled_until[source] > w.now.boot_us);
+	}
+	HOLDS(core_sources_all_disabled(w.core, &w.now, queue) == all);
+}
+
 static void
 step_operator(void)
 {
 	unsigned q = below(QUEUES);
 	struct model_entry *e = &w.entries[below(ENTRIES)];
 
-	switch (below(8)) {
+	switch (below(13)) {
+	case 12:
+		disable(percent(15) ? QUEUES : q, below(SOURCES), percent(60));
+		break;
+	case 8:
+	case 9:
+		enter(q);
+		break;
+	case 10:
+		leave(q, percent(60) ? CORE_NONE : below(SOURCES), percent(50));
+		break;
+	case 11:
+		core_cap_connections(w.core, &w.now, q, below(4),
+				     w.now.wall_us + below(10) * SECOND);
+		if (percent(30))
+			core_defer_queue(w.core, &w.now, q,
+					 percent(50) ? 0 : w.now.wall_us + below(20) * SECOND);
+		break;
 	case 7:
 		if (percent(30))
 			redirect();
@@ -603,7 +879,7 @@ is_of_source(const struct model_limits *l, unsigned source)
 	bool is = l == &w.sources[source];
 
 	for (unsigned q = 0; q < QUEUES; q++)
-		is = is || l == &w.queues[q].at[source];
+		is = is || l == &w.queues[q].at[source] || l == &w.queues[q].held[source];
 	for (unsigned i = 0; i < HOSTS; i++)
 		is = is || l == &w.mx[i][source];
 	return is;
@@ -637,8 +913,12 @@ forget_source(unsigned source)
 	for (unsigned k = 0; k < CLAIMS; k++)
 		forget_scopes(&w.claims[k].scopes, source);
 	forget_limits(&w.sources[source]);
-	for (unsigned q = 0; q < QUEUES; q++)
+	for (unsigned q = 0; q < QUEUES; q++) {
 		forget_limits(&w.queues[q].at[source]);
+		forget_limits(&w.queues[q].held[source]);
+		w.queues[q].by_source[source].on = false;
+		take_mode(q);
+	}
 	for (unsigned i = 0; i < HOSTS; i++)
 		forget_limits(&w.mx[i][source]);
 }
@@ -653,6 +933,7 @@ reload(void)
 		forget_source(1); /* it is another one */
 	cw = world_now();
 	core_reconfigure_in(w.core, &w.now, &cw, renumbered[w.conf]);
+	tell_all_disabled();
 	core_check(w.core);
 }
 
@@ -747,8 +1028,10 @@ forget_uses(void)
 	}
 	for (unsigned q = 0; q < QUEUES; q++) {
 		w.queues[q].own.bytes.n = 0;
-		for (unsigned i = 0; i < SOURCES; i++)
+		for (unsigned i = 0; i < SOURCES; i++) {
 			forget_streams(&w.queues[q].at[i]);
+			forget_streams(&w.queues[q].held[i]);
+		}
 	}
 }
 
@@ -817,9 +1100,16 @@ static void
 restart(void)
 {
 	struct core_queue_view v[QUEUES];
+	struct core_backoff_view modes[QUEUES][SOURCES + 1];
+	bool in[QUEUES][SOURCES + 1];
 	struct core_totals t;
 
 	for (unsigned q = 0; q < QUEUES; q++) {
+		for (unsigned i = 0; i <= SOURCES; i++)
+			in[q][i] = core_backoff_view(w.core, q,
+						     i == SOURCES ? CORE_NONE : number_of(i),
+						     &modes[q][i]) &&
+				   (i == SOURCES || number_of(i) != CORE_NONE);
 		HOLDS(core_queue_view(w.core, &w.now, q, &v[q]));
 		w.queues[q].asked = false;
 	}
@@ -831,6 +1121,13 @@ restart(void)
 	for (unsigned q = 0; q < QUEUES; q++)
 		core_queue_restore(w.core, q, v[q].paused, v[q].retry_level, v[q].retry_at_wall_us,
 				   SLICE_NONE);
+	for (unsigned q = 0; q < QUEUES; q++) {
+		for (unsigned i = 0; i <= SOURCES; i++) {
+			if (in[q][i])
+				enter_again(q, i == SOURCES ? CORE_NONE : i, &modes[q][i]);
+		}
+	}
+	tell_all_disabled();
 	for (unsigned i = 0; i < WORKERS; i++) {
 		if (w.up[i])
 			core_worker_up(w.core, &w.now, i);
@@ -895,6 +1192,18 @@ seen_of(const struct core_limit_view *v)
 	}
 }
 
+/* Twins are charged above their N, and then remember less exactly: they may count what was given
+ * back until it is over. */
+static bool
+has_twins(const struct core_limit_view *v)
+{
+	const struct model_queue *q = &w.queues[v->queue % QUEUES];
+
+	return (v->scope == CORE_SCOPE_QUEUE || v->scope == CORE_SCOPE_QUEUE_SOURCE) &&
+	       (q->entered || q->settings.backoff.max_msg_rate.n ||
+		q->settings.backoff.max_connect_rate.n || q->settings.source_limits);
+}
+
 /* No limit counts what was given back: it is not above what was seen in its window and deadline. */
 static void
 look_at_limit(void *arg, const struct core_limit_view *v)
@@ -904,7 +1213,7 @@ look_at_limit(void *arg, const struct core_limit_view *v)
 	uint64_t from, seen = 0;
 
 	(void)arg;
-	if (!l || w.restarted ||
+	if (!l || w.restarted || has_twins(v) ||
 	    (v->measure != CORE_MEASURE_MSG && v->measure != CORE_MEASURE_CONNECT))
 		return;
 	s = v->measure == CORE_MEASURE_MSG ? &l->msgs : &l->connects;
@@ -924,7 +1233,11 @@ look(void)
 	HOLDS(core_queue_view(w.core, &w.now, i, &v));
 	HOLDS(w.restarted || v.attempted == w.queues[i].attempted);
 	HOLDS(v.connections == w.queues[i].own.conns);
+	look_at_sources(i);
 	HOLDS(v.paused == w.queues[i].paused);
+	HOLDS(v.backoff == (w.queues[i].whole.on && !w.queues[i].whole.over));
+	HOLDS(!v.backoff || !w.queues[i].whole.until ||
+	      w.queues[i].whole.until + 1000000 > w.now.wall_us);
 	if (percent(10)) {
 		uint32_t cursor = 0;
 
@@ -974,9 +1287,14 @@ calm_down(void)
 	w.calm = true;
 	for (unsigned i = 0; i < WORKERS; i++)
 		start_worker(i);
+	for (unsigned i = 0; i < (QUEUES + 1) * SOURCES; i++)
+		disable(i / SOURCES, i % SOURCES, false);
 	for (unsigned i = 0; i < QUEUES; i++) {
 		w.queues[i].paused = false;
 		core_pause(w.core, &w.now, i, false);
+		/* What has no source IP, or is told to be slow, would take for ever. */
+		if (w.queues[i].whole.only || w.queues[i].whole.how.automatic)
+			leave(i, CORE_NONE, true);
 	}
 	for (unsigned turn = 0; turn < 200000; turn++) {
 		uint64_t next;
@@ -1026,13 +1344,15 @@ main(int argc, char **argv)
 	double s;
 	int opt;
 
-	while ((opt = getopt(argc, argv, "s:n:l:q")) != -1) {
+	while ((opt = getopt(argc, argv, "s:n:l:p:q")) != -1) {
 		if (opt == 's')
 			seed = strtoull(optarg, NULL, 10);
 		else if (opt == 'n')
 			episodes = strtoull(optarg, NULL, 10);
 		else if (opt == 'l')
 			length = (unsigned)strtoul(optarg, NULL, 10);
+		else if (opt == 'p')
+			planted = optarg;
 		else if (opt == 'q')
 			quiet = true;
 		else

@@ -22,6 +22,10 @@
 #define LOGGED 8192
 #define WALL_S 1800000000u
 
+struct backoff_end {
+	uint32_t queue, source_ip;
+	unsigned why;
+};
 struct give_up {
 	uint32_t entry;
 	enum core_give_up why;
@@ -37,6 +41,8 @@ struct fixture {
 	uint32_t closes[LOGGED];
 	uint32_t asks[LOGGED];
 	struct give_up gives[LOGGED];
+	struct backoff_end overs[LOGGED];
+	size_t n_overs;
 	size_t n_opens, n_works, n_closes, n_asks, n_gives, n_changed, n_moved;
 	unsigned room; /* claims that workers still take */
 	uint64_t next_message;
@@ -115,6 +121,14 @@ fx_changed(void *ctx, uint32_t queue)
 }
 
 static void
+fx_backoff_over(void *ctx, uint32_t queue, uint32_t source_ip, unsigned why)
+{
+	(void)ctx;
+	assert_true(fx.n_overs < LOGGED);
+	fx.overs[fx.n_overs++] = (struct backoff_end){ queue, source_ip, why };
+}
+
+static void
 fx_moved(void *ctx, uint32_t entry)
 {
 	(void)ctx;
@@ -163,7 +177,9 @@ fx_core_in(const struct core_ops *ops, const struct core_world *world)
 static void
 fx_begin_in(unsigned workers, size_t n_source_ips, uint64_t total)
 {
-	static const struct core_ops ops = { FX_OPS, .moved = fx_moved };
+	static const struct core_ops ops = { FX_OPS,
+					     .moved = fx_moved,
+					     .backoff_over = fx_backoff_over };
 	struct core_world world = { .workers = workers,
 				    .total_max_smtp_out = total,
 				    .n_source_ips = n_source_ips,

@@ -443,6 +443,33 @@ those_who_wait(void **state)
 	assert_true(view(OTHER).delivered - 2 <= view(NUMBER).delivered - 9);
 }
 
+/* Twins of the other mode are charged and stop nobody, however small; in their mode they hold at
+ * once. */
+static void
+twins(void **state)
+{
+	const struct core_backoff whole = { .source_ip = CORE_NONE }, source = { .source_ip = 1 };
+
+	(void)state;
+	for (uint32_t i = 0; i < QUEUES; i++) {
+		fx.settings[i].backoff.max_msg_rate = (struct conf_rate){ 10, HOUR };
+		fx.settings[i].source_limits = false;
+	}
+	warm(NUMBER);
+	assert_int_equal(sent_of(NUMBER, 200), 200);
+	assert_non_null(pass_of(NUMBER));
+	assert_true(core_backoff_enter(fx.core, &fx.now, NUMBER, &whole));
+	assert_int_equal(sent_of(NUMBER, 5), 0);
+	assert_true(core_backoff_leave(fx.core, &fx.now, NUMBER, CORE_NONE, true));
+	assert_int_equal(sent_of(NUMBER, 200), 205);
+	assert_non_null(pass_of(NUMBER));
+	assert_true(core_backoff_enter(fx.core, &fx.now, NUMBER, &source));
+	assert_int_equal(sent_of(NUMBER, 2),
+			 2); /* what is held for the source IP counts from now on */
+	assert_true(core_backoff_leave(fx.core, &fx.now, NUMBER, 1, true));
+	assert_int_equal(sent_of(NUMBER, 100), 100);
+}
+
 /* What it held is let go of when nobody uses it any more. */
 static void
 let_go(void **state)
@@ -467,7 +494,7 @@ main(void)
 		CASE(reload),         CASE(another_provider), CASE(shared),
 		CASE(bytes),          CASE(counts),           CASE(job_counts),
 		CASE(source_out),     CASE(deadlines),        CASE(those_who_wait),
-		CASE(let_go),
+		CASE(twins),          CASE(let_go),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

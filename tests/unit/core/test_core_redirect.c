@@ -241,6 +241,55 @@ expiry_of_the_other(void **state)
 	assert_int_equal(fx.gives[0].why, CORE_EXPIRED);
 }
 
+/* One entry stays, whatever moves around it, and is the queue's own again when the rest has gone. */
+static void
+all_but_one(void **state)
+{
+	uint32_t e, kept = CORE_NONE;
+	size_t claimed;
+
+	(void)state;
+	fx_begin();
+	connected(0, 1000, 1);
+	run();
+	claimed = fx.n_works;
+	assert_true(claimed > 0);
+	core_move_room(fx.core, &fx.now, 100);
+	assert_true(core_redirect_but_one(fx.core, &fx.now, 0, 4, QUEUES, &kept));
+	core_check(fx.core);
+	assert_int_not_equal(kept, CORE_NONE);
+	assert_int_equal(queue_of(kept), QUEUES);
+	assert_int_equal(listed(QUEUES), 1);
+	assert_int_equal(listed(4), 999);
+	run();
+	assert_int_equal(fx.n_moved, 100);
+	core_move_room(fx.core, &fx.now, UINT32_MAX);
+	run();
+	core_check(fx.core);
+	assert_int_equal(view(QUEUES).entries, 1 + claimed);
+	for (size_t k = 0; k < claimed; k++)
+		settle(k, EVENT_DEFERRED);
+	assert_int_equal(fx.n_moved, 999);
+	assert_int_equal(core_redirected(fx.core, QUEUES), QUEUES);
+	assert_int_equal(view(QUEUES).entries, 1);
+	/* None waits: one in flight, if it is named; and one that goes is forgotten. */
+	e = mail(8, 1);
+	run();
+	route(8, 1);
+	opened(fx.n_opens - 1);
+	kept = e;
+	assert_true(core_redirect_but_one(fx.core, &fx.now, 8, 12, 8, &kept));
+	assert_int_equal(kept, e);
+	settle(fx.n_works - 1, EVENT_DELIVERED);
+	assert_int_equal(view(8).entries, 0);
+	mail(8, 1);
+	run();
+	assert_int_equal(core_redirected(fx.core, 8), 8);
+	kept = CORE_NONE;
+	assert_true(core_redirect_but_one(fx.core, &fx.now, 9, 12, 9, &kept));
+	assert_int_equal(kept, CORE_NONE);
+}
+
 int
 main(void)
 {
@@ -252,6 +301,7 @@ main(void)
 		cmocka_unit_test_teardown(chains_and_loops, fx_end),
 		cmocka_unit_test_teardown(plans_are_dropped, fx_end),
 		cmocka_unit_test_teardown(expiry_of_the_other, fx_end),
+		cmocka_unit_test_teardown(all_but_one, fx_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

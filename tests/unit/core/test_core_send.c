@@ -173,6 +173,32 @@ connections_by_need(void **state)
 	assert_int_equal(view(0).wait, CORE_WAIT_CONNECTIONS);
 }
 
+/* Where the rate may be learned they follow as mail is taken. */
+static void
+connections_of_who_learns(void **state)
+{
+	(void)state;
+	fx_begin();
+	fx.settings[0].max_smtp_out = 8;
+	fx.settings[0].learns = true;
+	mails(0, 200);
+	run();
+	route(0, 1);
+	assert_int_equal(fx.n_opens, 4);
+	for (unsigned i = 0; i < 4; i++)
+		opened(i);
+	for (unsigned i = 0; i < 9; i++)
+		settle(i, EVENT_DELIVERED);
+	assert_int_equal(fx.n_opens, 4);
+	settle(9, EVENT_DELIVERED);
+	assert_int_equal(fx.n_opens, 5); /* a half of what was delivered */
+	settle(10, EVENT_DEFERRED);
+	assert_int_equal(fx.n_opens, 5);
+	for (unsigned i = 11; i < 17; i++)
+		settle(i, EVENT_DELIVERED);
+	assert_int_equal(fx.n_opens, 8);
+}
+
 /* Idle connections before new ones; the one used last first. */
 static void
 idle_first(void **state)
@@ -477,6 +503,7 @@ main(void)
 		cmocka_unit_test(all_done_already),
 		cmocka_unit_test(held_until_committed),
 		cmocka_unit_test(connections_by_need),
+		cmocka_unit_test(connections_of_who_learns),
 		cmocka_unit_test(idle_first),
 		cmocka_unit_test(messages_per_connection),
 		cmocka_unit_test(recipients_per_transaction),

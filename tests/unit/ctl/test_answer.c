@@ -40,9 +40,9 @@ static const struct {
 		   "\"event\":[{\"text\":\"first\"},{\"text\":\"450 busy\"}],\"backoff\":null}],\"totalRcp\":8"),
 	  { "QUEUE", "a.test/v backoff", "421 4.7.0 too many", "b.test/v normal,paused", "450 busy", "totalRcp 8" } },
 	{ ENVELOPE("\"queue\":[{\"name\":\"a.test/v\",\"mode\":\"backoff\",\"event\":[{\"type\":\"t\",\"text\":\"e1\"}],"
-		   "\"backoff\":{\"reason\":\"421 x\",\"rule\":\"x.conf:3\",\"since\":\"S\",\"until\":null},"
+		   "\"backoff\":{\"reason\":\"421 x\",\"rule\":\"x.conf:3\",\"since\":\"S\",\"until\":null,\"learnedRate\":\"9.5/s\"},"
 		   "\"modeEvent\":[{\"from\":\"normal\",\"to\":\"backoff\"}]}]"),
-	  { "a.test/v backoff", "in back-off since S until -, by rule x.conf:3:\n  421 x", "Events:", "e1", "Mode changes:", "normal backoff" } },
+	  { "a.test/v backoff", "in back-off since S until -, by rule x.conf:3:\n  421 x\nlearned rate 9.5/s", "Events:", "e1", "Mode changes:", "normal backoff" } },
 	{ ENVELOPE("\"queue\":[{\"name\":\"a/b\",\"blocked\":{\"by\":\"rate\",\"limit\":\"max-msg-rate 9/h\",\"until\":\"T\"}}]"),
 	  { "rate (max-msg-rate 9/h) until T" } },
 	{ ENVELOPE("\"queue\":[{\"name\":\"a/b\",\"blocked\":{\"by\":\"retry\",\"limit\":null,\"until\":\"T\"}}]"), { "retry until T" } },

@@ -21,6 +21,8 @@
 
 #define MESSAGES 10
 #define EPOCH    5
+/* kind, scope, name, on, and the reason somewhere */
+#define BACKOFF_ROW "\1\0\3\0\0\0a/b\1 421 too many"
 
 static char root[600];
 
@@ -175,6 +177,12 @@ make(struct made *m, void (*change)(struct made *m))
 						 SLICE_LIT("450 the last reply")),
 				 0);
 	}
+	/* A queue that was redirected, over another one, with rows of before. */
+	assert_int_equal(store_put_name(m->txn, 12345, SLICE_LIT("three.example/{default}")), 0);
+	assert_int_equal(store_put_redirect(m->txn, 1200, 12345), 0);
+	assert_int_equal(store_put_redirect(m->txn, 1201, 1200), 0);
+	put_row(m, 3, 0, 1, EPOCH, m->offsets[3], 1201, 0);
+	assert_int_equal(store_put_backoff(m->txn, 3, SLICE_LIT(BACKOFF_ROW)), 0);
 	if (change != NULL)
 		change(m);
 	assert_int_equal(store_put_segment(m->txn, 1, &m->segment), 0);
@@ -195,6 +203,32 @@ static void
 row_without_name(struct made *m)
 {
 	put_row(m, 2, 0, 1, EPOCH, m->offsets[2], 3, 0);
+}
+
+static void
+redirect_to_nowhere(struct made *m)
+{
+	store_put_redirect(m->txn, 6, 77);
+}
+
+static void
+redirect_to_itself(struct made *m)
+{
+	store_put_redirect(m->txn, 6, 7);
+	store_put_redirect(m->txn, 7, 6);
+}
+
+static void
+row_redirected_to_nowhere(struct made *m)
+{
+	store_put_redirect(m->txn, 6, 77);
+	put_row(m, 2, 0, 1, EPOCH, m->offsets[2], 6, 0);
+}
+
+static void
+backoff_of_no_name(struct made *m)
+{
+	store_put_backoff(m->txn, 4, slice_of("\1\0\0\0\0\0", 6));
 }
 
 static void
@@ -389,6 +423,18 @@ name_damaged(void)
 }
 
 static void
+redirect_damaged(void)
+{
+	edit("lmdb/data.mdb", "\x39\x30\0\0", 0, 1); /* 12345, to which number 1200 leads */
+}
+
+static void
+backoff_damaged(void)
+{
+	edit("lmdb/data.mdb", "421 too many", 0, 1);
+}
+
+static void
 reply_damaged(void)
 {
 	edit("lmdb/data.mdb", "the last reply", 0, 1);
@@ -416,6 +462,10 @@ static const struct {
 	}
 	ROW(state_without_name, QUEUES),
 	ROW(row_without_name, ROW_NAMES),
+	ROW(redirect_to_nowhere, REDIRECTS),
+	ROW(redirect_to_itself, REDIRECTS),
+	ROW(row_redirected_to_nowhere, ROW_NAMES),
+	ROW(backoff_of_no_name, BACKOFF),
 	ROW(row_of_another_epoch, PLACES),
 	ROW(row_without_segment, PLACES),
 	ROW(row_in_free_segment, PLACES),
@@ -441,6 +491,8 @@ static const struct {
 	FILE_(claim_damaged, CLAIMS),
 	FILE_(cursor_malformed, CURSORS),
 	FILE_(name_damaged, NAMES),
+	FILE_(redirect_damaged, REDIRECTS),
+	FILE_(backoff_damaged, BACKOFF),
 	FILE_(reply_damaged, REPLIES),
 	FILE_(meta_page_zeroed, PAGES),
 };

@@ -192,6 +192,51 @@ test_bounds(void **state)
 	}
 }
 
+/* Rules stay with their recipients; those beyond the first RESULT_RULES_MAX are not named, and where there is no room at
+ * all none is, but every outcome. */
+static void
+test_rules(void **state)
+{
+	struct results in = frame, out;
+	struct buf b = { 0 }, scratch = { 0 };
+
+	(void)state;
+	for (size_t i = 0; i < CLAIM_RCPT_MAX; i++) {
+		set(i, (unsigned)i, EVENT_DEFERRED, 450, SLICE_LIT("smtp;450 4.7.1 slow down"));
+		rcpts[i].rule = i < 3 ? 0 : i < 10 ? UINT64_MAX - 1 : i < 100 ? i / 2 : 77;
+	}
+	in.rcpts = rcpts;
+	in.n_rcpts = CLAIM_RCPT_MAX;
+	results_encode(&b, &in);
+	assert_in_range(b.len, 1, CLAIM_RESULT_BYTES);
+	assert_int_equal(results_decode(&out, buf_slice(&b), &scratch), 0);
+	assert_int_equal(out.flags, in.flags);
+	assert_int_equal(out.rcpts[2].rule, 0);
+	assert_int_equal(out.rcpts[3].rule, UINT64_MAX - 1);
+	assert_int_equal(out.rcpts[9].rule, UINT64_MAX - 1);
+	assert_int_equal(out.rcpts[11].rule, 5);
+	assert_int_equal(out.rcpts[12].rule, 6);
+	assert_int_equal(out.rcpts[71].rule, 35); /* the last that has room */
+	assert_int_equal(out.rcpts[72].rule, 0);
+	assert_int_equal(out.rcpts[999].rule, 0);
+	/* The 31 keys behind UINT64_MAX - 1 are 5 to 35. */
+	for (size_t i = 0; i < CLAIM_RCPT_MAX; i++) { /* nothing in common */
+		set(i, (unsigned)(65535 - 2 * i), i % 2 ? EVENT_DELIVERED : EVENT_BOUNCED, 250 + i % 2, SLICE_NONE);
+		rcpts[i].rule = 1 + i % 7;
+		rcpts[i].stamp_boot_us = (1ull << 40) - (i % 2) * ((1ull << 34) + i);
+	}
+	buf_reset(&b);
+	results_encode(&b, &in);
+	assert_in_range(b.len, 1, CLAIM_RESULT_BYTES);
+	assert_int_equal(results_decode(&out, buf_slice(&b), &scratch), 0);
+	assert_int_equal(out.n_rcpts, CLAIM_RCPT_MAX);
+	assert_int_equal(out.rcpts[999].index, 65535 - 2 * 999);
+	for (size_t i = 0; i < CLAIM_RCPT_MAX; i++)
+		rcpts[i].rule = rcpts[i].stamp_boot_us = 0;
+	buf_clear(&b);
+	buf_clear(&scratch);
+}
+
 static void
 test_long_strings_are_cut(void **state)
 {
@@ -303,7 +348,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_plain),     cmocka_unit_test(test_stamps),
-		cmocka_unit_test(test_bounds),    cmocka_unit_test(test_long_strings_are_cut),
+		cmocka_unit_test(test_bounds),    cmocka_unit_test(test_rules), cmocka_unit_test(test_long_strings_are_cut),
 		cmocka_unit_test(test_malformed), cmocka_unit_test(test_strings),
 	};
 

@@ -204,7 +204,7 @@ expect_order(unsigned news)
 static void
 two_deaths(void **state)
 {
-	static const struct inlet_hooks hooks = { on_answer, on_flow, on_broken };
+	static const struct inlet_hooks hooks = { on_answer, on_flow, on_broken, NULL };
 	const char *why = NULL;
 
 	(void)state;
@@ -250,7 +250,7 @@ two_deaths(void **state)
 static void
 broken_channels(void **state)
 {
-	static const struct inlet_hooks hooks = { on_answer, on_flow, on_broken };
+	static const struct inlet_hooks hooks = { on_answer, on_flow, on_broken, NULL };
 	struct message close = { .kind = MESSAGE_CLOSE };
 	struct channel_fds none = { open("/dev/null", O_RDWR | O_CLOEXEC), -1, -1 };
 	const char *why = NULL;

@@ -23,6 +23,7 @@
 #include "common/base/clock.h"
 #include "common/base/mem.h"
 #include "common/ipc/new_message.h"
+#include "common/ipc/notification.h"
 #include "common/proc/control.h"
 #include "common/queue/record.h"
 #include "common/queue/segment.h"
@@ -41,6 +42,8 @@ struct told {
 	uint64_t epoch, offset, bytes;
 	char vmta[32], job[32], domain[32], sender_domain[32];
 	unsigned n_entries;
+	char owed[32];
+	size_t owed_n;
 };
 
 enum answer { ANSWER_ACK, ANSWER_NACK, ANSWER_NOTHING };
@@ -103,6 +106,8 @@ hear_new(const struct message *m, struct slice payload)
 	str_copy(t->job, sizeof t->job, n.job);
 	str_copy(t->sender_domain, sizeof t->sender_domain, n.sender_domain);
 	str_copy(t->domain, sizeof t->domain, n.entries[0].domain);
+	t->owed_n = n.owed.n;
+	memcpy(t->owed, n.owed.n > 0 ? n.owed.p : "", n.owed.n < 32 ? n.owed.n : 0);
 	buf_clear(&scratch);
 	answer_new(m);
 }
@@ -920,6 +925,60 @@ time_out_and_abuse(void **state)
 }
 
 static void
+tell_notification(const char *to, const char *keys, const char *text)
+{
+	struct message m = { .kind = MESSAGE_NOTIFY };
+	struct notification n = { slice_str(to), slice_str(keys), slice_str(text) };
+	struct buf payload = { 0 };
+
+	notification_encode(&payload, &n);
+	assert_int_equal(channel_send(st.channel, &m, buf_slice(&payload)), 0);
+	channel_flush(st.channel);
+	buf_clear(&payload);
+}
+
+/* From nobody, to all of them, as it is; with the keys that say what it tells. */
+static void
+a_notification_is_taken_in(void **state)
+{
+	static const char text[] = "Subject: s\r\nX-Virtual-MTA: mta2\r\n\r\nbody\r\n";
+	const struct told *t = &st.told[0];
+	struct client c;
+	struct record r;
+
+	(void)state;
+	start(0);
+	connect_scheduler();
+	tell_notification("Ops@One.example\nb@two.example\nB@one.EXAMPLE", "12345678abcdefgh", text);
+	wait_told(1); /* before it the receiver had neither ids nor room */
+	assert_string_equal(t->vmta, CONF_VMTA_NOTIFY);
+	assert_string_equal(t->sender_domain, "");
+	assert_string_equal(t->job, "");
+	assert_int_equal(t->n_entries, 2);
+	assert_int_equal(t->owed_n, 16);
+	assert_memory_equal(t->owed, "12345678abcdefgh", 16);
+	read_record(t, &r);
+	assert_true(slice_is(r.env.sender, ""));
+	assert_true(slice_is(r.env.src_mta, "mta.example"));
+	assert_int_equal(r.env.n_rcpts, 3);
+	assert_true(slice_is(r.env.rcpts[0], "Ops@one.example"));
+	assert_true(slice_is(r.env.rcpts[1], "B@one.example"));
+	assert_true(slice_is(r.body, text));
+	record_done(&r);
+	/* What cannot be sent is not, and nothing else comes of it; a client's mail has no keys. */
+	tell_notification("no address", "12345678", text);
+	tell_notification("a@b.example", "1234567", text);
+	tell_notification("a@b.example", "12345678", "");
+	c = greeted("127.0.0.1");
+	deliver(&c, 100, "250 2.0.0");
+	assert_int_equal(st.n_told, 2);
+	assert_int_equal(st.told[1].owed_n, 0);
+	assert_string_equal(st.told[1].vmta, "mta1");
+	client_close(&c);
+	stop();
+}
+
+static void
 drain(void **state)
 {
 	struct control_message m = { .kind = CONTROL_DRAIN };
@@ -952,6 +1011,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_message_reaches_disk_and_scheduler),
 		cmocka_unit_test(queue_to),
+		cmocka_unit_test(a_notification_is_taken_in),
 		cmocka_unit_test(refusals),
 		cmocka_unit_test(no_open_relay),
 		cmocka_unit_test(many_clients),

@@ -82,6 +82,27 @@ udp_socket(int *port)
 	return fd;
 }
 
+/* A port that is free for both. */
+static int
+free_port(void)
+{
+	for (int i = 0; i < 100; i++) {
+		struct sockaddr_in a = { .sin_family = AF_INET,
+					 .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+		int port, udp = udp_socket(&port),
+			  tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		bool is_free;
+
+		a.sin_port = htons((uint16_t)port);
+		is_free = udp >= 0 && bind(tcp, (struct sockaddr *)&a, sizeof a) == 0;
+		close(tcp);
+		close(udp);
+		if (is_free)
+			return port;
+	}
+	return -1;
+}
+
 /* True when something answers at the port. */
 static bool
 answers(int port)
@@ -105,20 +126,13 @@ answers(int port)
 	return got;
 }
 
-static int
-start_nsd(void **state)
+static void
+put_zones(void)
 {
-	char text[4096];
 	char *zone = NULL;
 	size_t zone_bytes = 0;
 	FILE *f = open_memstream(&zone, &zone_bytes);
-	int port, fd;
 
-	(void)state;
-	strcpy(dir, "/tmp/test_resolver.XXXXXX");
-	if (mkdtemp(dir) == NULL || (fd = udp_socket(&port)) < 0)
-		return -1;
-	close(fd);
 	fputs(zone_head, f);
 	for (int i = 0; i < 30; i++)
 		fprintf(f, "many MX %d m%d\nm%d A 192.0.2.%d\n", 100 - i, i, i, 100 + i);
@@ -136,6 +150,14 @@ start_nsd(void **state)
 	put_file("invalid.zone",
 		 "$ORIGIN invalid.\n$TTL 300\n@ SOA ns h 1 3600 600 86400 60\n@ NS ns\n"
 		 "ns A 127.0.0.1\nmail MX 10 ns\n");
+}
+
+/* False: it can not listen there, somebody came before it; or it does not answer. */
+static bool
+nsd_at(int port)
+{
+	char text[4096];
+
 	snprintf(text, sizeof text,
 		 "server:\n port: %d\n ip-address: 127.0.0.1\n username: \"\"\n chroot: \"\"\n "
 		 "zonesdir: \"%s\"\n"
@@ -155,10 +177,35 @@ start_nsd(void **state)
 		execl("/usr/sbin/nsd", "nsd", "-d", "-c", text, (char *)NULL);
 		_exit(127);
 	}
-	snprintf(server, sizeof server, "127.0.0.1@%d", port);
-	for (int i = 0; i < 200; i++)
+	for (int i = 0; i < 2000 && nsd_pid != 0; i++) {
 		if (answers(port))
+			return true;
+		if (waitpid(nsd_pid, NULL, WNOHANG) != 0)
+			nsd_pid = 0;
+	}
+	if (nsd_pid != 0) {
+		kill(nsd_pid, SIGKILL);
+		waitpid(nsd_pid, NULL, 0);
+		nsd_pid = 0;
+	}
+	return false;
+}
+
+static int
+start_nsd(void **state)
+{
+	(void)state;
+	strcpy(dir, "/tmp/test_resolver.XXXXXX");
+	if (mkdtemp(dir) == NULL)
+		return -1;
+	put_zones();
+	for (int i = 0; i < 5; i++) {
+		int port = free_port();
+
+		snprintf(server, sizeof server, "127.0.0.1@%d", port);
+		if (port > 0 && nsd_at(port))
 			return 0;
+	}
 	fputs("nsd does not answer\n", stderr);
 	return -1;
 }
@@ -475,7 +522,8 @@ test_bounds(void **state)
 	world_free(w);
 }
 
-/* What tells which domains go to the same hosts: those of the lowest preference, with an address or not. */
+/* What tells which domains go to the same hosts: those of the lowest preference, with an address or
+ * not. */
 static void
 test_best_hosts(void **state)
 {
@@ -655,10 +703,11 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_answers),       cmocka_unit_test(test_bounds),
-		cmocka_unit_test(test_ttl_and_cache), cmocka_unit_test(test_equal_preferences),
-		cmocka_unit_test(test_many_at_once),  cmocka_unit_test(test_silent_server),
-		cmocka_unit_test(test_best_hosts),    cmocka_unit_test(test_new_scheduler), cmocka_unit_test(test_bad_name_server),
+		cmocka_unit_test(test_answers),         cmocka_unit_test(test_bounds),
+		cmocka_unit_test(test_ttl_and_cache),   cmocka_unit_test(test_equal_preferences),
+		cmocka_unit_test(test_many_at_once),    cmocka_unit_test(test_silent_server),
+		cmocka_unit_test(test_best_hosts),      cmocka_unit_test(test_new_scheduler),
+		cmocka_unit_test(test_bad_name_server),
 	};
 	return cmocka_run_group_tests(tests, start_nsd, stop_nsd);
 }

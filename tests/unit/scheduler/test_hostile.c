@@ -25,8 +25,11 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/wire.h"
+#include "common/conf/conf.h"
 #include "common/ipc/channel.h"
 #include "common/ipc/new_message.h"
+#include "common/ipc/operator.h"
+#include "common/ipc/reply_match.h"
 #include "common/ipc/results.h"
 #include "common/proc/control.h"
 #include "common/proc/role.h"
@@ -42,6 +45,8 @@
 #define ACKS     500
 #define KNOWN    64
 #define OTHERS   4
+#define RULES    16
+#define OPERATORS 8
 #define QUIET_MS 20000
 
 struct other {
@@ -56,7 +61,8 @@ struct world {
 	struct spool spool;
 	struct loop *loop;
 	pid_t pid;
-	int control, operator_fd, routes_fd, snapshot_fd;
+	int control, operator_fd, routes_fd, snapshot_fd[2];
+	uint64_t configuration; /* in force */
 	struct other others[OTHERS];
 	struct claim_table *claims;
 	uint64_t seed;
@@ -68,6 +74,9 @@ struct world {
 	unsigned n_tokens, asked_kill, acks, said, refused;
 	bool asked_segment;
 	struct buf payload;
+	uint64_t rule_keys[RULES];
+	int operators[OPERATORS]; /* who asked last */
+	unsigned n_operators;
 };
 
 static uint64_t
@@ -188,6 +197,31 @@ say_result(struct world *w, struct other *o, const struct message *work)
 	buf_clear(&encoded);
 }
 
+/* Of rules that are there and of others, many times over for one transaction. */
+static void
+say_match(struct world *w, struct other *o, const struct message *open, const struct message *work)
+{
+	struct message m = { .kind = MESSAGE_REPLY_MATCH };
+	struct reply_match told = { .n = 1 + (unsigned)(rnd(w) % RULE_HITS_MAX), .text = rnd(w) % 2 ? noise(w, REPLY_KEPT_MAX) : SLICE_LIT("450 4.2.1 perhaps") };
+
+	for (unsigned i = 0; i < told.n; i++)
+		told.rules[i] = (struct reply_match_rule){ (uint32_t)bent(w, RULES), bent(w, w->rule_keys[rnd(w) % RULES]),
+							   rnd(w) % 2 == 0 };
+	buf_reset(&w->payload);
+	reply_match_encode(&w->payload, &told);
+	if (rnd(w) % 8 == 0)
+		w->payload.len = rnd(w) % w->payload.len;
+	m.u.reply_match.lease = bent(w, work->u.work.lease);
+	m.u.reply_match.conf_generation = bent(w, open->u.open.conf_generation);
+	m.u.reply_match.wait_us = bent(w, 60000000);
+	m.u.reply_match.connection = (uint32_t)bent(w, open->u.open.connection);
+	m.u.reply_match.transaction = (uint32_t)bent(w, 1);
+	m.u.reply_match.code = (uint16_t)bent(w, 421);
+	m.u.reply_match.stage = (uint16_t)bent(w, 1u << rnd(w) % 6);
+	for (unsigned i = rnd(w) % 20 == 0 ? 100 : 1; i > 0; i--)
+		(void)channel_send(o->channel, &m, buf_slice(&w->payload));
+}
+
 static void
 worker_speaks(struct world *w, struct other *o)
 {
@@ -196,7 +230,7 @@ worker_speaks(struct world *w, struct other *o)
 	struct message m = { 0 };
 	struct slice payload = SLICE_NONE;
 
-	switch (rnd(w) % 13) {
+	switch (rnd(w) % 14) {
 	case 0:
 	case 1:
 	case 2:
@@ -244,6 +278,10 @@ worker_speaks(struct world *w, struct other *o)
 		m.u.rcpt_ask.claim_slot = (uint32_t)bent(w, work->u.work.claim_slot);
 		m.u.rcpt_ask.index = (uint16_t)bent(w, rnd(w) % 3);
 		break;
+	case 12:
+		if (w->n_opens > 0)
+			say_match(w, o, open, work);
+		return;
 	default:
 		if (rnd(w) % 4 == 0)
 			say_nonsense(w, o);
@@ -256,11 +294,12 @@ worker_speaks(struct world *w, struct other *o)
 static void
 say_new(struct world *w, struct other *o)
 {
+	static const char *const vmtas[] = { "{default}", "v", "w", "x", "gone" };
 	static const char *const jobs[] = { "", "job", "job/x", "d1.example/{default}",
 					    "d2.example/{default}" };
 	char domains[3][32];
 	struct record_entry entries[3];
-	struct new_message n = { .vmta = SLICE_LIT("{default}"),
+	struct new_message n = { .vmta = slice_str(vmtas[rnd(w) % 5]),
 				 .sender_domain = SLICE_LIT("y.example"),
 				 .received_wall_us = bent(w, clock_wall_us()),
 				 .entries = entries };
@@ -268,8 +307,10 @@ say_new(struct world *w, struct other *o)
 
 	n.n_entries = (uint16_t)(1 + rnd(w) % 3);
 	n.job = slice_str(jobs[rnd(w) % 5]);
+	if (rnd(w) % 50 == 0) /* nothing of that is owed */
+		n.owed = rnd(w) % 4 == 0 ? SLICE_LIT("1234567") : SLICE_LIT("12345678abcdefgh");
 	for (unsigned i = 0; i < n.n_entries; i++) {
-		snprintf(domains[i], sizeof domains[i], "d%u.example", (unsigned)(rnd(w) % 300));
+		snprintf(domains[i], sizeof domains[i], "d%u.example", (unsigned)(rnd(w) % (rnd(w) % 2 ? 300 : 3)));
 		entries[i].domain = rnd(w) % 100 == 0 ? SLICE_NONE : slice_str(domains[i]);
 		entries[i].first = i == 0 ? 0 : entries[i - 1].first + entries[i - 1].count;
 		entries[i].count = (uint32_t)(1 + rnd(w) % 3);
@@ -332,6 +373,57 @@ others_speak(struct world *w, struct other *o)
 	m.u.route.status = (uint32_t)(rnd(w) % 40 == 0 ? bent(w, ROUTE_NO_DOMAIN) : ROUTE_GOOD);
 	m.u.route.n_targets = (uint16_t)bent(w, 2);
 	(void)channel_send(o->channel, &m, SLICE_LIT("5.1.2 said the resolver"));
+}
+
+/* Operators: who asks and does not wait for the answer. */
+// clang-format off
+static const char *const asked[][4] = {
+	{ "set", "queue", "--mode=backoff", "*/v" },
+	{ "set", "queue", "--mode=normal", "*/*" },
+	{ "set", "queue", "--mode=backoff", "d1.example/w" },
+	{ "set", "queue", "--mode=normal", "d1.example/*" },
+	{ "set", "queue", "--mode=backoff", "d1.example/{notify}" },
+	{ "pause", "queue", "*/w" },
+	{ "resume", "queue", "*/*" },
+	{ "schedule", "*/*", "--retry-recipients" },
+	{ "delete", "--queue=d1.example/v" },
+	{ "delete", "--queue=*/w", "--maxitems=5" },
+	{ "disable", "source", "127.0.0.2", "*/*" },
+	{ "disable", "source", "127.0.0.4", "*/w" },
+	{ "enable", "source", "127.0.0.2", "*/*" },
+	{ "enable", "source", "127.0.0.4", "*/w" },
+	{ "show", "queues" },
+	{ "show", "limits" },
+	{ "show", "disabled", "sources" },
+};
+// clang-format on
+
+static void
+operator_asks(struct world *w)
+{
+	const char *const *words = asked[rnd(w) % (sizeof asked / sizeof asked[0])];
+	int *fd = &w->operators[w->n_operators++ % OPERATORS], dir;
+	struct slice said[4];
+	struct buf payload = { 0 }, frame = { 0 };
+	struct sockaddr_un at;
+	size_t n = 0;
+
+	while (n < 4 && words[n] != NULL) {
+		said[n] = slice_str(words[n]);
+		n++;
+	}
+	if (*fd > 0)
+		close(*fd);
+	*fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	assert_int_equal(operator_address(&at, scratch_path(w->path, "control"), &dir), 0);
+	operator_words_encode(&payload, said, n);
+	operator_encode(&frame, OPERATOR_REQUEST, buf_slice(&payload));
+	if (connect(*fd, (struct sockaddr *)&at, sizeof at) == 0)
+		(void)!send(*fd, buf_slice(&frame).p, frame.len, MSG_NOSIGNAL);
+	if (dir >= 0)
+		close(dir);
+	buf_clear(&payload);
+	buf_clear(&frame);
 }
 
 /* What is heard -------------------------------------------------------------------------------- */
@@ -440,6 +532,18 @@ disconnect(struct world *w, struct other *o)
 	tell(w, CONTROL_PEER_GONE, o, NULL);
 }
 
+/* The other one of two configurations. */
+static void
+reload(struct world *w)
+{
+	struct channel_fds fds = { w->snapshot_fd[w->configuration % 2], -1, -1 };
+	struct control_message m = { .kind = CONTROL_PREPARE, .number = ++w->configuration };
+
+	assert_int_equal(control_send(w->control, &m, &fds), 0);
+	m.kind = CONTROL_COMMIT;
+	assert_int_equal(control_send(w->control, &m, NULL), 0);
+}
+
 /* Does what the scheduler asks of the master; fails the test when it has died. */
 static void
 master_turn(struct world *w)
@@ -449,6 +553,8 @@ master_turn(struct world *w)
 	int status;
 
 	while (control_recv(w->control, false, &m, &fds) > 0) {
+		if (m.kind == CONTROL_REFUSED)
+			fail_msg("configuration refused: %s", m.text);
 		if (m.kind != CONTROL_ASK_KILL)
 			continue;
 		w->asked_kill++;
@@ -498,7 +604,7 @@ start_scheduler(struct world *w)
 	w->pid = child_fork();
 	if (w->pid == 0) {
 		h.control_fd = fds[1];
-		h.snapshot_fd = w->snapshot_fd;
+		h.snapshot_fd = w->snapshot_fd[0];
 		h.routes_fd = w->routes_fd;
 		h.operator_fd = w->operator_fd;
 		h.guard_fd = -1;
@@ -536,15 +642,87 @@ stop_scheduler(struct world *w)
 }
 
 static void
+take_rule_keys(struct world *w, struct slice snapshot)
+{
+	struct conf_report report = { 0 };
+	const struct conf_rule *rules;
+	struct conf *c;
+
+	assert_int_equal(conf_parse(snapshot, &c, &report), 0);
+	assert_int_equal(conf_rules(c, &rules), RULES);
+	for (unsigned i = 0; i < RULES; i++)
+		w->rule_keys[i] = rules[i].key;
+	conf_report_clear(&report);
+	conf_free(&c);
+}
+
+static const char before[] =
+	"domains = ( { name = \"*\"; max-msg-rate = \"5000/s\"; retry-after = \"1s\"; "
+	"retry-recipients-after = \"1s\"; max-rcpt-per-transaction = 2; smtp-pattern-list = \"l\"; "
+	"backoff-max-msg-rate = \"3000/s\"; backoff-retry-after = \"1s\"; backoff-to-normal-after = \"2s\"; "
+	"backoff-upon-all-sources-disabled = true; backoff-notify = [ \"ops@here.example\" ]; "
+	"disabled-source-ip-notify = [ \"ops@here.example\" ]; } ); "
+	"providers = ( { name = \"p\"; mx = \"*.p.example\"; } ); "
+	"virtual-mtas = ( { name = \"v\"; smtp-source-hosts = ( { ip = \"127.0.0.2\"; name = \"v.example\"; }, "
+	"{ ip = \"127.0.0.3\"; name = \"v2.example\"; } ); domains = ( { name = \"*\"; "
+	"backoff-reroute-to-virtual-mta = \"w\"; backoff-probe-after = \"1s\"; } ); }, "
+	"{ name = \"w\"; smtp-source-hosts = ( { ip = \"127.0.0.4\"; name = \"w.example\"; } ); domains = ( "
+	"{ name = \"*\"; backoff-reroute-to-virtual-mta = \"all\"; backoff-to-normal-after-delivery = true; } ); }, "
+	"{ name = \"x\"; smtp-source-hosts = ( { ip = \"127.0.0.5\"; name = \"x.example\"; } ); domains = ( "
+	"{ name = \"*\"; reroute-to-virtual-mta = \"v\"; backoff-use-source = [ \"127.0.0.5\" ]; } ); } ); "
+	"virtual-mta-pools = ( { name = \"all\"; virtual-mtas = [ \"v\", \"w\", \"x\" ]; } ); "
+	"smtp-pattern-lists = ( { name = \"l\"; rules = ( "
+	"{ reply = \"/421/\"; actions = [ \"mode=backoff\", \"backoff-to-normal-after=1s\" ]; after = \"3/10m\"; }, "
+	"{ reply = \"/55/\"; actions = [ \"disable-source-ip\", \"defer-queue\", \"wait-reply\" ]; }, "
+	"{ reply = \"/a1/\"; actions = [ \"mode=backoff\" ]; scope = \"virtual-mta\"; recover = \"auto\"; }, "
+	"{ reply = \"/a2/\"; actions = [ \"mode=backoff\" ]; scope = \"provider\"; }, "
+	"{ reply = \"/a3/\"; actions = [ \"mode=backoff\" ]; scope = \"source-ip\"; after = \"2/1m\"; }, "
+	"{ reply = \"/a4/\"; actions = [ \"mode=backoff\" ]; recover = \"auto\"; }, "
+	"{ reply = \"/a5/\"; actions = [ \"mode=backoff\" ]; recover = \"10%,50% every 1s\"; }, "
+	"{ reply = \"/a6/\"; actions = [ \"mode=normal\" ]; }, "
+	"{ reply = \"/a7/\"; actions = [ \"mode=normal\" ]; scope = \"virtual-mta\"; }, "
+	"{ reply = \"/a8/\"; actions = [ \"bounce-queue\" ]; after = \"4/1m\"; }, "
+	"{ reply = \"/a9/\"; actions = [ \"bounce-rcpt\", \"reconnect\" ]; after = \"2/1m\"; }, "
+	"{ reply = \"/b1/\"; actions = [ \"skip-mx\" ]; after = \"2/1m\"; }, "
+	"{ reply = \"/b2/\"; actions = [ \"reduce-connections\", \"for=1s\" ]; }, "
+	"{ reply = \"/b3/\"; actions = [ \"disable-source-ip\", \"reenable-after=1s\", \"mode=backoff\" ]; }, "
+	"{ reply = \"/b4/\"; actions = [ \"wait-reply\" ]; after = \"100/1s\"; }, "
+	"{ reply = \"/b5/\"; actions = [ \"mode=backoff\" ]; dry-run = true; } ); } );";
+
+/* After a reload: other source IPs by other numbers, a virtual MTA less, some of the rules. */
+static const char after[] =
+	"domains = ( { name = \"*\"; retry-after = \"1s\"; smtp-pattern-list = \"l\"; "
+	"backoff-to-normal-after = \"2s\"; recover = \"auto\"; } ); "
+	"virtual-mtas = ( { name = \"x\"; smtp-source-hosts = ( { ip = \"127.0.0.5\"; name = \"x.example\"; }, "
+	"{ ip = \"127.0.0.3\"; name = \"x2.example\"; } ); domains = ( { name = \"*\"; reroute-to-virtual-mta = \"v\"; } ); }, "
+	"{ name = \"v\"; smtp-source-hosts = ( { ip = \"127.0.0.3\"; name = \"v2.example\"; } ); domains = ( { name = \"*\"; "
+	"backoff-reroute-to-virtual-mta = \"x\"; backoff-use-source = [ \"127.0.0.3\", \"127.0.0.5\" ]; } ); } ); "
+	"smtp-pattern-lists = ( { name = \"l\"; rules = ( "
+	"{ reply = \"/a3/\"; actions = [ \"mode=backoff\" ]; scope = \"source-ip\"; }, "
+	"{ reply = \"/a1/\"; actions = [ \"mode=backoff\" ]; scope = \"virtual-mta\"; recover = \"50% every 1s\"; }, "
+	"{ reply = \"/b3/\"; actions = [ \"disable-source-ip\" ]; after = \"2/1m\"; } ); } );";
+
+static int
+snapshot_of(struct world *w, const char *text, bool first)
+{
+	struct buf conf = { 0 }, snapshot = { 0 };
+	int fd;
+
+	buf_printf(&conf, "spool = \"%s/spool\"; run = \"%s\"; log-file = \"%s/log\"; ", w->path, w->path, w->path);
+	buf_puts(&conf, "workers = 1; receivers = 1; host-name = \"mta.example\"; ");
+	buf_puts(&conf, text);
+	conf_snapshot_text(&snapshot, "test.conf", buf_slice(&conf));
+	if (first)
+		take_rule_keys(w, buf_slice(&snapshot));
+	fd = memfd_of(buf_slice(&snapshot));
+	buf_clear(&conf);
+	buf_clear(&snapshot);
+	return fd;
+}
+
+static void
 make(struct world *w, uint64_t seed)
 {
-	static const char text[] =
-		"spool = \"%s/spool\"; run = \"%s\"; log-file = \"%s/log\"; workers = 1; receivers "
-		"= 1; "
-		"host-name = \"mta.example\"; domains = ( { name = \"*\"; max-msg-rate = "
-		"\"5000/s\"; retry-after = \"1s\"; "
-		"retry-recipients-after = \"1s\"; max-rcpt-per-transaction = 2; } );";
-	struct buf conf = { 0 }, snapshot = { 0 };
 	const char *why;
 
 	memset(w, 0, sizeof *w);
@@ -552,9 +730,8 @@ make(struct world *w, uint64_t seed)
 	strcpy(w->path, scratch_make());
 	log_open(scratch_path(w->path, "log"), "test"); /* the scheduler inherits it */
 	assert_int_equal(mkdir(scratch_path(w->path, "spool"), 0750), 0);
-	buf_printf(&conf, text, w->path, w->path, w->path);
-	conf_snapshot_text(&snapshot, "test.conf", buf_slice(&conf));
-	w->snapshot_fd = memfd_of(buf_slice(&snapshot));
+	w->snapshot_fd[0] = snapshot_of(w, before, true);
+	w->snapshot_fd[1] = snapshot_of(w, after, false);
 	w->routes_fd = route_object_create();
 	w->operator_fd = listen_at(scratch_path(w->path, "control"));
 	assert_int_equal(spool_open(&w->spool, scratch_path(w->path, "spool"), &why), 0);
@@ -564,8 +741,6 @@ make(struct world *w, uint64_t seed)
 	w->others[1] = (struct other){ .role = ROLE_RECEIVER, .letter = 'R' };
 	w->others[2] = (struct other){ .role = ROLE_RESOLVER, .letter = 'V' };
 	w->others[3] = (struct other){ .role = ROLE_RECORDER, .letter = 'A' };
-	buf_clear(&conf);
-	buf_clear(&snapshot);
 }
 
 static void
@@ -574,9 +749,14 @@ clear(struct world *w)
 	claim_table_close(&w->claims);
 	spool_close(&w->spool);
 	loop_free(&w->loop);
-	close(w->snapshot_fd);
+	close(w->snapshot_fd[0]);
+	close(w->snapshot_fd[1]);
 	close(w->routes_fd);
 	close(w->operator_fd);
+	for (unsigned i = 0; i < OPERATORS; i++) {
+		if (w->operators[i] > 0)
+			close(w->operators[i]);
+	}
 	buf_clear(&w->payload);
 	scratch_remove(w->path);
 }
@@ -606,6 +786,10 @@ talk(struct world *w)
 				connect_other(w, o);
 			}
 		}
+		if (rnd(w) % 10 == 0)
+			operator_asks(w);
+		if (rnd(w) % 50 == 0)
+			reload(w);
 		poll(NULL, 0, i % 2);
 		master_turn(w);
 	}
@@ -620,6 +804,7 @@ lies(void **state)
 	(void)state;
 	make(&w, seed != NULL ? strtoull(seed, NULL, 0) : 0x5eed);
 	for (int life = 0; life < 3; life++) {
+		w.configuration = 1;
 		start_scheduler(&w);
 		talk(&w);
 		if (life == 1) { /* without a word of farewell */

@@ -146,10 +146,13 @@ comes_back(void **state)
 	assert_null(overrides_ended(again, 8 * HOUR - 1, &next));
 	assert_int_equal(next, 8 * HOUR);
 	assert_ptr_equal(overrides_ended(again, 8 * HOUR, &next), got);
-	row = overrides_put_source(o, SLICE_LIT("*/V"), SLICE_LIT("192.0.2.1"), 6, 0,
+	row = overrides_put_source(o, SLICE_LIT("*/V"), SLICE_LIT("192.0.2.1"), SLICE_LIT("/etc/r.conf:7"), 6, 0,
 				   OVERRIDE_NEVER);
 	act = overrides_act(row);
 	assert_true(overrides_restore(again, 10, &act, 99 * HOUR, 7 * HOUR));
+	got = overrides_find(again, STORE_ACT_SOURCE_DISABLED, CONF_OVER_QUEUE, SLICE_LIT("*/V"),
+			     SLICE_LIT("192.0.2.1"));
+	assert_string_equal(got->rule, "/etc/r.conf:7");
 	assert_true(
 		overrides_source_disabled(again, SLICE_LIT("x/V"), SLICE_LIT("192.0.2.1"), &until));
 	assert_true(until == OVERRIDE_NEVER);
@@ -175,11 +178,11 @@ disabled_for(void **state)
 	uint64_t until;
 
 	(void)state;
-	overrides_put_source(o, SLICE_LIT("*/*"), ip, 1, 0, OVERRIDE_NEVER);
+	overrides_put_source(o, SLICE_LIT("*/*"), ip, SLICE_NONE, 1, 0, OVERRIDE_NEVER);
 	assert_false(overrides_disable_for_some(o));
 	assert_false(overrides_source_disabled(o, SLICE_LIT("a/V"), ip, &until));
-	overrides_put_source(o, SLICE_LIT("a/*"), ip, 1, 5, 5);
-	overrides_put_source(o, SLICE_LIT("a/V"), ip, 1, 4, 4);
+	overrides_put_source(o, SLICE_LIT("a/*"), ip, SLICE_NONE, 1, 5, 5);
+	overrides_put_source(o, SLICE_LIT("a/V"), ip, SLICE_NONE, 1, 4, 4);
 	assert_true(overrides_disable_for_some(o));
 	assert_true(overrides_source_disabled(o, SLICE_LIT("a/V"), ip, &until));
 	assert_int_equal(until, 5);

@@ -19,6 +19,8 @@
 #include "common/base/mem.h"
 #include "common/base/wire.h"
 #include "common/ipc/channel.h"
+#include "common/conf/conf.h"
+#include "common/ipc/reply_match.h"
 #include "common/ipc/results.h"
 #include "common/net/addr.h"
 #include "common/proc/control.h"
@@ -84,6 +86,7 @@ static struct {
 	struct session *dripping;
 	bool late;
 	bool ask, hang_rset;
+	bool ruled; /* connections are of a queue that has rules */
 	bool group_is_whole; /* MAIL came in one read with every RCPT and DATA */
 	uint64_t next_offset;
 	uint32_t attempt; /* of the next work; 0: the first */
@@ -332,7 +335,7 @@ open_connection(uint32_t number, uint64_t generation)
 	m.u.open.source_ip = 1;
 	m.u.open.vmta = 1;
 	m.u.open.queue = 9;
-	tell(&m, SLICE_LIT("example.com/mta1"));
+	tell(&m, t.ruled ? SLICE_LIT("ruled.example/mta1") : SLICE_LIT("example.com/mta1"));
 }
 
 /* A record in the segment; its offset. */
@@ -432,7 +435,22 @@ static const char conf_text[] =
 	"virtual-mtas = ( { name = \"mta1\"; smtp-source-hosts = ( { ip = \"127.0.0.1\"; name = "
 	"\"out1.example.net\"; } ); } );\n"
 	"domains = ( { name = \"*\"; data-send-timeout = \"2s\"; smtp-data-termination-timeout = "
-	"\"1s\"; smtp-greeting-timeout = \"1s\"; } );\n";
+	"\"1s\"; smtp-greeting-timeout = \"1s\"; },\n"
+	"  { name = \"ruled.example\"; smtp-pattern-list = \"l\"; } );\n"
+	"providers = ( { name = \"p\"; mx = [ \"mx.example.com\" ]; } );\n"
+	"smtp-pattern-lists = ( { name = \"l\"; rules = (\n"
+	"  { reply = \"/too many/\"; actions = [ \"mode=backoff\" ]; after = \"3/10m\"; category = \"session-limit\"; },\n"
+	"  { reply = \"/^421 4.7.0/\"; actions = [ \"reconnect\" ]; },\n"
+	"  { reply = \"/wait (.*)/\"; actions = [ \"wait-reply\" ]; category = \"server-busy\"; },\n"
+	"  { reply = \"/blocked/\"; actions = [ \"disable-source-ip\" ]; category = \"ip-block\"; },\n"
+	"  { reply = \"/other host/\"; actions = [ \"skip-mx\" ]; },\n"
+	"  { reply = \"/never/\"; actions = [ \"bounce-rcpt\" ]; },\n"
+	"  { reply = \"/recovered/\"; actions = [ \"mode=normal\" ]; },\n"
+	"  { reply = \"/dry/\"; actions = [ \"skip-mx\" ]; dry-run = true; },\n"
+	"  { reply = \"/counted/\"; actions = [ \"skip-mx\" ]; after = \"5/10m\"; },\n"
+	"  { reply = \"/of p/\"; actions = [ \"mode=backoff\" ]; provider = \"p\"; stage = [ \"mail\" ]; },\n"
+	"  { reply = \"/session/\"; actions = [ \"reconnect\" ]; },\n"
+	"  { reply = \"/fewer/\"; actions = [ \"reduce-connections\" ]; } ); } );\n";
 
 static void
 listen_for_mail(void)
@@ -457,6 +475,7 @@ listen_for_mail(void)
 	route.n_targets = route.n_hosts = 1;
 	memcpy(&route.targets[0].addr, &at.u.v4, sizeof at.u.v4);
 	strcpy(route.hosts[0], "mx.example.com");
+	strcpy(route.best, "mx.example.com");
 	route_put(t.routes, 0, &route);
 }
 
@@ -1107,6 +1126,197 @@ test_interrupt(void **state)
 	AWAIT(CLOSED);
 }
 
+/* What was told since the last of them, with its rules as numbers: "0+ 2-" with + for fresh. */
+static const char *
+match_of(const struct told *told)
+{
+	static char text[400];
+	struct reply_match m;
+	size_t n = 0;
+
+	assert_int_equal(reply_match_decode(&m, told->payload), 0);
+	assert_int_equal(told->m.u.reply_match.conf_generation, 0);
+	for (unsigned i = 0; i < m.n; i++)
+		n += (size_t)snprintf(text + n, sizeof text - n, "%s%u%c", i > 0 ? " " : "", m.rules[i].number,
+				      m.rules[i].fresh ? '+' : '-');
+	return text;
+}
+
+static struct slice
+text_of(const struct told *told)
+{
+	static struct reply_match m;
+
+	assert_int_equal(reply_match_decode(&m, told->payload), 0);
+	return m.text;
+}
+
+static int
+count_told(unsigned kind)
+{
+	int n = 0;
+
+	for (int i = 0; i < t.n_told; i++)
+		n += t.told[i].m.kind == kind;
+	return n;
+}
+
+/* A multi-line reply, by three rules; pipelined ones; each rule once per transaction, before the result. */
+static void
+test_matches(void **state)
+{
+	uint64_t at = put_record(SLICE_LIT("Subject: x\r\n\r\nhello\r\n"), 0, 11);
+	const struct told *told;
+	struct results r;
+
+	(void)state;
+	t.ruled = true;
+	t.script.rcpt[0] = "421-4.7.0 too many\r\n421 4.7.0 please wait 5 minutes\r\n";
+	t.script.rcpt[1] = "450 4.2.1 too many again\r\n";
+	open_connection(5, 3);
+	AWAIT(OPENED);
+	assert_int_equal(count_told(MESSAGE_REPLY_MATCH), 0);
+	give_work(5, at, 11, 7, 1000000);
+	told = AWAIT(REPLY_MATCH);
+	assert_string_equal(match_of(told), "0+ 1+ 2+");
+	assert_true(slice_is(text_of(told), "421 4.7.0 too many please wait 5 minutes"));
+	assert_int_equal(told->m.u.reply_match.wait_us, 300000000);
+	assert_int_equal(told->m.u.reply_match.code, 421);
+	assert_int_equal(told->m.u.reply_match.stage, CONF_STAGE_RCPT);
+	assert_int_equal(told->m.u.reply_match.connection, 5);
+	assert_int_equal(told->m.u.reply_match.transaction, 1);
+	assert_int_equal(told->m.u.reply_match.lease, t.next_lease);
+	r = results_of(AWAIT(RESULT), NULL);
+	assert_int_equal(count_told(MESSAGE_REPLY_MATCH), 1); /* the second told nothing new */
+	assert_int_equal(r.rcpts[0].action, EVENT_DEFERRED);
+	assert_int_equal(r.rcpts[1].action, EVENT_DEFERRED);
+	assert_int_equal(r.rcpts[2].action, EVENT_DELIVERED);
+	assert_int_not_equal(r.rcpts[0].rule, 0);
+	assert_int_equal(r.rcpts[0].rule, r.rcpts[1].rule);
+	assert_int_equal(r.rcpts[2].rule, 0);
+	/* reconnect: this was its last transaction, said with QUIT; the host is as good as before. */
+	assert_int_equal(r.flags & (RESULT_CONNECTION_GONE | RESULT_HOST), RESULT_CONNECTION_GONE);
+	AWAIT(CLOSED);
+	assert_int_equal(t.n_quit, 1);
+}
+
+/* What becomes of the mail that met the reply, and of its connection. */
+static void
+test_rulings(void **state)
+{
+	static const struct {
+		const char *what, *mail, *rcpt, *dot, *match;
+		unsigned stage;
+		uint8_t action;
+		uint32_t flags;
+		bool ruled; /* the outcome names a rule */
+	} rows[] = {
+#define GONE RESULT_CONNECTION_GONE
+		{ "5xx to a source", NULL, "550 5.7.1 you are blocked\r\n", NULL, "3+", CONF_STAGE_RCPT,
+		  EVENT_DEFERRED, GONE, true },
+		{ "5xx at the dot", NULL, NULL, "554 5.7.1 blocked\r\n", "3+", CONF_STAGE_DOT, EVENT_DEFERRED, GONE, true },
+		{ "5xx, next host", "550 5.3.2 ask the other host\r\n", NULL, NULL, "4+", CONF_STAGE_MAIL,
+		  EVENT_DEFERRED, GONE | RESULT_HOST, true },
+		{ "4xx, next host", NULL, NULL, "451 4.3.2 other host\r\n", "4+", CONF_STAGE_DOT, EVENT_DEFERRED,
+		  GONE | RESULT_HOST, true },
+		{ "4xx for good", NULL, "450 4.2.1 never\r\n", NULL, "5+", CONF_STAGE_RCPT, EVENT_BOUNCED, 0, true },
+		{ "4xx for good, but not to RCPT", NULL, NULL, "450 4.2.1 never\r\n", "5+", CONF_STAGE_DOT, EVENT_DEFERRED,
+		  0, true },
+		{ "a success stays one", NULL, NULL, "250 2.0.0 recovered, never blocked\r\n", "3+ 5+ 6+", CONF_STAGE_DOT,
+		  EVENT_DELIVERED, 0, true },
+		{ "5xx to a session", NULL, "554 5.7.0 session\r\n", NULL, "10+", CONF_STAGE_RCPT, EVENT_DEFERRED, GONE, true },
+		{ "the same, to MAIL", "554 5.7.0 session\r\n", NULL, NULL, "10+", CONF_STAGE_MAIL, EVENT_DEFERRED, GONE, true },
+		{ "5xx to so many", NULL, NULL, "554 5.7.0 fewer\r\n", "11+", CONF_STAGE_DOT, EVENT_DEFERRED, 0, true },
+		{ "it is to bounce", NULL, "550 5.7.0 session, never\r\n", NULL, "5+ 10+", CONF_STAGE_RCPT, EVENT_BOUNCED, GONE,
+		  true },
+		{ "the same by 4xx", NULL, "450 4.7.0 fewer, never\r\n", NULL, "5+ 11+", CONF_STAGE_RCPT, EVENT_BOUNCED, 0, true },
+		{ "dry run", NULL, "550 5.7.1 dry\r\n", NULL, "7+", CONF_STAGE_RCPT, EVENT_BOUNCED, 0, false },
+		{ "only when it fires", NULL, "550 5.7.1 counted\r\n", NULL, "8+", CONF_STAGE_RCPT, EVENT_BOUNCED, 0, true },
+		{ "of a provider, at its stage", "450 4.7.1 of p\r\n", NULL, NULL, "9+", CONF_STAGE_MAIL, EVENT_DEFERRED, 0,
+		  true },
+#undef GONE
+	};
+	uint64_t at = put_record(SLICE_LIT("Subject: x\r\n\r\nhello\r\n"), 0, 11);
+
+	(void)state;
+	t.ruled = true;
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		const struct told *told;
+		struct results r;
+
+		print_message("%s\n", rows[i].what);
+		t.script = good;
+		t.script.mail = rows[i].mail != NULL ? rows[i].mail : good.mail;
+		for (int k = 0; k < RCPTS && rows[i].rcpt != NULL; k++)
+			t.script.rcpt[k] = rows[i].rcpt;
+		if (rows[i].mail != NULL || rows[i].rcpt != NULL)
+			t.script.data = "554 5.5.1 no recipients\r\n";
+		t.script.dot = rows[i].dot != NULL ? rows[i].dot : good.dot;
+		forget_told();
+		wanted_from = 0;
+		open_connection(5, 3);
+		AWAIT(OPENED);
+		give_work(5, at, 11, 7, 1000000);
+		told = AWAIT(REPLY_MATCH);
+		assert_string_equal(match_of(told), rows[i].match);
+		assert_int_equal(told->m.u.reply_match.stage, rows[i].stage);
+		r = results_of(AWAIT(RESULT), NULL);
+		assert_int_equal(count_told(MESSAGE_REPLY_MATCH), 1);
+		for (int k = 0; k < RCPTS; k++) {
+			assert_int_equal(r.rcpts[k].action, rows[i].action);
+			assert_int_equal(r.rcpts[k].rule != 0, rows[i].ruled);
+		}
+		assert_int_equal(r.flags, rows[i].flags);
+		if (!(rows[i].flags & RESULT_CONNECTION_GONE))
+			tell(&(struct message){ .kind = MESSAGE_CLOSE, .u.conn.connection = 5 }, SLICE_NONE);
+		AWAIT(CLOSED);
+	}
+}
+
+/* Before the first MAIL: once per connection; the host is turned away with what it said. */
+static void
+test_matches_before_mail(void **state)
+{
+	static const struct {
+		const char *greeting, *ehlo, *match;
+		unsigned stage;
+		bool opens;
+	} rows[] = {
+		{ "554 5.7.1 blocked\r\n", NULL, "3+", CONF_STAGE_CONNECT, false },
+		{ "421 4.7.0 too many\r\n", NULL, "0+ 1+", CONF_STAGE_CONNECT, false },
+		{ NULL, "450 4.7.1 of p, too many\r\n", "0+", CONF_STAGE_EHLO, false },
+		{ "220 the other host\r\n", NULL, "4+", CONF_STAGE_CONNECT, true }, /* it refuses nothing */
+		{ "220 recovered\r\n", NULL, "6+", CONF_STAGE_CONNECT, true },
+	};
+
+	(void)state;
+	t.ruled = true;
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		const struct told *told;
+
+		print_message("%s\n", rows[i].greeting != NULL ? rows[i].greeting : rows[i].ehlo);
+		t.script = good;
+		t.script.greeting = rows[i].greeting != NULL ? rows[i].greeting : good.greeting;
+		t.script.ehlo = rows[i].ehlo != NULL ? rows[i].ehlo : good.ehlo;
+		forget_told();
+		wanted_from = 0;
+		open_connection(6, 3);
+		told = AWAIT(REPLY_MATCH);
+		assert_string_equal(match_of(told), rows[i].match);
+		assert_int_equal(told->m.u.reply_match.stage, rows[i].stage);
+		assert_int_equal(told->m.u.reply_match.lease, 0);
+		assert_int_equal(told->m.u.reply_match.transaction, 0);
+		if (rows[i].opens) {
+			AWAIT(OPENED);
+			tell(&(struct message){ .kind = MESSAGE_CLOSE, .u.conn.connection = 6 }, SLICE_NONE);
+			AWAIT(CLOSED);
+		} else {
+			AWAIT(OPEN_FAILED);
+		}
+		assert_int_equal(count_told(MESSAGE_REPLY_MATCH), 1);
+	}
+}
+
 int
 main(void)
 {
@@ -1122,6 +1332,9 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_nobody_answers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_not_ready, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_interrupt, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_matches, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_rulings, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_matches_before_mail, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
