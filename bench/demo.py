@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""demo: mail through sluiced with two virtual MTAs to three simulated mailbox providers.
+"""demo: mail through sluiced with two virtual MTAs to three simulated mailbox providers, and to one that loses its patience.
 
 Loopback only, no root, no outside service. sluice-load injects, sluice-sink receives; the verdict
 comes from their two ledgers and the accounting file, not from what sluiced says of itself.
@@ -14,6 +14,7 @@ import time
 import ledger
 import rig
 from rig import Failure
+from story import Story
 
 TEMPLATES = os.path.join(rig.ROOT, "etc/demo")
 DOMAINS = "slow.example,busy.example,strict.example"
@@ -24,7 +25,7 @@ class Demo:
     def __init__(self, work, messages, leave_up):
         self.work, self.messages, self.leave_up = work, messages, leave_up
         self.run_dir = os.path.join(work, "run")
-        self.sink = self.daemon = self.load = None
+        self.sink = self.daemon = self.load = self.story = None
         self.meter = rig.Meter("sluice-demo", try_cgroup=not leave_up)  # nobody would remove it
 
     def path(self, name):
@@ -83,7 +84,7 @@ class Demo:
 
     def settled(self):
         """Waits until the accounting file covers what was accepted; then all evidence."""
-        sent = ledger.Load(self.path("load.ledger"))
+        sent = ledger.Load([self.path("load.ledger")] + ([self.path("story.ledger")] if self.story else []))
 
         def evidence():
             acct = ledger.Acct(ledger.expand([self.path("acct*.csv")]))
@@ -96,7 +97,16 @@ class Demo:
         self.sink.stats()  # its ledger is flushed before it answers
         return sent, ledger.Sink(self.path("sink.ledger")), acct
 
+    def tell(self):
+        self.story = Story(self)
+        self.story.run()
+
+    def wanted(self):
+        return self.messages + (self.story.messages if self.story else 0)
+
     def close(self):
+        if self.story:
+            self.story.close()
         for process in (self.load, self.daemon and self.daemon.process):
             if process:
                 rig.stop(process, 30)
@@ -124,7 +134,8 @@ def report(demo, sent, sink, acct, cpu_s):
     bounces = len(sink.taken.get(SENDER, ()))
     without([SENDER], sink, acct)
     verdict = ledger.check(sent, sink, acct)
-    times = [row.time_us for rows in sink.taken.values() for row in rows]
+    # Speed is of the first part: the second one's flow is a slow one.
+    times = [row.time_us for rows in sink.taken.values() for row in rows if row.provider != "moody"]
     first = min(x.time_us for x in sent.acked.values()) if sent.acked else 0
     seconds = (max(times) - first) / 1e6 if times else 0
     deferred = acct.types["t"]
@@ -142,20 +153,20 @@ def report(demo, sent, sink, acct, cpu_s):
     table([["accepted", len(sent.acked)], ["delivered", verdict["taken"]],
            ["deferred (and tried again)", deferred], ["bounced", verdict["bounced"]],
            *([["bounce messages to the sender", bounces]] if bounces else []),
-           ["seconds", "%.1f" % seconds],
-           ["messages/s", "%.0f" % (len(times) / seconds if seconds else 0)],
+           ["seconds of the first part", "%.1f" % seconds],
+           ["messages/s of it", "%.0f" % (len(times) / seconds if seconds else 0)],
            ["CPU us a message (%s)" % demo.meter.how(),
-            "%.0f" % (cpu_s * 1e6 / max(1, len(sent.acked)))]])
+            "%.0f" % (cpu_s * 1e6 / demo.messages)]])
 
-    complete = len(sent.acked) == demo.messages
+    complete = len(sent.acked) == demo.wanted()
     print("\nVerdict, from %d acknowledgements, %d deliveries and %d accounting records:" %
           (len(sent.acked), verdict["taken"], sum(acct.types.values())))
     for word in ledger.VERDICT:
         if verdict.get(word):
             print("  %s: %d, such as %s" % (word, verdict[word], verdict["examples"][word][0]))
     if not complete:
-        print("  only %d of %d messages were acknowledged" % (len(sent.acked), demo.messages))
-    ok = verdict["ok"] and complete
+        print("  only %d of %d messages were acknowledged" % (len(sent.acked), demo.wanted()))
+    ok = verdict["ok"] and complete and (demo.story is None or demo.story.verdict())
     print("  PASSED: each acknowledged recipient was delivered once or has a b record" if ok
           else "  FAILED")
     return ok
@@ -183,6 +194,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--leave-up", action="store_true", help="leave sluiced and the sink running")
     p.add_argument("--messages", type=int, default=20000)
+    p.add_argument("--no-story", action="store_true", help="without the provider that loses its patience")
     p.add_argument("--patience", type=int, default=60, metavar="S",
                    help="give up when nothing moves for so long")
     a = p.parse_args()
@@ -198,6 +210,8 @@ def main():
         demo.follow(a.patience)
         cpu = demo.meter.seconds() - cpu
         rig.stop(demo.load)
+        if not a.no_story:
+            demo.tell()
         ok = report(demo, *demo.settled(), cpu)
         if a.leave_up and demo.daemon.process.poll() is None:
             up = True

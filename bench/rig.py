@@ -42,6 +42,20 @@ def fill(template, to, **values):
     return to
 
 
+def begin(name):
+    """How a template begins: an instance in @WORK@ that takes mail at @LISTEN@."""
+    return """host-name = "mta.%s.example";
+postmaster = "postmaster@%s.example";
+spool = "@WORK@/spool";
+run = "@WORK@/run";
+log-file = "@WORK@/sluice.log";
+workers = 2;
+receivers = 1;
+allow-destinations = [ "127.0.0.0/8" ];
+smtp-listeners = ( { address = "127.0.0.1:@LISTEN@"; } );
+sources = ( { match = "127.0.0.0/8"; always-allow-relaying = true; } );""" % (name, name)
+
+
 def free_port(address="127.0.0.1"):
     with socket.socket() as s:
         s.bind((address, 0))
@@ -134,6 +148,14 @@ def load(target, ledger, **options):
     if not done.stdout:
         raise Failure("sluice-load failed")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def say(conf, *words):
+    """What a command answers."""
+    done = subprocess.run([program("sluice"), "-c", conf, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        raise Failure("sluice %s: %s" % (" ".join(words), done.stdout))
+    return done.stdout
 
 
 class Daemon:

@@ -15,6 +15,7 @@ The witnesses are the event log (by build/release/tools/eventlog) and the sink's
 
     check.py --selftest    finds what is planted in made-up stamps
 """
+import bisect
 import random
 import subprocess
 import sys
@@ -146,6 +147,35 @@ def event_log(tool, spool):
         elif kind == "RESULT" and volume:
             events.append(Event("volume", stamp, volume, lsn, f[7], f[8], f[9], f[10]))
     return events
+
+
+def modes(tool, spool):
+    """{queue: [(wall-clock µs, True: into back-off)]} of the queues' own changes."""
+    done = subprocess.run([tool, spool], stdout=subprocess.PIPE, text=True, errors="surrogateescape", check=True)
+    found = defaultdict(list)
+    for line in done.stdout.splitlines():
+        f = line.split("\t")
+        if f[0] == "event" and f[2] == "MODE" and f[7]:
+            found[f[7] + "/" + f[8]].append((int(f[3]), f[14] == "2"))
+    return found
+
+
+def above_twin(charges, changes, n, window_us, slack_us=2000):
+    """What is above the back-off twin: of a charge in back-off all that its window and its tenth hold counts, also from before.
+    (faults, charges looked at)"""
+    faults, looked = [], 0
+    stamps = sorted(c.stamp for c in charges)
+    spans = [(at + slack_us, changes[i + 1][0] - slack_us if i + 1 < len(changes) else float("inf"))
+             for i, (at, on) in enumerate(changes) if on]
+    for i, t in enumerate(stamps):
+        if not any(low < t < high for low, high in spans):
+            continue
+        looked += 1
+        for most, us in ((n, window_us), (share(n), window_us // 10)):
+            seen = i + 1 - bisect.bisect_left(stamps, t - us)
+            if seen > most:
+                faults.append("%d of %d in the %d µs that end at %d, in back-off" % (seen, most, us, t))
+    return faults, looked
 
 
 def ip_of(peer):

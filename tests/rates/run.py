@@ -1,11 +1,12 @@
 #!/usr/bin/python3
 """run: the cells of cells.txt live, judged by stamps; `make bench-rates`.
 
-    run.py [--only NUMBERS|kills] [--windows N] [--variant V]
+    run.py [--only NUMBERS|kills|flips] [--windows N] [--variant V]
 
 Each cell is an instance of its own with a sink of its own. Its queues are paused until all mail is there, so that
 there is mail enough from the first grant on. Those at 1/s and 100/m run side by side, the others one by one.
 `kills`: a rate of 100/m while the scheduler is killed every five seconds.
+`flips`: queues that the sink's replies send into back-off, and that come back, all the time: the rate, and in back-off its twin.
 """
 import argparse
 import contextlib
@@ -70,6 +71,7 @@ class Plan:
         self.queues = ["%s/%s" % (d, v) for d in self.domains for v in self.vmtas]
         self.size = SIZES.get(cell["rate"], 1024)
         self.limits = []
+        self.more, self.sink_rules = ("", ""), ""  # of the domain and of all; of the sink
         self._numbers()
         self._mail()
 
@@ -125,11 +127,11 @@ class Plan:
             vmtas.append('{ name = "%s"; %ssmtp-source-hosts = ( %s ); }' % (v, self.line("vmta"), hosts))
         once = "max-msg-per-connection = 1; " if self.measure == "connect" else ""
         domains = ('domains = ( { name = "*"; smtp-hosts = "[127.0.0.1]:%s"; max-smtp-out = 60; retry-after = "1s"; '
-                   'retry-recipients-after = "1s"; %s%s} );' % (port, once, self.line("queue")))
+                   'retry-recipients-after = "1s"; %s%s%s} );' % (port, once, self.line("queue"), self.more[0]))
         provider = ""
         if self.line("provider"):
             provider = 'providers = ( { name = "%s"; mx = "*"; %s} );' % (PROVIDER, self.line("provider"))
-        return {"domains": domains, "vmtas": "virtual-mtas = ( %s );" % ", ".join(vmtas), "conf": provider}
+        return {"domains": domains, "vmtas": "virtual-mtas = ( %s );" % ", ".join(vmtas), "conf": provider + self.more[1]}
 
     def vmta_of(self):
         return {ip: v for v, ips in self.ips.items() for ip in ips}
@@ -138,10 +140,10 @@ class Plan:
         return " ".join(self.cell.values())
 
 
-def sink_script(pipelining):
+def sink_script(pipelining, rules=""):
     features = [f for f in ("PIPELINING", "8BITMIME", "SIZE 52428800") if pipelining or f != "PIPELINING"]
-    return ('providers = ( { name = "sink"; listen = [ "127.0.0.1:0" ]; banner = "220 sink ESMTP"; features = [ %s ]; } );'
-            % ", ".join('"%s"' % f for f in features))
+    return ('providers = ( { name = "sink"; listen = [ "127.0.0.1:0" ]; banner = "220 sink ESMTP"; features = [ %s ]; '
+            'rules = ( %s ); } );' % (", ".join('"%s"' % f for f in features), rules))
 
 
 class Cell:
@@ -155,7 +157,7 @@ class Cell:
 
     def start(self):
         plan = self.plan
-        self.sink = harness.Sink(self.folder, script=sink_script(plan.cell["peer"] == "pipelining"), extra=("--trace", self.trace))
+        self.sink = harness.Sink(self.folder, script=sink_script(plan.cell["peer"] == "pipelining", plan.sink_rules), extra=("--trace", self.trace))
         self.sluice = harness.Sluice(os.path.join(self.folder, "mta"), workers=int(plan.cell["workers"]), variant=self.variant,
                                      environment=self.environment, acct="d,b", **plan.conf(self.sink.listening[0].rpartition(":")[2]))
         self.sluice.start()
@@ -305,6 +307,40 @@ def kills(variant, windows):
     return good
 
 
+# The sink refuses some at the dot; the queue is in back-off for three seconds, or longer when that is refused too.
+FLIPS = {"measure": "msg", "rate": "100/s", "rcpts": "1", "workers": "2", "sources": "3", "peer": "pipelining", "scope": "queue",
+         "company": "alone"}
+TWIN = 20
+
+
+def flips(variant, windows, kill=False, percent=1.0):
+    plan = Plan(199, FLIPS, windows)
+    plan.limits = [l._replace(use=0) for l in plan.limits]
+    plan.sink_rules = '{ stage = "dot"; percent = %.1f; reply = "451 4.7.1 too many messages"; }' % percent
+    plan.more = ('backoff-max-msg-rate = "%d/s"; backoff-max-smtp-out = 60; backoff-retry-after = "1s"; smtp-pattern-list = "l"; ' % TWIN,
+                 'smtp-pattern-lists = ( { name = "l"; rules = ( { reply = "/too many/"; '
+                 'actions = [ "mode=backoff", "backoff-to-normal-after=3s" ]; } ); } );')
+
+    def twins(cell):
+        """In back-off no window holds more than the twin allows; and there was back-off, and mail in it and beside it."""
+        tool = os.path.join(harness.ROOT, "build", cell.variant, "tools/eventlog")
+        shift = time.time_ns() // 1000 - time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+        faults, changes = [], check.modes(tool, cell.sluice.spool)
+        events = [e for e in check.event_log(tool, cell.sluice.spool) if e.kind == "msg"]
+        for queue in plan.queues:
+            charges = [e for e in events if e.queue + "/" + e.vmta == queue or e.queue == queue]
+            boot = [(at - shift, on) for at, on in changes[queue]]
+            found, looked = check.above_twin(charges, boot, TWIN, plan.window * 1000000)
+            print("    %s: %d flips; %d of %d recipients in back-off" % (queue, sum(on for _, on in boot), looked, len(charges)))
+            faults += found[:3]
+            if not any(on for _, on in boot) or looked < 10 or looked == len(charges):
+                faults.append("%s: %d changes, %d of %d in back-off" % (queue, len(boot), looked, len(charges)))
+        return faults
+    good, lines = run_cell(plan, variant, Killer() if kill else None, twins)
+    print("\n".join(lines), flush=True)
+    return good
+
+
 def run_all(plans, variant):
     """Slow ones beside each other, then the others one by one while those that take minutes go on."""
     results, lock = {}, threading.Lock()
@@ -333,7 +369,7 @@ def run_all(plans, variant):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    p.add_argument("--only", default="", help="numbers of cells, or kills")
+    p.add_argument("--only", default="", help="numbers of cells, or kills, or flips")
     p.add_argument("--windows", type=int, default=check.WINDOWS)
     p.add_argument("--variant", default="release")
     a = p.parse_args()
@@ -341,12 +377,16 @@ def main():
     began = time.monotonic()
     if a.only == "kills":
         good = kills(a.variant, min(a.windows, 3))
+    elif a.only == "flips":
+        good = flips(a.variant, a.windows)
     else:
         wanted = {int(x) for x in a.only.split(",")} if a.only else set(range(1, len(listed) + 1))
         plans = [Plan(i, c, a.windows) for i, c in enumerate(listed, 1) if i in wanted]
         wrong = check.selftest(random.SystemRandom().randrange(1 << 32))
         print("\n".join(wrong + ["%d cells, %d windows each" % (len(plans), a.windows)]), flush=True)
         good = run_all(plans, a.variant) and not wrong and bool(plans)
+        if not a.only:
+            good = flips(a.variant, a.windows) and flips(a.variant, a.windows, kill=True) and good
     print("bench-rates: seed %d, %.0f s: %s" % (seed, time.monotonic() - began, "PASSED" if good else "FAILED"))
     return not good
 
