@@ -27,6 +27,19 @@ def folder(request):
         print("left for a look: " + path)
 
 
+@pytest.fixture
+def kept():
+    """kept(x) gives x back, and closes it behind the test."""
+    made = []
+
+    def keep(x):
+        made.append(x)
+        return x
+    yield keep
+    for x in made:
+        x.close()
+
+
 def program(name):
     """A peer that is missing is a failure, not a skip."""
     path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")

@@ -115,8 +115,8 @@ def test_set_limit_under_load(world, words):
     time.sleep(2)
     rows = w.commands("rcpt")
     assert most_in(rows, 0, set_at, 1) > 60
-    # Windows shortened by 50 ms: the way to the sink takes its time.
-    assert most_in(rows, set_at + SLACK, cleared, 0.95) <= 10
+    # Windows shortened by a fifth: the way to the sink takes its time, on a busy machine much of it.
+    assert most_in(rows, set_at + SLACK, cleared, 0.8) <= 10
     assert len(between(rows, set_at + 1, set_at + 2)) >= 8 and len(between(rows, killed + 0.5, cleared)) >= 20
     assert most_in(rows, cleared, cleared + 2, 1) > 60
 
@@ -130,7 +130,7 @@ def test_source_ip_limit_is_for_all_queues(world):
     now = time.time()
     rows = w.commands("rcpt")
     assert most_in([r for r in rows if r[1] == IPS[0]], 0, set_at, 1) > 30
-    assert most_in([r for r in rows if r[1] == IPS[0]], set_at + SLACK, now, 0.95) <= 5
+    assert most_in([r for r in rows if r[1] == IPS[0]], set_at + SLACK, now, 0.8) <= 5
     assert len(between(rows, set_at + 1, now, IPS[1])) > 100  # the other takes its part
     limits = w.sluice.ask("show", "limits")
     row = [x for x in limits["limit"] if x["scope"] == "source-ip" and x["object"] == IPS[0]][0]
@@ -154,7 +154,7 @@ def test_for_ends_by_itself(world, killed):
         w.kill_scheduler()
     time.sleep(max(0, set_at + 5.5 - time.time()))
     rows = w.commands("rcpt")
-    assert most_in(rows, set_at + SLACK, before + 2.95, 0.95) <= 5
+    assert most_in(rows, set_at + SLACK, before + 2.95, 0.8) <= 5
     assert most_in(rows, set_at + 3, set_at + 5.5, 1) > 60
     assert w.sluice.ask("show", "limits")["override"] == []
     assert "ended: load.example/v max-msg-rate=5/s" in w.sluice.log()

@@ -499,6 +499,7 @@ def test_install(folder):
              for top, _, names in os.walk(folder + "/root") for name in names}
     programs = ["sbin/sluiced", "bin/sluice", "bin/sluice-stat", "bin/sluice-sink", "bin/sluice-load"]
     others = ["share/man/man5/sluice.conf.5", "share/sluice/sluice.conf", "share/sluice/sluice.conf.sample", "share/sluice/sluice.service",
+              "share/sluice/providers.conf",
               *("share/doc/sluice/" + n for n in ("README.md", "INSTALL", "LICENSE", "manual.md"))]
     assert found == {**{p: 0o755 for p in programs}, **{p: 0o644 for p in others}}
     with open(folder + "/root/usr/share/sluice/sluice.service") as f:

@@ -39,3 +39,9 @@ def test_small_cells(number, rate, rcpts, peer):
     good, lines = run.run_cell(plan)
     print("\n".join(lines))
     assert good, lines
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_flips_in_a_cell(kill):
+    """Queues go into back-off and come back while the cell runs: its rate holds, and in back-off the twin; also over kills."""
+    assert run.flips("release", 10, kill)
