@@ -714,7 +714,7 @@ def until(true, seconds):
 
 def eventlog(seed, count, out):
     """the recorder does not read: 452 when the event log has its quota, deliveries go on, all goes on when it reads again"""
-    disk = SmallDisk(os.path.join(out.folder, "spool"), 64)
+    disk = SmallDisk(os.path.join(out.folder, "spool"), 128)
     if not disk.mounted:
         return {"skipped": "no file system can be mounted: " + disk.why}
     bad, result = {}, {}

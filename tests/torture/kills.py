@@ -84,10 +84,10 @@ def strike(w, kind):
 def kills(seed, count, out):
     """Random kills by kind of process."""
     rng = random.Random(seed)
-    result = {"rows": [], "bad": {}, "rate": 0}
+    result = {"rows": [], "bad": {}, "rate": 0, "flips": 0}
     acked = seconds = 0
     for n in world.lives_of(count):
-        with world.World(out.sub(), rng.randrange(1 << 30)) as w:
+        with world.World(out.sub(), rng.randrange(1 << 30), **world.backoff(0.3)) as w:
             w.begin()
             began, before = time.time(), w.acknowledged()
             for kind in plan(n, w.rng):
@@ -97,12 +97,15 @@ def kills(seed, count, out):
             acked += w.acknowledged() - before
             seconds += time.time() - began
             done = w.finish()
+            result["flips"] += w.flips()
         world.add_rows(result["rows"], done["rows"])
         result["bad"].update(done["bad"])
         if done["bad"]:
             out(f"examples: {done['report']['examples']}")
             break
     result["bad"].update(world.above_bound(result["rows"]))
+    if result["flips"] < count:
+        result["bad"]["flips"] = result["flips"]
     result["rate"] = round(acked / seconds)
     return result
 

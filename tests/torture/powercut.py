@@ -158,7 +158,7 @@ def campaign(count, seed, out, filesystem="ext4", most=20):
     result = {"rows": [], "bad": {}}
     steps, sectors, back = plan(count, rng), 0, []
     for n in world.lives_of(count, most):
-        with Cuts(out.sub(), rng.randrange(1 << 30), filesystem) as c:
+        with Cuts(out.sub(), rng.randrange(1 << 30), filesystem, **world.backoff(0.3)) as c:
             c.begin(steps[0][1])
             for i, (place, _) in enumerate(steps[:n]):
                 following = steps[i + 1][1] if i + 1 < len(steps) else 0.5

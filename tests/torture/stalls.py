@@ -52,14 +52,17 @@ def stalls(seed, count, out):
     rng = random.Random(seed)
     places = [PLACES[i % len(PLACES)] for i in range(count)]
     rng.shuffle(places)
-    with world.World(out, seed, variant="torture") as w:
+    with world.World(out, seed, variant="torture", **world.backoff(0.3)) as w:
         w.begin()
         for place in places:
             time.sleep(w.rng.uniform(0.1, 0.4))
             stall(w, place)
             w.wait_acknowledged(50)
         done = w.finish()
-    return {"rows": done["rows"], "bad": {**done["bad"], **world.above_bound(done["rows"])}}
+        flips = w.flips()
+    if not flips:
+        done["bad"]["flips"] = 0
+    return {"rows": done["rows"], "flips": flips, "bad": {**done["bad"], **world.above_bound(done["rows"])}}
 
 
 STAGES = [("stalls", stalls, 6, 30)]

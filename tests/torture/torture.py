@@ -15,11 +15,11 @@ import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.dirname(HERE)]
-MODULES = ("kills", "killpoints", "powercut", "controls", "stalls", "clocks", "faults", "flips", "reloads")
+MODULES = ("kills", "killpoints", "backoffs", "powercut", "controls", "stalls", "clocks", "faults", "flips", "reloads")
 COLUMNS = ("n", "acknowledged", "lost", "corrupt", "missing", "doubled", "duplicates", "flagged", "bound")
 # A stage that takes longer is a failure, and so is one whose cleaning up takes longer again.
 SMALL_SECONDS, FULL_SECONDS, LONG_SECONDS, CLEAN_SECONDS = 240, 25 * 60, 40 * 60, 300
-LONG = ("kills", "killpoints", "cuts")
+LONG = ("kills", "killpoints", "backoff", "cuts")
 
 
 class Out:

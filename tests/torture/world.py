@@ -17,6 +17,39 @@ import claims  # noqa: E402
 SCRIPT = crash.SCRIPT
 NEAR_S = 3  # between a blow and the taking whose answer it took away, at most
 
+# Virtual MTA v, of two source IPs, meets 421 now and then; what comes of that depends on the domain. w meets none.
+VMTAS = """virtual-mtas = (
+  { name = "v"; smtp-source-hosts = ( { ip = "127.0.0.2"; name = "v2.example"; }, { ip = "127.0.0.4"; name = "v4.example"; } ); },
+  { name = "w"; smtp-source-hosts = ( { ip = "127.0.0.3"; name = "w.example"; } ); },
+  { name = "a"; smtp-source-hosts = ( { ip = "127.0.0.5"; name = "a.example"; } );
+    domains = ( { name = "*"; backoff-reroute-to-virtual-mta = "b"; } ); },
+  { name = "b"; smtp-source-hosts = ( { ip = "127.0.0.6"; name = "b.example"; } );
+    domains = ( { name = "*"; backoff-reroute-to-virtual-mta = "a"; } ); } );"""
+FLIPS = """smtp-pattern-lists = (
+  { name = "at-once"; rules = ( { reply = "/too many/"; actions = [ "mode=backoff", "backoff-to-normal-after=1s" ]; } ); },
+  { name = "counted"; rules = ( { reply = "/too many/"; actions = [ "mode=backoff", "backoff-to-normal-after=1s" ]; after = "3/1m"; } ); },
+  { name = "wide"; rules = ( { reply = "/too many/"; scope = "virtual-mta"; after = "2/1m";
+                              actions = [ "mode=backoff", "backoff-to-normal-after=1s" ]; } ); },
+  { name = "source"; rules = ( { reply = "/too many/"; actions = [ "disable-source-ip", "reenable-after=1s" ]; } ); } );
+"""
+FLIPPED = (  # by domain, in turn
+    'smtp-pattern-list = "at-once"; backoff-reroute-to-virtual-mta = "w";',
+    'smtp-pattern-list = "counted"; backoff-max-msg-rate = "100/s";',
+    'smtp-pattern-list = "at-once"; max-msg-rate = "5000/s"; recover = "20%%,60%% every 1s";',
+    'smtp-pattern-list = "source"; backoff-upon-all-sources-disabled = true; backoff-to-normal-after = "1s";',
+    'smtp-pattern-list = "at-once"; recover = "auto";',
+    'smtp-pattern-list = "wide"; backoff-reroute-to-virtual-mta = "w";')
+
+
+def backoff(percent, domains=20):
+    """Options of a World in which back-off is mixed into the traffic: so many of the MAILs of v are answered 421."""
+    angry = '{ stage = "mail"; client = "127.0.0.[24]"; percent = %.1f; reply = "421 4.7.0 too many messages"; },' % percent if percent else ""
+    rows = ",\n  ".join('{ name = "d%d.example"; %s }' % (i, FLIPPED[i % len(FLIPPED)]) for i in range(domains))
+    usual = ('{ name = "*"; retry-after = "1s,2s"; backoff-retry-after = "1s,2s"; retry-recipients-after = "1s"; '
+             'backoff-to-normal-after = "1h"; smtp-hosts = "[127.0.0.1]:%d"; }')
+    return {"script": SCRIPT.replace("rules = (", "rules = ( " + angry), "vmtas": VMTAS, "conf": FLIPS,
+            "domains": f"domains = ( {rows},\n  {usual} );", "load": ("--vmta", "v,w")}
+
 
 class Blow:
     def __init__(self, place):
@@ -30,12 +63,16 @@ class Blow:
 
 
 class World:
-    def __init__(self, out, seed, variant="release", workers=3, receivers=2, sessions=60, rate=1500, size="2k", script=SCRIPT, port=None, **options):
+    def __init__(self, out, seed, variant="release", workers=3, receivers=2, sessions=60, rate=1500, size="2k", script=SCRIPT, port=None, load=(), domains=None, **options):
         self.out, self.seed, self.variant = out, seed, variant
         self.rng = random.Random(seed)
         self.blows = []
-        self.load_options = ("-s", sessions, "--rate", rate, "--size", size)
+        self.load_options = ("-s", sessions, "--rate", rate, "--size", size, *load)
         port = port or harness.free_port()
+        if domains is not None and "%d" in domains:
+            options["domains"] = domains % port
+        elif domains is not None:
+            options["domains"] = domains
         self.folder = out.folder
         self.sink = harness.Sink(self.folder, script=script % port if script else None,
                                  listen=() if script else [f"127.0.0.1:{port}"])
@@ -111,6 +148,11 @@ class World:
         done = self.sluice.sluice("queue-check", *options, seconds=120)
         if done.returncode != 0:
             self.complaints.append((done.stdout + done.stderr).strip()[-600:])
+
+    def flips(self):
+        """How often something went into back-off."""
+        with open(self.sluice.log_path, errors="replace") as f:
+            return sum(" mode=backoff rule=" in line for line in f)
 
     def finish(self, drain_s=180):
         """Ends the load, drains, stops; the report with the rows of the ledger."""
