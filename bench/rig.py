@@ -13,6 +13,8 @@ import subprocess
 import tempfile
 import time
 
+from ports import free_port  # noqa: F401  (for those that use this file)
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BIN = os.environ.get("SLUICE_BIN", os.path.join(ROOT, "build/release/bin"))
 
@@ -54,12 +56,6 @@ receivers = 1;
 allow-destinations = [ "127.0.0.0/8" ];
 smtp-listeners = ( { address = "127.0.0.1:@LISTEN@"; } );
 sources = ( { match = "127.0.0.0/8"; always-allow-relaying = true; } );""" % (name, name)
-
-
-def free_port(address="127.0.0.1"):
-    with socket.socket() as s:
-        s.bind((address, 0))
-        return s.getsockname()[1]
 
 
 def wait_for(what, condition, seconds, pause=0.05):

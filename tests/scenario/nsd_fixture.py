@@ -5,24 +5,12 @@ import struct
 import subprocess
 import time
 
+import harness
 import pytest
 
 from conftest import program
 
 SOA = "$TTL 300\n@ SOA ns.{origin} hostmaster.{origin} 1 3600 600 86400 60\n@ NS ns.{origin}\n"
-
-
-def free_port():
-    """One that is free for UDP and TCP."""
-    for _ in range(100):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-            udp.bind(("127.0.0.1", 0))
-            try:
-                tcp.bind(("127.0.0.1", udp.getsockname()[1]))
-            except OSError:
-                continue
-            return udp.getsockname()[1]
-    raise AssertionError("no port is free for UDP and TCP")
 
 
 class Nsd:
@@ -31,7 +19,7 @@ class Nsd:
     def __init__(self, folder):
         self.folder = os.path.join(folder, "nsd")
         os.makedirs(self.folder)
-        self.port = free_port()
+        self.port = harness.free_port(udp=True)
         self.zones = {}
         self.process = None
 
