@@ -17,6 +17,9 @@ LATER = """providers = ( { name = "p"; listen = [ "127.0.0.1:%d" ]; features = [
   rules = ( { stage = "rcpt"; reply = "450 4.2.1 later"; } ); } );"""
 
 
+OUT_MOST = 100  # five domains, each with the default of max-smtp-out
+
+
 def files(sluice):
     return len(glob.glob(os.path.join(sluice.spool, "segments", "*.seg")))
 
@@ -64,15 +67,16 @@ def test_thin_segments_move_together(folder, ends):
     print(f"seed {seed}")
     ends += [sink, later]
     with harness.Sluice(folder, domains=domains, top='compact-after = "1h";') as sluice:
-        small = harness.Load(folder, sluice.target, "-s", 60, "-m", 20000, "--size", "2k", "--domains", "later.example", "--rate", 2000,
-                             "--reconnect", "--insist", name="small")
-        large = harness.Load(folder, sluice.target, "-s", 10, "-m", 10000, "--size", "100k", "--domain-count", 10, "--reconnect",
-                             "--insist", name="large")
-        loads += [small, large]
-        ends += loads
-        assert small.wait(120)["acknowledged"] >= 20000 and large.wait(120)["acknowledged"] >= 10000
+        for n in range(10):  # so that each file gets of both, however fast either goes
+            both = [harness.Load(folder, sluice.target, "-s", 20, "-m", 2000, "--size", "2k", "--domains", "later.example", "--reconnect",
+                                 "--insist", name=f"small{n}"),
+                    harness.Load(folder, sluice.target, "-s", 10, "-m", 1000, "--size", "100k", "--domain-count", 10, "--reconnect",
+                                 "--insist", name=f"large{n}")]
+            loads += both
+            ends += both
+            assert [load.wait(120)["acknowledged"] for load in both] == [2000, 1000]
         harness.wait_for(lambda: sluice.queued() == 20000, 30, 0.1)
-        most = files(sluice)
+        most = files(sluice) - totals(sluice)["segments_free"]
         assert sluice.stop() == 0
         sluice.text = sluice.text.replace('compact-after = "1h"', 'compact-after = "1s"')
         sluice.start()
@@ -111,10 +115,10 @@ def test_thin_segments_move_together(folder, ends):
             now = totals(sluice)
             return now.get("segments_thin", 99) <= 1 and now.get("segments_free", 99) <= 4 and files(sluice) - now["segments_free"] <= 8
         harness.wait_for(moved_together, 60, 0.2)
-        least, idle = files(sluice), totals(sluice)["segments_free"]
-        print(f"files {most} -> {least}, of them free {idle}; moved before kills {moved}")
+        least = files(sluice) - totals(sluice)["segments_free"]
+        print(f"files in use {most} -> {least}; moved before kills {moved}")
         # Two to four are open, one alone stays thin, and kills may have left a few half full.
-        assert most >= 10 and most - least >= 3 and least - idle <= 8 and moved > 2000, (most, least, idle, moved)
+        assert most >= 10 and most - least >= 3 and least <= 8 and moved > 2000, (most, least, moved)
         assert sluice.queued() >= 20000
         later.stop()
         after = harness.Sink(folder, [f"127.0.0.1:{later_port}"], name="after")
@@ -130,7 +134,8 @@ def test_thin_segments_move_together(folder, ends):
             time.sleep(2)
         sluice.wait_drained(10)
         report = judge(sluice, sinks, loads)
-        assert report["acknowledged"] >= 30000 and report["duplicates"] == 0, report
+        # What was at the wire when everything was killed may come again, and says so; what waited may not.
+        assert report["acknowledged"] >= 30000 and report["duplicates"] <= OUT_MOST, report
         log = sluice.log()
         assert "signal=6" not in log and "unreadable" not in log and "quarantined" not in log, sluice.complaints()
     for s in sinks:
