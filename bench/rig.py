@@ -6,6 +6,7 @@ import fcntl
 import glob
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BIN = os.environ.get("SLUICE_BIN", os.path.join(ROOT, "build/release/bin"))
+CHANCE = random.SystemRandom()  # no seed of a test's own makes two take the same
 
 
 class Failure(Exception):
@@ -57,9 +59,15 @@ sources = ( { match = "127.0.0.0/8"; always-allow-relaying = true; } );""" % (na
 
 
 def free_port(address="127.0.0.1"):
-    with socket.socket() as s:
-        s.bind((address, 0))
-        return s.getsockname()[1]
+    """Below those that the kernel gives to whoever asks for none: nobody else's connection takes it before it is used, or while its owner restarts."""
+    while True:
+        port = CHANCE.randrange(15000, 32768)
+        with socket.socket() as s:
+            try:
+                s.bind((address, port))
+            except OSError:
+                continue
+            return port
 
 
 def wait_for(what, condition, seconds, pause=0.05):

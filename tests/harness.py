@@ -15,6 +15,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "bench"))
 import ledger  # noqa: E402  (the checker of bench/)
+from rig import free_port  # noqa: E402
 
 ROLES = ("scheduler", "resolver", "recorder", "worker", "receiver")
 
@@ -29,12 +30,6 @@ def wait_for(what, seconds=20, step=0.02):
         if time.monotonic() > end:
             raise AssertionError(f"not so within {seconds} s: {getattr(what, '__doc__', None) or what}")
         time.sleep(step)
-
-
-def free_port(address="127.0.0.1"):
-    with socket.socket() as s:
-        s.bind((address, 0))
-        return s.getsockname()[1]
 
 
 def children_of(pid):

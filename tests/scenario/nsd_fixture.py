@@ -1,10 +1,12 @@
 """nsd_fixture: a name server of a test's own on a high port of 127.0.0.1, no root needed; with a log of its queries."""
+import contextlib
 import os
 import socket
 import struct
 import subprocess
 import time
 
+import harness
 import pytest
 
 from conftest import program
@@ -15,13 +17,11 @@ SOA = "$TTL 300\n@ SOA ns.{origin} hostmaster.{origin} 1 3600 600 86400 60\n@ NS
 def free_port():
     """One that is free for UDP and TCP."""
     for _ in range(100):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-            udp.bind(("127.0.0.1", 0))
-            try:
-                tcp.bind(("127.0.0.1", udp.getsockname()[1]))
-            except OSError:
-                continue
-            return udp.getsockname()[1]
+        port = harness.free_port()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            with contextlib.suppress(OSError):
+                udp.bind(("127.0.0.1", port))
+                return port
     raise AssertionError("no port is free for UDP and TCP")
 
 

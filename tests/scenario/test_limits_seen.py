@@ -37,8 +37,8 @@ class World:
 
     def commands(self, stage):
         """[(seconds, client address)] of the commands of that stage, in order."""
-        os.kill(self.sink.process.pid, signal.SIGUSR1)  # it writes in pieces, and now
-        time.sleep(0.3)
+        os.kill(self.sink.process.pid, signal.SIGUSR1)  # it writes in pieces, and now, before it answers
+        self.sink.process.stdout.readline()
         with open(self.trace) as f:
             rows = [parse(line) for line in f if line.endswith("\n")]
         return sorted(row[:2] for row in rows if row[2] == stage)

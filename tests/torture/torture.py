@@ -18,7 +18,7 @@ sys.path[:0] = [HERE, os.path.dirname(HERE)]
 MODULES = ("kills", "killpoints", "backoffs", "powercut", "controls", "stalls", "clocks", "faults", "flips", "reloads")
 COLUMNS = ("n", "acknowledged", "lost", "corrupt", "missing", "doubled", "duplicates", "flagged", "bound")
 # A stage that takes longer is a failure, and so is one whose cleaning up takes longer again.
-SMALL_SECONDS, FULL_SECONDS, LONG_SECONDS, CLEAN_SECONDS = 240, 25 * 60, 40 * 60, 300
+SMALL_SECONDS, FULL_SECONDS, LONG_SECONDS, CLEAN_SECONDS = 12 * 60, 25 * 60, 40 * 60, 300
 SMALL_SLACK = 4.0  # part of `make check`, on whatever machine; the long form measures
 LONG = ("kills", "killpoints", "backoff", "cuts")
 
