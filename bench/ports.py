@@ -7,6 +7,7 @@ import random
 import socket
 
 FIRST, LAST = 12000, 32000
+_chance = random.SystemRandom()  # no seed of a test's own makes two take the same
 _given = set()  # here; those that have asked may not have bound them yet
 
 
@@ -28,7 +29,7 @@ def free_port(address="127.0.0.1", udp=False):
     if len(_given) > width // 2:
         _given.clear()
     for _ in range(1000):
-        port = FIRST + lane * width + random.randrange(width)
+        port = FIRST + lane * width + _chance.randrange(width)
         if port not in _given and _is_free(address, port, kinds):
             _given.add(port)
             return port

@@ -72,8 +72,13 @@ class World:
         assert done.returncode == status, (words, done.stdout, done.stderr)
         return done.stdout + done.stderr
 
+    def on_disk(self):
+        """What is shown is in force, and on disk with the commit under way: these two are answered when they are, and so is what came before."""
+        self.say("set", "limit", "--vmta=x", "max-smtp-out=20000")
+        self.say("set", "limit", "--vmta=x", "--clear")
+
     def kill_scheduler(self):
-        time.sleep(0.3)  # what is shown is in force, and on disk with the commit under way
+        self.on_disk()
         before = self.sluice.pids("scheduler")
         os.kill(before[0], signal.SIGKILL)
         harness.wait_for(lambda: self.sluice.pids("scheduler") not in ([], before), 20)
@@ -132,6 +137,7 @@ def test_back_off_survives_kills_and_a_reload_without_the_rule(world):
     assert after["modeEvent"] == before["modeEvent"]
     w.reload("too many", "something else")
     assert w.mode("p.example/v") == "backoff"
+    w.on_disk()
     w.sluice.kill()
     w.sluice.start()
     assert w.queue("p.example/v")["modeEvent"] == before["modeEvent"]
@@ -168,7 +174,7 @@ def test_what_is_answered_is_on_disk(world):
 
 
 def test_by_time_also_while_nothing_runs(world):
-    w = world(rule='reply = "/too many/"; actions = [ "mode=backoff", "backoff-to-normal-after=4s" ];', domain='backoff-to-normal-after = "1h";')
+    w = world(rule='reply = "/too many/"; actions = [ "mode=backoff", "backoff-to-normal-after=6s" ];', domain='backoff-to-normal-after = "1h";')
     w.angry.add(IPS["v"])
     w.send("a@p.example", vmta="v")
     w.wait_mode("p.example/v", "backoff")
@@ -177,16 +183,17 @@ def test_by_time_also_while_nothing_runs(world):
     assert w.queue("p.example/v")["backoff"]["until"] is not None
     w.kill_scheduler()
     assert w.mode("p.example/v") == "backoff"
-    w.wait_mode("p.example/v", "normal", 10)
-    assert 2 < time.time() - began < 9
+    w.wait_mode("p.example/v", "normal", 20)
+    assert time.time() - began > 4
     w.angry.add(IPS["w"])
     w.send("b@p.example", vmta="w")
     w.wait_mode("p.example/w", "backoff")
     w.angry.clear()
+    w.on_disk()
     w.sluice.kill()
-    time.sleep(4)
+    time.sleep(6)
     w.sluice.start()
-    w.wait_mode("p.example/w", "normal", 3)
+    w.wait_mode("p.example/w", "normal", 5)  # whoever counted anew would take longer
 
 
 def test_by_a_delivery_and_by_a_rule(world):
@@ -289,7 +296,8 @@ def test_a_virtual_mta_of_many_queues_flips_and_ends_for_all_of_them(world, tmp_
     def waits(vmta):
         return sum(q["rcp"] for q in w.sluice.ask("show", "queues", f"*/{vmta}", "--maxitems=5000")["queue"])
     harness.wait_for(lambda: waits("v") == 0, 10)
-    assert waits("x") + len(w.peer.recipients()) == sum(mine.values()) + 1
+    # Of what goes right now one hears before the other.
+    harness.wait_for(lambda: waits("x") + len(w.peer.recipients()) == sum(mine.values()) + 1, 10)
     w.kill_scheduler()  # queues without mail are not known any more
     assert "d1.example/x" not in in_backoff()
     harness.wait_for(lambda: in_backoff() == set(), 15)

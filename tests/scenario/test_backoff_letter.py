@@ -1,4 +1,5 @@
 """Back-off held against its words, what other files leave: twins one by one, thresholds, ways out of a wider scope, what is shown and refused."""
+import collections
 import glob
 import os
 import subprocess
@@ -40,11 +41,12 @@ def test_each_rate_has_a_twin_that_holds_in_back_off_alone(world, twin):  # noqa
 
 def test_what_is_due_at_the_end_of_back_off_is_spread(world):  # noqa: F811
     w = world(rules=BACKOFF, domain='backoff-max-msg-rate = "1/h"; max-smtp-out = 20; backoff-to-normal-after = "5s";')
-    w.say("set", "queue", "p.example/v", "--mode=backoff")
+    w.say("pause", "queue", "p.example/v")
     w.send(*(f"r{i}@p.example" for i in range(900)), vmta="v")
-    w.say("set", "queue", "p.example/v", "--mode=backoff")  # so many have to be there when it ends
-    assert delivered(w) == 1
-    harness.wait_for(lambda: w.queue("p.example/v")["mode"] == "normal", 15, 0.02)
+    w.say("set", "queue", "p.example/v", "--mode=backoff")  # so many are there when it ends, however long they took
+    w.say("resume", "queue", "p.example/v")
+    harness.wait_for(lambda: w.queue("p.example/v")["mode"] == "normal", 20, 0.02)
+    assert w.queue("p.example/v")["modeEvent"][-1]["to"] == "normal"
     began, blocked = time.time(), set()
     while delivered(w) < 300 and time.time() < began + 20:
         b = w.queue("p.example/v")["blocked"]
@@ -61,10 +63,11 @@ def test_what_is_due_at_the_end_of_back_off_is_spread(world):  # noqa: F811
 @pytest.mark.parametrize("twin", ["backoff-max-smtp-out = 1", 'backoff-source-ip-max-smtp-out = "0/0 1"'])
 def test_surplus_connections_end_behind_their_message(world, twin):  # noqa: F811
     w = world(rules=BACKOFF, domain=f"max-smtp-out = 6; {twin};")
-    now, most = set(), []
+    now, most, talks = set(), [], []
 
     def dot(talk, body):
         now.add(talk)
+        talks.append((time.time(), talk))
         most.append((time.time(), len(now)))
         time.sleep(0.1)
         now.discard(talk)
@@ -77,27 +80,32 @@ def test_surplus_connections_end_behind_their_message(world, twin):  # noqa: F81
     w.say("set", "queue", "p.example/v", "--mode=backoff")
     flipped = time.time()
     harness.wait_for(lambda: w.queue("p.example/v")["conn"] == 1, 10)
-    time.sleep(1.5)
-    late = [n for at, n in most if at > flipped + 0.7]
-    assert len(late) >= 5 and max(late) == 1 and w.sluice.accounted("t") == {}, late
+    settled = time.time()
+    harness.wait_for(lambda: sum(at > settled for at, _ in most) >= 6, 20)
+    late = [n for at, n in most if at > settled]
+    assert max(late) == 1 and w.sluice.accounted("t") == {}, late
+    # The message that each was at, and perhaps one that had its leave before.
+    behind = collections.Counter(talk for at, talk in talks if at > flipped)
+    assert sorted(behind.values())[-2:-1] <= [2], behind.values()
+    ended = time.time()
     w.say("set", "queue", "p.example/v", "--mode=normal")
     harness.wait_for(lambda: delivered(w) == 150, 30)
-    assert max(n for at, n in most if at > flipped + 2) > 1
+    assert max(n for at, n in most if at > ended) > 1
 
 
 def test_what_has_no_twin_stays_as_it_is(world):  # noqa: F811
     """A deferred recipient waits for retry-recipients-after, mail expires by bounce-after."""
-    w = world(rules=BACKOFF, domain='bounce-after = "5s"; backoff-max-msg-rate = "15/h"; max-smtp-out = 1;',
+    w = world(rules=BACKOFF, domain='bounce-after = "15s"; backoff-max-msg-rate = "15/h"; max-smtp-out = 1;',
               edits=[('retry-after = "1s"; backoff-retry-after = "1s"', 'retry-after = "1h"; backoff-retry-after = "1h"')])
     said = []
     w.peer.script["rcpt"] = lambda talk, line: "450 4.2.1 later" if said.append(1) or len(said) == 1 else smtp_peer.usual
     w.say("set", "queue", "p.example/v", "--mode=backoff")
     w.send("a@p.example", vmta="v")
-    harness.wait_for(lambda: w.peer.recipients() == ["a@p.example"], 4)  # not in an hour
+    harness.wait_for(lambda: w.peer.recipients() == ["a@p.example"], 12)  # not in an hour
     w.send("b@p.example", vmta="v")
-    harness.wait_for(lambda: delivered(w) == 2, 4)
+    harness.wait_for(lambda: delivered(w) == 2, 12)
     w.send("c@p.example", vmta="v")  # the fourth attempt; a fifth of the fifteen are three
-    harness.wait_for(lambda: "c@p.example" in w.sluice.accounted("b"), 15)
+    harness.wait_for(lambda: "c@p.example" in w.sluice.accounted("b"), 60)
     assert delivered(w) == 2 and w.mode("p.example/v") == "backoff" and w.queue("p.example/v")["rcp"] == 0
 
 
@@ -146,7 +154,7 @@ def test_a_threshold_counts_over_all_queues_of_its_scope_and_no_other(world):  #
 
 
 def test_firing_clears_the_count_and_what_is_old_does_not_count(world):  # noqa: F811
-    w = world(rules='{ reply = "/too many/"; actions = [ "mode=backoff" ]; after = "2/4s"; }', edits=WAITS)
+    w = world(rules='{ reply = "/too many/"; actions = [ "mode=backoff" ]; after = "2/8s"; }', edits=WAITS)
     w.reply = "450 4.7.0 too many"
     w.angry.add(IPS["v"])
 
@@ -154,10 +162,10 @@ def test_firing_clears_the_count_and_what_is_old_does_not_count(world):  # noqa:
         n = refused(w)
         w.send(f"r{n}@p.example", vmta="v")
         harness.wait_for(lambda: refused(w) == n + 1, 10)
-        time.sleep(0.2)
+        harness.wait_for(lambda: w.sluice.log().count("reply=matched") == n + 1, 10)  # the scheduler was told
         return w.mode("p.example/v")
     assert once_more() == "normal"
-    time.sleep(4.2)
+    time.sleep(8.2)
     assert once_more() == "normal"
     assert once_more() == "backoff"
     w.say("set", "queue", "p.example/v", "--mode=normal")
@@ -194,8 +202,10 @@ def test_the_log_says_when_a_dry_run_would_have_fired(world):  # noqa: F811
     for n in range(1, 5):
         w.send(f"r{n}@p.example", vmta="v")
         harness.wait_for(lambda n=n: w.sluice.log().count(f"reply=matched rules={rule}(dry-run) ") == n, 10)
+        fires = f'queue=p.example/v rule={rule} dry-run=fires actions="mode=backoff, backoff-to-normal-after=2h"'
+        harness.wait_for(lambda n=n: w.sluice.log().count(fires) >= n // 2, 10)
         time.sleep(0.2)
-        assert w.sluice.log().count(f'queue=p.example/v rule={rule} dry-run=fires actions="mode=backoff, backoff-to-normal-after=2h"') == n // 2
+        assert w.sluice.log().count(fires) == n // 2
     assert w.in_backoff() == []
 
 

@@ -224,10 +224,12 @@ def test_limits_of_a_queue(folder):
     domains = (f'domains = ( {{ name = "few.example"; smtp-hosts = "[127.0.0.1]:{port}"; max-smtp-out = 3; max-msg-per-connection = 5; }},'
                f' {{ name = "slow.example"; smtp-hosts = "[127.0.0.1]:{port}"; max-msg-rate = "20/s"; }} );')
     with harness.Sluice(folder, domains=domains) as sluice:
+        sluice.sluice("pause", "queue", "few.example/{default}")  # or little is left to see
         load = harness.Load(folder, sluice.target, "-s", 10, "-m", 100, "--domains", "few.example")
         load.wait()
+        sluice.sluice("resume", "queue", "few.example/{default}")
         most = 0
-        end = time.time() + 20
+        end = time.time() + 60
         while sluice.queued() and time.time() < end:
             most = max(most, *[q["conn"] for q in sluice.ask("show", "queues")["queue"]], 0)
         assert 0 < most <= 3
@@ -241,9 +243,12 @@ def test_limits_of_a_queue(folder):
         sluice.wait_drained()
         harness.wait_for(lambda: sink.taken() == 160, 10)
         at = sorted(rows[0].time_us for r, rows in sink.read().taken.items() if "slow.example" in r)
-        # Exact at the grants; the sink sees them through a queue of its own, so its windows are 50 ms shorter.
-        assert not any(at[i + 20] - at[i] < 950000 for i in range(len(at) - 20))
-        assert at[-1] - at[0] < 10e6
+        # Exact at the grants; the sink sees them through a queue of its own, and the machine may be busy.
+        assert not any(at[i + 20] - at[i] < 500000 for i in range(len(at) - 20))
+        assert at[-1] - at[0] < 25e6
+        harness.wait_for(lambda: len(sluice.records("d")) == 160, 20)
+        granted = sorted(int(r["grantStamp"]) for r in sluice.records("d") if "slow.example" in r["rcpt"])
+        assert len(granted) == 60 and all(b - a > 1000000 for a, b in zip(granted, granted[20:]))
     sink.stop()
 
 

@@ -13,6 +13,7 @@ import smtp_peer
 
 RCPTS = 7
 RATE = 10
+SOON = 900000  # µs from the leave to the peer, on a busy machine; before the next attempt of that recipient
 
 
 def boot_us():
@@ -101,7 +102,7 @@ def judge(sluice, peer, messages, exact=True):
     assert len(stamps) == len(peer.heard) == len(rows)
     for at, rcpt in peer.heard:
         before = [at - int(r["grantStamp"]) for r in rows if r["rcpt"] == rcpt]
-        assert min(before) >= 0 and min(before) < 100000, (rcpt, before)
+        assert 0 <= min(before) < SOON, (rcpt, before)
     return rows
 
 
@@ -211,5 +212,5 @@ def test_worker_dies_while_it_asks(folder):
         assert most_in(stamps, 1000000) <= RATE
         # Each RCPT that was heard has its stamp in the log.
         for at, rcpt in peer.heard:
-            assert any(0 <= at - int(r["grantStamp"] or 0) < 100000 for r in rows if r["rcpt"] == rcpt), (at, rcpt)
+            assert any(0 <= at - int(r["grantStamp"] or 0) < SOON for r in rows if r["rcpt"] == rcpt), (at, rcpt)
     peer.close()

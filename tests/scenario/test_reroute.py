@@ -292,10 +292,17 @@ def test_killed_while_rows_follow(folder, n, probe):
 
         def held(q):
             return sluice.ask("show", "queue", q)["queue"][0]["rcp"]
-        switch.arm("entry-moved", n // 3)
-        sluice.sluice("set", "queue", "a.example/v", "--mode=backoff")
-        assert killpoints.wait_hit(switch, 20)
-        harness.wait_for(lambda: sluice.sluice("show", "status").returncode == 0, 30)
+        def strike():
+            """False: the flip, which nobody was told of, had not come to the disk, and all is as if it had not been."""
+            switch.arm("entry-moved", n // 3)
+            sluice.sluice("set", "queue", "a.example/v", "--mode=backoff")
+            assert killpoints.wait_hit(switch, 20)
+            harness.wait_for(lambda: sluice.sluice("show", "status").returncode == 0, 30)
+            if sluice.ask("show", "queue", "a.example/v")["queue"][0]["mode"] == "backoff":
+                return True
+            assert (held("a.example/v"), held("a.example/x")) == (n, 0)
+            return False
+        harness.wait_for(strike, 60)
         harness.wait_for(lambda: held("a.example/x") == n - probe, 20)
         assert held("a.example/v") == probe
         for q in "a.example/v", "a.example/x":

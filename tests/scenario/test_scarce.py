@@ -6,12 +6,16 @@ import resource
 import signal
 import smtplib
 import subprocess
+import sys
 import threading
 import time
 
 import harness
 import pytest
 import test_damage
+
+sys.path.insert(0, os.path.join(harness.ROOT, "tests/torture"))
+import claims  # noqa: E402
 
 HANGS = """providers = ( { name = "p"; listen = [ "127.0.0.1:%d" ]; features = [ "PIPELINING", "8BITMIME" ];
   delay-ms = { dot = 60000; }; } );"""
@@ -100,7 +104,7 @@ def test_a_lost_attempt_waits_for_the_record(folder):
             harness.wait_for(lambda: sluice.pids("worker") not in ([], [dead]) and sluice.log().count("ready role=worker") > _ + 1, 10)
         send(sluice, "one@d.example")
         harness.wait_for(lambda: sluice.stat()["totals"]["attempted"] == 1, 10)
-        time.sleep(0.3)  # the message is out, up to its dot
+        harness.wait_for(lambda: claims.count(sluice.spool, (claims.DOT_SENT,)) == 1, 10)
         scheduler = sluice.pids("scheduler")[0]
         limit(scheduler, 3)
         kill_worker(sluice)
@@ -201,6 +205,7 @@ def test_a_reception_is_not_forgotten(folder):
     sluice.wrapper = without_maps(segment_with(sluice, b"Subject: 1"))
     for _ in range(2):
         sluice.start()
+        harness.wait_for(lambda: sluice.log().count("records read=failed") > _, 20)
         time.sleep(1.5)
         assert rows(sluice, "r") == [] and sink.taken() == 0
         assert sluice.log().count("records read=failed") == _ + 1
@@ -280,8 +285,9 @@ def test_more_queues_than_a_worker_has_descriptors(folder):
         def limits():
             return [q["blocked"]["limit"] for q in sluice.ask("show", "queues", "--maxitems=1000")["queue"] if q.get("blocked")]
         harness.wait_for(lambda: "descriptors of the worker" in limits() or "connect=failed" in sluice.log(), 10)
-        most = 0
+        most, end = 0, time.monotonic() + 120
         while sink.taken() < n:
+            assert time.monotonic() < end, sink.taken()
             most = max(most, len(descriptors(sluice.pids("worker")[0])))
             time.sleep(0.1)
         sluice.wait_drained()

@@ -45,9 +45,17 @@ def test_after_the_reply_nothing_goes_at_the_old_limits_and_the_queue_goes_on(wo
     w.say("resume", "queue", "p.example/v")
     w.wait_mode("p.example/v", "backoff")
     time.sleep(6)
-    late = [at for _, at in w.mails if at > said[0] + 0.5]
-    assert 3 <= len(late) <= 8, late
-    assert all(b - a > 0.8 for a, b in zip(late, late[1:])), late
+    took = time.time() - said[0]
+    late = [at for _, at in w.mails if said[0] + 0.5 < at < said[0] + took]
+    assert 3 <= len(late) <= took + 1, (late, took)
+    # A busy machine brings one late and the next in time; the leave of each is a second from the last one's.
+    shift = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def granted():
+        stamps = [int(r["grantStamp"]) / 1e6 + shift for r in w.sluice.records("d")]
+        return sorted(at for at in stamps if at > said[0] + 0.5)
+    harness.wait_for(lambda: len(granted()) >= 3, 10)
+    assert all(b - a > 0.999 for a, b in zip(granted(), granted()[1:])), granted()
     blocked = w.queue("p.example/v")["blocked"]
     assert blocked["by"] == "rate" and blocked["limit"].startswith("backoff-max-msg-rate 1/s"), blocked
     assert w.queue("p.example/v")["retryTime"] is None

@@ -43,17 +43,18 @@ def run(folder, workers, ips, seconds=6):
     sources = 'sources = ( { match = "127.0.0.0/8"; always-allow-relaying = true; default-virtual-mta = "v"; } );'
     sluice = harness.Sluice(folder, workers=workers, vmtas=vmtas, domains=domains, sources=sources)
     sluice.start()
-    load = harness.Load(folder, sluice.target, "-s", 60, "--duration", seconds, "--domain-count", 8)
+    load = harness.Load(folder, sluice.target, "-s", 60, "--duration", 60, "--domain-count", 8)
     owners = collections.defaultdict(set)
     by_pid = {}
     samples = 0
     pids = sluice.pids("worker")
     end = time.time() + seconds
-    while time.time() < end:
+    while time.time() < end or (samples < 20 and time.time() < end + 50):
         for ip, who in bound_by_pid(pids, port).items():
             owners[ip] |= who
         samples += 1
         time.sleep(0.02)
+    load.stop()
     load.wait()
     sluice.wait_drained()
 
