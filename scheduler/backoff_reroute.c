@@ -150,10 +150,12 @@ report(struct scheduler *s, uint32_t queue, uint32_t last, enum end how)
 	struct slice name = names_get(s->names, queue), at = names_get(s->names, last);
 
 	if (how == END_LOOP || how == END_HOME) {
-		log_warn("queue=%.*s reroute=loop new_mail_in=%.*s", (int)name.n, name.p, (int)at.n,
-			 at.p);
+		if (backoff_loop_is_news(s, queue))
+			log_warn("queue=%.*s reroute=loop new_mail_in=%.*s", (int)name.n, name.p,
+				 (int)at.n, at.p);
 		backoff_tell_loop(s);
-	} else if (how == END_ITSELF && backoff_of(s, queue) != NULL) {
+	} else if (how == END_ITSELF && backoff_of(s, queue) != NULL &&
+		   backoff_loop_is_news(s, queue)) {
 		log_warn("queue=%.*s reroute=itself stays=yes", (int)name.n, name.p);
 	}
 }
