@@ -100,9 +100,15 @@ reroute_each(void *arg, uint32_t queue)
 	struct core_now now = scheduler_now(s);
 	struct core_queue_view v;
 
-	if (core_queue_view(s->core, &now, queue, &v) && v.entries > 0 &&
-	    core_redirected(s->core, queue) == queue)
+	if (!core_queue_view(s->core, &now, queue, &v) || v.entries == 0)
+		return;
+	if (core_redirected(s->core, queue) == queue)
 		backoff_reroute(s, queue, CORE_NONE, s->backoff_tell->tell);
+	/* It is to keep its mail again: what comes does not follow what went, however long something of
+	 * it is in flight. */
+	else if (!rollups_take(s, queue) && backoff_target(s, queue) == queue &&
+		 !core_redirect_over(s->core, &now, queue))
+		(void)backoff_reroute_later(s, queue);
 }
 
 /* Not now: whoever changes a mode goes on to use the queue's number, which this may change. */
@@ -240,7 +246,7 @@ backoff_queue(struct scheduler *s, uint32_t queue)
 		/* Its own row has just come: by a match. */
 		met = was != t->by && row != NULL && row->scope == CONF_RULE_QUEUE;
 		tell(s, queue, row, !met);
-		if (was == 0 && row != NULL && row->scope != CONF_RULE_QUEUE)
+		if (was != t->by && (row == NULL || row->scope != CONF_RULE_QUEUE))
 			backoff_reroute_soon(s, queue);
 	}
 	t = told(s, queue);
