@@ -309,6 +309,7 @@ struct core_queue_view {
 	bool backoff;              /* mode: the whole queue is in back-off */
 	bool backoff_source;       /* it is for some source IP */
 	bool only_sources;         /* of its source IPs it uses those that back-off leaves */
+	bool bouncing;             /* what waits bounces, by a rule: it has not come to all of it yet */
 };
 bool core_queue_view(const struct core *c, const struct core_now *now, uint32_t queue, struct core_queue_view *out);
 /* Calls fn for each queue from `*cursor` on (0 to begin), at most `most` of them; false when all were seen. */

@@ -182,6 +182,20 @@ def test_who_is_taken_out_of_a_wider_scope_follows_what_holds_without_it(world):
     harness.wait_for(lambda: queued(w).get("p.example/x") == 1, 10)
 
 
+def test_what_is_to_bounce_does_not_go_elsewhere(world):
+    w = world(rules='{ reply = "/^421 .*too many/"; actions = [ "bounce-queue" ]; }, { reply = "/too many/"; actions = [ "mode=backoff" ]; }',
+              domain='backoff-reroute-to-virtual-mta = "x"; max-smtp-out = 1;')
+    for q in "p.example/v", "p.example/x":
+        w.say("pause", "queue", q)
+    w.angry.add(IPS["v"])
+    w.send(*(f"r{i}@p.example" for i in range(400)), vmta="v")
+    w.say("resume", "queue", "p.example/v")
+    w.wait_mode("p.example/v", "backoff")
+    harness.wait_for(lambda: queued(w) == {} and w.queue("p.example/v")["bounced"] == 400, 15)
+    w.send("a@p.example", vmta="v")
+    assert queued(w) == {"p.example/x": 1}
+
+
 def test_mail_in_a_loop_does_not_wait_for_probes(world):
     w = world(domain='backoff-probe-after = "1h"; backoff-to-normal-after-delivery = false;',
               edits=[of_vmta("v", 'backoff-reroute-to-virtual-mta = "w";'), of_vmta("w", 'backoff-reroute-to-virtual-mta = "v";')])
