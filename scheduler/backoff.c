@@ -311,8 +311,8 @@ on_over(void *arg)
 		backoff_untold(s, o.queue);
 		if (row != NULL && row->on)
 			backoff_leave(s, row, reason, SLICE_NONE);
-		else
-			(void)exempt(s, o.queue, reason, SLICE_NONE);
+		else if (exempt(s, o.queue, reason, SLICE_NONE))
+			backoff_reroute_soon(s, o.queue);
 	}
 	memmove(b->over, b->over + n, (b->n_over - n) * sizeof *b->over);
 	b->n_over -= n;

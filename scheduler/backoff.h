@@ -133,6 +133,8 @@ void backoff_untold(struct scheduler *s, uint32_t queue);
 void backoff_reroute_soon(struct scheduler *s, uint32_t queue);
 /* Its mail cannot go yet, what is on its way to it comes from there: tried again each tick. True: that is new. */
 bool backoff_reroute_later(struct scheduler *s, uint32_t queue);
+/* That the way of its mail leads back has not been told since it is in this mode; now it has. */
+bool backoff_loop_is_news(struct scheduler *s, uint32_t queue);
 void backoff_tell_tick(struct scheduler *s);
 /* The row of a source IP, NULL: none. */
 const struct backoff_row *backoff_of_source(const struct scheduler *s, struct slice source);

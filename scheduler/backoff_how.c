@@ -20,6 +20,10 @@ use_sources(struct scheduler *s, struct slice text, struct core_backoff *how,
 	const struct conf_source_ip *ips;
 	size_t n = conf_source_ips(s->conf, &ips), n_own = 0;
 
+	while (text.n > 0 && is_between(text.p[0]))
+		text = slice_sub(text, 1);
+	if (text.n == 0) /* an empty list takes back what a wider name says */
+		return;
 	room->sources = mem_calloc(n, sizeof *room->sources);
 	while (text.n > 0) {
 		struct sockaddr_storage ip;

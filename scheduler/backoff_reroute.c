@@ -150,10 +150,12 @@ report(struct scheduler *s, uint32_t queue, uint32_t last, enum end how)
 	struct slice name = names_get(s->names, queue), at = names_get(s->names, last);
 
 	if (how == END_LOOP || how == END_HOME) {
-		log_warn("queue=%.*s reroute=loop new_mail_in=%.*s", (int)name.n, name.p, (int)at.n,
-			 at.p);
+		if (backoff_loop_is_news(s, queue))
+			log_warn("queue=%.*s reroute=loop new_mail_in=%.*s", (int)name.n, name.p,
+				 (int)at.n, at.p);
 		backoff_tell_loop(s);
-	} else if (how == END_ITSELF && backoff_of(s, queue) != NULL) {
+	} else if (how == END_ITSELF && backoff_of(s, queue) != NULL &&
+		   backoff_loop_is_news(s, queue)) {
 		log_warn("queue=%.*s reroute=itself stays=yes", (int)name.n, name.p);
 	}
 }
@@ -176,7 +178,9 @@ backoff_reroute(struct scheduler *s, uint32_t queue, uint32_t entry, bool tell)
 	fresh = probes ? redirects_make_but_one(s, queue, to, entry) : redirects_make(s, queue, to);
 	if (fresh == 0 && core_redirected(s->core, queue) == queue &&
 	    backoff_reroute_later(s, queue))
-		log_info("queue=%.*s reroute=waits to=%.*s why=\"its mail is on its way here\"", (int)names_get(s->names, queue).n,
+		log_info("queue=%.*s reroute=waits to=%.*s why=\"%s\"", (int)names_get(s->names, queue).n,
 			 names_get(s->names, queue).p, (int)names_get(s->names, to).n,
-			 names_get(s->names, to).p);
+			 names_get(s->names, to).p,
+			 core_redirected(s->core, to) == queue ? "its mail is on its way here"
+							       : "what waits bounces first");
 }

@@ -310,13 +310,17 @@ bool
 backoff_row_is_past(const struct backoff_rows *r, const struct backoff_row *row, uint64_t wall_us)
 {
 	bool holds_off = false; /* a wider scope, which would hold again */
-	uint64_t last;
+	uint64_t last = 0;
 
 	for (unsigned i = 0; i < CONF_RULE_SCOPES && row->n_exempt > 0; i++)
 		holds_off |= i != CONF_RULE_QUEUE && r->on[i] > 0;
-	if (row->on || row->recovering || holds_off || row->n_changes == 0)
+	if (row->on || row->recovering || holds_off || row->n_changes + row->n_exempt == 0)
 		return false;
-	last = row->changes[row->n_changes - 1].wall_us;
+	/* Without a change of its own it was taken out of a source IP's. */
+	if (row->n_changes > 0)
+		last = row->changes[row->n_changes - 1].wall_us;
+	for (unsigned i = 0; i < row->n_exempt && row->n_changes == 0; i++)
+		last = row->exempt[i].since_wall_us > last ? row->exempt[i].since_wall_us : last;
 	return wall_us > last && wall_us - last > BACKOFF_KEPT_US;
 }
 

@@ -1,18 +1,22 @@
 /* backoff_tell: the core is told which queues are in back-off, and where mail goes elsewhere it is
  * sent there: of one queue at once, of many in slices. */
 #include "common/base/check.h"
+#include "common/base/log.h"
 #include "common/base/mem.h"
 #include "scheduler/backoff_rows.h"
 #include "scheduler/notify.h"
 #include "scheduler/state.h"
 
 #define QUEUES_A_TURN 512
+#define LOOPS_NAMED   100 /* lines of the log, a sweep */
 
 /* What the core was told of a queue. */
 struct told {
 	uint32_t by;      /* number of the row by which it is in back-off; 0: it is not */
 	uint32_t how;     /* by the configuration of then */
 	uint32_t sources; /* and of which changes of source IPs' modes */
+	bool loop_is_told; /* operators were, in this mode */
+	bool waits;        /* it is on the list `later` */
 };
 
 struct list { /* of queues, by number */
@@ -27,6 +31,7 @@ struct backoff_tell {
 	/* All queues are looked at, some in a turn: their mode, and whether their mail has to go
 	 * elsewhere. `again`: once more from the beginning; `tell`: for a flip. */
 	bool sweeping, again, tell;
+	uint32_t loops; /* reported in this sweep */
 	bool looped; /* since then loops may have ended that others were told of */
 	uint32_t cursor;
 	struct list due;   /* whose mail may have to */
@@ -74,51 +79,6 @@ backoff_tell_close(struct scheduler *s)
 	s->backoff_tell = NULL;
 }
 
-static void
-reroute_each(void *arg, uint32_t queue)
-{
-	struct scheduler *s = arg;
-	struct core_now now = scheduler_now(s);
-	struct core_queue_view v;
-
-	if (core_queue_view(s->core, &now, queue, &v) && v.entries > 0 &&
-	    core_redirected(s->core, queue) == queue)
-		backoff_reroute(s, queue, CORE_NONE, s->backoff_tell->tell);
-}
-
-/* Not now: whoever changes a mode goes on to use the queue's number, which this may change. */
-void
-backoff_reroute_soon(struct scheduler *s, uint32_t queue)
-{
-	add(&s->backoff_tell->due, queue);
-	scheduler_kick(s);
-}
-
-bool
-backoff_reroute_later(struct scheduler *s, uint32_t queue)
-{
-	add(&s->backoff_tell->later, queue);
-	return !s->backoff_tell->trying_again;
-}
-
-void
-backoff_tell_tick(struct scheduler *s)
-{
-	struct backoff_tell *b = s->backoff_tell;
-	struct list *l = &b->later;
-	size_t n = l->n < QUEUES_A_TURN ? l->n : QUEUES_A_TURN;
-
-	if (n == 0 || committer_is_full(s->committer))
-		return;
-	b->trying_again = true;
-	for (size_t i = 0; i < n; i++)
-		reroute_each(s, l->of[i]); /* may come behind the others again */
-	b->trying_again = false;
-	l->n -= n;
-	memmove(l->of, l->of + n, l->n * sizeof *l->of);
-}
-
-/* In force ------------------------------------------------------------------------------------- */
 static struct told *
 told(struct scheduler *s, uint32_t queue)
 {
@@ -133,6 +93,84 @@ told(struct scheduler *s, uint32_t queue)
 	return &b->told[queue];
 }
 
+static void
+reroute_each(void *arg, uint32_t queue)
+{
+	struct scheduler *s = arg;
+	struct core_now now = scheduler_now(s);
+	struct core_queue_view v;
+
+	if (!core_queue_view(s->core, &now, queue, &v) || v.entries == 0)
+		return;
+	if (core_redirected(s->core, queue) == queue)
+		backoff_reroute(s, queue, CORE_NONE, s->backoff_tell->tell);
+	/* It is to keep its mail again: what comes does not follow what went, however long something of
+	 * it is in flight. */
+	else if (!rollups_take(s, queue) && backoff_target(s, queue) == queue &&
+		 !core_redirect_over(s->core, &now, queue))
+		(void)backoff_reroute_later(s, queue);
+}
+
+/* Not now: whoever changes a mode goes on to use the queue's number, which this may change. */
+void
+backoff_reroute_soon(struct scheduler *s, uint32_t queue)
+{
+	add(&s->backoff_tell->due, queue);
+	scheduler_kick(s);
+}
+
+
+bool
+backoff_reroute_later(struct scheduler *s, uint32_t queue)
+{
+	struct told *t = told(s, queue);
+
+	if (t->waits)
+		return false;
+	t->waits = true;
+	add(&s->backoff_tell->later, queue);
+	return !s->backoff_tell->trying_again;
+}
+
+/* A loop of its mail is told once in a mode, and of very many queues not each by its name. */
+bool
+backoff_loop_is_news(struct scheduler *s, uint32_t queue)
+{
+	struct told *t = told(s, queue);
+	bool news = !t->loop_is_told;
+
+	t->loop_is_told = true;
+	return news && (!s->backoff_tell->sweeping || s->backoff_tell->loops++ < LOOPS_NAMED);
+}
+
+static void
+count_loops(struct backoff_tell *b)
+{
+	if (b->loops > LOOPS_NAMED)
+		log_warn("reroute=loop queues=%u not named here", b->loops - LOOPS_NAMED);
+	b->loops = 0;
+}
+
+void
+backoff_tell_tick(struct scheduler *s)
+{
+	struct backoff_tell *b = s->backoff_tell;
+	struct list *l = &b->later;
+	size_t n = l->n < QUEUES_A_TURN ? l->n : QUEUES_A_TURN;
+
+	if (n == 0 || committer_is_full(s->committer))
+		return;
+	b->trying_again = true;
+	for (size_t i = 0; i < n; i++) {
+		told(s, l->of[i])->waits = false;
+		reroute_each(s, l->of[i]); /* may come behind the others again */
+	}
+	b->trying_again = false;
+	l->n -= n;
+	memmove(l->of, l->of + n, l->n * sizeof *l->of);
+}
+
+/* In force ------------------------------------------------------------------------------------- */
 /* Source IPs are few: one by one. */
 void
 backoff_tell_sources(struct scheduler *s, uint32_t queue)
@@ -204,10 +242,11 @@ backoff_queue(struct scheduler *s, uint32_t queue)
 		was = t->by;
 		t->by = row != NULL ? row->number : 0;
 		t->how = b->how;
+		t->loop_is_told &= was == t->by;
 		/* Its own row has just come: by a match. */
 		met = was != t->by && row != NULL && row->scope == CONF_RULE_QUEUE;
 		tell(s, queue, row, !met);
-		if (was == 0 && row != NULL && row->scope != CONF_RULE_QUEUE)
+		if (was != t->by && (row == NULL || row->scope != CONF_RULE_QUEUE))
 			backoff_reroute_soon(s, queue);
 	}
 	t = told(s, queue);
@@ -301,6 +340,8 @@ backoff_turn(struct scheduler *s)
 	if (b->due.n > 0 || !b->sweeping)
 		return some || b->due.n > 0;
 	b->sweeping = core_each_queue(s->core, &b->cursor, QUEUES_A_TURN, sweep_one, s);
+	if (!b->sweeping)
+		count_loops(b);
 	if (!b->sweeping && b->again) {
 		b->sweeping = true;
 		b->again = false;

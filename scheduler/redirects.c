@@ -174,7 +174,8 @@ make(struct scheduler *s, uint32_t from, uint32_t to, uint32_t *kept)
 	uint64_t began_us = clock_boot_us();
 	uint32_t fresh = from;
 
-	if (!core_queue_view(s->core, &now, from, &v) || core_redirected(s->core, from) != from ||
+	/* What is to bounce does so here. */
+	if (!core_queue_view(s->core, &now, from, &v) || v.bouncing || core_redirected(s->core, from) != from ||
 	    core_redirected(s->core, to) == from)
 		return 0;
 	/* A job or sender domain may be called as the queue is: then the number has to keep its

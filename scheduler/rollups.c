@@ -51,14 +51,20 @@ put(struct rollups *r, uint32_t queue, uint32_t to, uint64_t until_boot_us)
 	r->of[queue] = (struct forward){ to, until_boot_us };
 }
 
-uint32_t
-rollups_queue(const struct scheduler *s, uint32_t queue)
+bool
+rollups_take(const struct scheduler *s, uint32_t queue)
 {
 	const struct rollups *r = s->rollups;
 
-	if (r != NULL && queue < r->cap && r->of[queue].to != 0 &&
-	    r->of[queue].until_boot_us > loop_boot_us(s->loop))
-		queue = redirects_end(s, r->of[queue].to);
+	return r != NULL && queue < r->cap && r->of[queue].to != 0 &&
+	       r->of[queue].until_boot_us > loop_boot_us(s->loop);
+}
+
+uint32_t
+rollups_queue(const struct scheduler *s, uint32_t queue)
+{
+	if (rollups_take(s, queue))
+		queue = redirects_end(s, s->rollups->of[queue].to);
 	return core_redirected(s->core, queue);
 }
 

@@ -254,7 +254,8 @@ core_backoff_enter(struct core *c, const struct core_now *now, uint32_t queue,
 	} else {
 		if (how->ended_wall_us) {
 			b->over = true;
-			b->ended_wall = how->ended_wall_us;
+			b->ended_wall = how->ended_wall_us < c->now.wall_us ? how->ended_wall_us
+									     : c->now.wall_us;
 		}
 		set_bits(c, b, how->only_sources);
 	}
@@ -422,13 +423,19 @@ backoff_next(const struct core *c)
 void
 backoff_clock(struct core *c)
 {
-	int64_t shift = (int64_t)(c->now.wall_us - c->now.boot_us);
+	int64_t shift = (int64_t)(c->now.wall_us - c->now.boot_us), by = shift - c->wall_shift;
 
-	if (shift - c->wall_shift <= SHIFT_US && c->wall_shift - shift <= SHIFT_US)
+	if (by <= SHIFT_US && by >= -SHIFT_US)
 		return;
 	c->wall_shift = shift;
 	for (uint32_t i = 0; i < c->n_backoffs; i++) {
-		if (c->backoffs[i].made)
-			set_timer(c, i);
+		struct backoff *b = &c->backoffs[i];
+
+		if (!b->made)
+			continue;
+		/* Set back behind the end of back-off: what has gone by of the way back has. */
+		if (b->over && b->ended_wall > c->now.wall_us)
+			b->ended_wall += (uint64_t)by;
+		set_timer(c, i);
 	}
 }

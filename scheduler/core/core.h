@@ -170,6 +170,9 @@ bool core_redirect(struct core *c, const struct core_now *now, uint32_t from, ui
 /* The same, but one entry stays in `from`: the first of those that wait, else *kept if it is claimed (CORE_NONE: none). *kept: which. */
 bool core_redirect_but_one(struct core *c, const struct core_now *now, uint32_t from, uint32_t to, uint32_t fresh,
 			   uint32_t *kept);
+/* Mail of this queue goes elsewhere no longer: what is in flight, or new, stays from now on. False: not all that waited has
+ * gone yet, and so it is as it was. */
+bool core_redirect_over(struct core *c, const struct core_now *now, uint32_t queue);
 /* Where mail of the queue goes while it is being moved: itself when it is not. */
 uint32_t core_redirected(const struct core *c, uint32_t queue);
 /* So many entries may move until this is called again. Without a call: any number. */
@@ -306,6 +309,7 @@ struct core_queue_view {
 	bool backoff;              /* mode: the whole queue is in back-off */
 	bool backoff_source;       /* it is for some source IP */
 	bool only_sources;         /* of its source IPs it uses those that back-off leaves */
+	bool bouncing;             /* what waits bounces, by a rule: it has not come to all of it yet */
 };
 bool core_queue_view(const struct core *c, const struct core_now *now, uint32_t queue, struct core_queue_view *out);
 /* Calls fn for each queue from `*cursor` on (0 to begin), at most `most` of them; false when all were seen. */

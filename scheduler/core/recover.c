@@ -36,7 +36,7 @@ down(struct recover_auto *r, uint64_t ceiling_mps, uint64_t low_mps, uint64_t no
 	r->rate_mps = r->low_mps = r->sure_mps = at_least(low_mps);
 	r->down_us = r->step_us = now_us;
 	r->next_us = now_us + every_us(r);
-	r->clean_us = r->delivered = r->matched = r->might = 0;
+	r->clean_us = r->delivered = r->matched = r->might = r->went = 0;
 }
 
 void
@@ -89,6 +89,7 @@ void
 recover_auto_delivered(struct recover_auto *r, uint64_t n, uint64_t now_us)
 {
 	r->sum += n * 1000;
+	r->went += n;
 	if (r->blocked)
 		block_ends(r, now_us);
 	if (r->waits || now_us >= r->down_us + RECOVER_HOLD_US)
@@ -185,7 +186,7 @@ first_second(struct recover_auto *r, uint64_t now_us)
 bool
 recover_auto_step(struct recover_auto *r, uint64_t normal_mps, uint64_t now_us)
 {
-	uint64_t us = now_us - r->step_us, back = return_us(r), rate, permille;
+	uint64_t us = now_us - r->step_us, back = return_us(r), rate, permille, most = UINT64_MAX;
 
 	if (now_us < r->next_us)
 		return false;
@@ -203,8 +204,13 @@ recover_auto_step(struct recover_auto *r, uint64_t normal_mps, uint64_t now_us)
 		rate = on_the_way(r, back);
 	else
 		rate += rate * permille / 1000 * us / 1000000;
+	if (!normal_mps && r->went * 2000 + 2000 < r->rate_mps * us / 1000000)
+		most = r->ceiling_mps * RECOVER_IDLE_PERCENT / 100;
+	r->went = 0;
 	r->sure_mps = r->rate_mps;
-	r->rate_mps = rate > r->rate_mps ? rate : r->rate_mps + 1;
+	rate = rate > r->rate_mps ? rate : r->rate_mps + 1;
+	if (r->rate_mps < most)
+		r->rate_mps = rate < most ? rate : most;
 	r->step_us = now_us;
 	r->next_us = now_us + every_us(r);
 	if (!normal_mps || r->rate_mps < normal_mps)

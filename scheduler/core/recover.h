@@ -26,6 +26,7 @@
 #define RECOVER_RETURN_US       5000000ull
 #define RECOVER_RETURN_MAX_US   60000000ull /* ... and at most this */
 #define RECOVER_SEARCH_PERMILLE 100         /* up each second where nothing was refused before */
+#define RECOVER_IDLE_PERCENT    200 /* of what is taken to be allowed: without mail, and a normal limit to come to, no further */
 #define RECOVER_ROUGH_PERMILLE  250         /* the same while nothing is known at all */
 #define RECOVER_LEAST_MPS       17          /* one a minute */
 #define RECOVER_UNKNOWN_MPS     1000 /* where nothing was delivered before, and there is no limit */
@@ -46,6 +47,7 @@ struct recover_auto {
 	uint64_t down_us;     /* of the last step down */
 	uint64_t clean_us;    /* without a match since then, as far as there was mail to see it */
 	uint64_t delivered, matched; /* since the last step down; recipients, replies */
+	uint64_t went;               /* recipients delivered since the last step up */
 	uint64_t might;              /* thousandths: recipients that might have gone since then */
 	bool waits;                  /* for what was under way when it began */
 	bool rough;                  /* it has begun without knowing what was delivered before */

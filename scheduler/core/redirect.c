@@ -133,6 +133,29 @@ next_to_go(const struct core *c, uint32_t qi)
 	return CORE_NONE;
 }
 
+static void
+end(struct core *c, uint32_t qi)
+{
+	c->queues[qi].moving = c->queues[qi].unsorted = false;
+	map_take(&c->moves, qi);
+	map_take(&c->kept, qi);
+}
+
+bool
+core_redirect_over(struct core *c, const struct core_now *now, uint32_t queue)
+{
+	uint32_t qi = queue_index(c, queue);
+
+	core_clock(c, now);
+	if (qi == CORE_NONE || !c->queues[qi].moving)
+		return true;
+	if (next_to_go(c, qi) != CORE_NONE)
+		return false;
+	end(c, qi);
+	run_push(c, qi);
+	return true;
+}
+
 bool
 redirect_step(struct core *c, uint32_t qi)
 {
@@ -150,11 +173,8 @@ redirect_step(struct core *c, uint32_t qi)
 	}
 	if (n > 0)
 		run_push(c, ti);
-	if (queue_entries(q) == (map_get(&c->kept, qi) != MAP_NONE)) {
-		q->moving = q->unsorted = false;
-		map_take(&c->moves, qi);
-		map_take(&c->kept, qi);
-	}
+	if (queue_entries(q) == (map_get(&c->kept, qi) != MAP_NONE))
+		end(c, qi);
 	if (e != CORE_NONE && c->move_room == 0)
 		run_join_doomed(c, qi);
 	return e != CORE_NONE && c->move_room > 0;

@@ -99,6 +99,7 @@ core_queue_view(const struct core *c, const struct core_now *now, uint32_t queue
 		.backoff = q->backoff,
 		.backoff_source = q->backoff_source,
 		.only_sources = q->only_sources,
+		.bouncing = q->doom_left > 0 && q->doom_why == CORE_BOUNCE_QUEUE,
 		/* An operator who paused it is told so, also before the queue's next turn. */
 		.wait = q->paused ? CORE_WAIT_PAUSED : (enum core_wait)q->wait,
 		.limit = refusal_text(c, q),

@@ -371,6 +371,16 @@ def test_mail_that_waits_for_the_sources_of_back_off_says_so(world):  # noqa: F8
     harness.wait_for(lambda: w.peer.recipients() == ["a@p.example"], 10)
 
 
+def test_an_empty_list_takes_back_the_sources_of_a_wider_name(world):  # noqa: F811
+    domain = f'backoff-use-source = [ "{IPS["w"]}" ];'
+    w = world(rules=BACKOFF, domain=domain, edits=[(domain, domain + ' }, { name = "p.example"; backoff-use-source = [];')])
+    for q in "p.example/v", "q.example/v":
+        w.say("set", "queue", q, "--mode=backoff")
+    w.send("a@p.example", "b@q.example", vmta="v")
+    harness.wait_for(lambda: w.peer.recipients() == ["a@p.example"], 10)
+    assert w.queue("q.example/v")["blocked"]["by"] == "sources"
+
+
 def test_a_disabled_source_names_its_rule_and_what_an_operator_said_of_it_stays(world):  # noqa: F811
     w = world(rules='{ reply = "/blocked/"; actions = [ "disable-source-ip", "reenable-after=1h" ]; }')
     w.angry.update((IPS["v"], IPS["w"]))

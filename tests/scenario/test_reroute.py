@@ -3,6 +3,7 @@ import os
 import smtplib
 import subprocess
 import sys
+import threading
 import time
 
 import harness
@@ -138,6 +139,61 @@ def test_the_way_back_while_mail_is_still_on_its_way(world):
     harness.wait_for(lambda: queued(w) == {"p.example/v": 3001}, 30)
     assert w.sluice.log().count("reroute=waits") == 1
     assert w.mode("p.example/w") == "backoff" and w.mode("p.example/v") == "normal"
+
+
+def test_what_comes_behind_the_end_stays_although_a_message_is_in_flight(world):
+    w = world(domain='backoff-reroute-to-virtual-mta = "x"; max-smtp-out = 1;')
+    answered = threading.Event()
+
+    def at_data(talk, recipients):
+        assert recipients != ["slow@p.example"] or answered.wait(30)
+        return w.at_data(talk, recipients)
+    w.peer.script["data"] = at_data
+    w.say("pause", "queue", "p.example/x")
+    w.send("slow@p.example", vmta="v")
+    harness.wait_for(lambda: w.queue("p.example/v")["conn"] == 1, 10)
+    w.send("a@p.example", vmta="v")
+    w.say("set", "queue", "p.example/v", "--mode=backoff")
+    harness.wait_for(lambda: queued(w) == {"p.example/v": 1, "p.example/x": 1}, 10)
+    w.send("b@p.example", vmta="v")
+    harness.wait_for(lambda: queued(w) == {"p.example/v": 1, "p.example/x": 2}, 10)
+    w.say("set", "queue", "p.example/v", "--mode=normal")
+    w.send("c@p.example", vmta="v")
+    try:
+        assert queued(w) == {"p.example/v": 2, "p.example/x": 2}
+    finally:
+        answered.set()
+    harness.wait_for(lambda: w.peer.recipients() == ["c@p.example", "slow@p.example"], 15)
+    assert queued(w) == {"p.example/x": 2}
+
+
+def test_who_is_taken_out_of_a_wider_scope_follows_what_holds_without_it(world):
+    """Its reroute-to-virtual-mta, which does not hold in back-off."""
+    w = world(rule='reply = "/^421 .*too many/"; actions = [ "mode=backoff" ]; scope = "virtual-mta";')
+    w.angry.add(IPS["v"])
+    w.send("a@q.example", vmta="v")
+    w.wait_mode("q.example/v", "backoff")
+    w.reload(*of_vmta("v", 'reroute-to-virtual-mta = "x";'))
+    for q in "p.example/v", "p.example/x":
+        w.say("pause", "queue", q)
+    w.send("a@p.example", vmta="v")
+    assert queued(w)["p.example/v"] == 1
+    w.say("set", "queue", "p.example/v", "--mode=normal")
+    harness.wait_for(lambda: queued(w).get("p.example/x") == 1, 10)
+
+
+def test_what_is_to_bounce_does_not_go_elsewhere(world):
+    w = world(rules='{ reply = "/^421 .*too many/"; actions = [ "bounce-queue" ]; }, { reply = "/too many/"; actions = [ "mode=backoff" ]; }',
+              domain='backoff-reroute-to-virtual-mta = "x"; max-smtp-out = 1;')
+    for q in "p.example/v", "p.example/x":
+        w.say("pause", "queue", q)
+    w.angry.add(IPS["v"])
+    w.send(*(f"r{i}@p.example" for i in range(400)), vmta="v")
+    w.say("resume", "queue", "p.example/v")
+    w.wait_mode("p.example/v", "backoff")
+    harness.wait_for(lambda: queued(w) == {} and w.queue("p.example/v")["bounced"] == 400, 15)
+    w.send("a@p.example", vmta="v")
+    assert queued(w) == {"p.example/x": 1}
 
 
 def test_mail_in_a_loop_does_not_wait_for_probes(world):

@@ -110,6 +110,7 @@ struct world {
 	uint64_t rng, seed;
 	struct core *core;
 	struct core_now now;
+	int64_t wall_shift; /* as the core has seen it */
 	uint64_t next_message, total_max;
 	struct model_queue queues[QUEUES];
 	uint32_t room_to_move;

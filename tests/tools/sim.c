@@ -236,6 +236,7 @@ make_core(uint64_t next_lease)
 	struct core_world cw = world_now();
 
 	w.core = core_new_in(&ops, NULL, &cw, next_lease);
+	w.wall_shift = (int64_t)(w.now.wall_us - w.now.boot_us);
 	for (unsigned i = 0; i < QUEUES; i++) {
 		char name[64];
 
@@ -623,6 +624,12 @@ redirect(void)
 
 	uint32_t kept = percent(50) ? below(ENTRIES) : CORE_NONE;
 
+	if (busy && percent(30)) {
+		bool over = core_redirect_over(w.core, &w.now, from);
+
+		HOLDS(over == (core_redirected(w.core, from) == from));
+		return;
+	}
 	if (percent(60)) {
 		HOLDS(core_redirect(w.core, &w.now, from, to, from) == (!busy && !loop));
 		return;
@@ -713,6 +720,27 @@ enter(unsigned queue)
 	take_mode(queue);
 }
 
+/* What has gone by of a way back has, also when the clock is set back behind where that began. */
+static void
+set_clock(int64_t by_us)
+{
+	int64_t by;
+
+	w.now.wall_us += (uint64_t)by_us;
+	by = (int64_t)(w.now.wall_us - w.now.boot_us) - w.wall_shift;
+	HOLDS(!core_backoff_leave(w.core, &w.now, CORE_NONE, CORE_NONE, false)); /* it looks at the clock */
+	if (by <= (int64_t)SECOND && by >= -(int64_t)SECOND)
+		return;
+	w.wall_shift += by;
+	for (unsigned i = 0; i < QUEUES; i++) {
+		struct model_backoff *b = &w.queues[i].whole;
+
+		if (b->on && b->over && b->ended > w.now.wall_us)
+			b->ended += (uint64_t)by;
+		take_mode(i);
+	}
+}
+
 /* After a restart: as it was kept. */
 static void
 enter_again(unsigned queue, unsigned source, const struct core_backoff_view *was)
@@ -736,7 +764,8 @@ enter_again(unsigned queue, unsigned source, const struct core_backoff_view *was
 	};
 
 	b->probe_at = w.now.boot_us;
-
+	if (b->ended > w.now.wall_us)
+		b->ended = w.now.wall_us;
 	for (unsigned i = 0; i < SOURCES && b->only; i++) {
 		if (b->sources >> i & 1 && number_of(i) != CORE_NONE)
 			sources[how.n_sources++] = number_of(i);
@@ -857,8 +886,7 @@ step_operator(void)
 		break;
 	case 4:
 		if (percent(5)) /* the wall clock is set */
-			w.now.wall_us +=
-				(uint64_t)(((int64_t)below(7200) - 3600) * (int64_t)SECOND);
+			set_clock(((int64_t)below(7200) - 3600) * (int64_t)SECOND);
 		break;
 	default:
 		if (!e->used || e->leaving)

@@ -834,6 +834,44 @@ due_mail_is_spread(void **state)
 	assert_false(is_seen(3, CORE_NONE));
 }
 
+/* The wall clock is set back behind the end of back-off: what is left of the way back is no longer for
+ * that. Also when that end was kept on disk. */
+static void
+the_way_back_of_a_clock_set_back(void **state)
+{
+	static const struct conf_recover in_steps = { .every_us = 10 * MINUTE,
+						      .n = 2,
+						      .percent = { 10, 50 } };
+	struct core_backoff how = whole(MINUTE);
+	size_t o = 0, w = 0;
+
+	(void)state;
+	fx.settings[3].backoff.max_msg_rate = (struct conf_rate){ 1, HOUR };
+	fx.settings[4].max_msg_rate = (struct conf_rate){ 100, MINUTE };
+	how.recover = &in_steps;
+	enter(3, whole(MINUTE));
+	enter(4, how);
+	mails(3, 750);
+	run();
+	route(3, 1);
+	work_for(MINUTE - SECOND, &o, &w);
+	while (!seen(3, CORE_NONE).ended_wall_us)
+		pass(SECOND / 10);
+	work_for(SECOND, &o, &w);
+	fx.now.wall_us -= 24 * HOUR;
+	work_for(9 * SECOND, &o, &w);
+	assert_int_equal(w, 750);
+	assert_false(is_seen(3, CORE_NONE));
+	pass(10 * MINUTE);
+	assert_int_equal(seen(4, CORE_NONE).rate_mps, 833);
+	pass(10 * MINUTE);
+	assert_false(is_seen(4, CORE_NONE));
+	how.ended_wall_us = fx.now.wall_us + 24 * HOUR;
+	enter(4, how);
+	pass(20 * MINUTE + SECOND);
+	assert_false(is_seen(4, CORE_NONE));
+}
+
 int
 main(void)
 {
@@ -858,6 +896,7 @@ main(void)
 		cmocka_unit_test_setup(asked_before_a_grant, setup),
 		cmocka_unit_test_setup(asked_after_many_changes, setup),
 		cmocka_unit_test_setup(due_mail_is_spread, setup),
+		cmocka_unit_test_setup(the_way_back_of_a_clock_set_back, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, fx_end);

@@ -163,6 +163,41 @@ stragglers_follow(void **state)
 	assert_int_equal(view(QUEUES).entries, 1);
 }
 
+/* Over before all that is in flight is back: that stays, and so does what is new; not before all that
+ * waited has gone. */
+static void
+over_at_once(void **state)
+{
+	size_t claimed;
+	uint32_t e;
+
+	(void)state;
+	fx_begin();
+	connected(0, 50, 1);
+	claimed = fx.n_works;
+	assert_true(claimed > 0);
+	assert_true(core_redirect_over(fx.core, &fx.now, 0)); /* nothing goes anywhere */
+	core_move_room(fx.core, &fx.now, 10);
+	assert_true(redirect(0, 4, QUEUES));
+	run();
+	assert_false(core_redirect_over(fx.core, &fx.now, QUEUES));
+	assert_int_equal(core_redirected(fx.core, QUEUES), 4);
+	core_move_room(fx.core, &fx.now, 1000);
+	run();
+	assert_int_equal(core_redirected(fx.core, QUEUES), 4);
+	assert_true(core_redirect_over(fx.core, &fx.now, QUEUES));
+	core_check(fx.core);
+	assert_int_equal(core_redirected(fx.core, QUEUES), QUEUES);
+	e = mail(QUEUES, 1);
+	settle(0, EVENT_DEFERRED);
+	run();
+	assert_int_equal(queue_of(e), QUEUES);
+	assert_int_equal(queue_of(fx.works[0].entry), QUEUES);
+	assert_int_equal(fx.n_moved, 50 - claimed);
+	assert_int_equal(view(QUEUES).entries, claimed + 1);
+}
+
+
 static void
 chains_and_loops(void **state)
 {
@@ -298,6 +333,7 @@ main(void)
 		cmocka_unit_test_teardown(a_fresh_number, fx_end),
 		cmocka_unit_test_teardown(times_stay, fx_end),
 		cmocka_unit_test_teardown(stragglers_follow, fx_end),
+		cmocka_unit_test_teardown(over_at_once, fx_end),
 		cmocka_unit_test_teardown(chains_and_loops, fx_end),
 		cmocka_unit_test_teardown(plans_are_dropped, fx_end),
 		cmocka_unit_test_teardown(expiry_of_the_other, fx_end),

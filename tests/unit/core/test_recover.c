@@ -272,8 +272,9 @@ block(void **state)
 static void
 no_mail(void **state)
 {
-	struct recover_auto with, without;
+	struct recover_auto with, without, back;
 	uint64_t now = 1000 * SECOND, then = now;
+	bool over = false;
 
 	(void)state;
 	recover_auto_begin(&with, 100000, MINUTE, 0, 0, now);
@@ -283,9 +284,17 @@ no_mail(void **state)
 		recover_auto_step(&without, 0, now + SECOND);
 	assert_true(with.rate_mps > 300000);
 	assert_true(without.rate_mps < 110000);
-	for (; now < then + 200 * SECOND; now += SECOND)
+	/* Without a limit to come to it stays within reach of what it knows, however long. */
+	back = without;
+	for (; now < then + 24 * 3600 * SECOND; now += SECOND)
 		recover_auto_step(&without, 0, now + SECOND);
-	assert_true(without.rate_mps > 1000000); /* but it is not in back-off for ever */
+	assert_in_range(without.rate_mps, 150000, 200000);
+	calm(&without, &now, now + 30 * SECOND);
+	assert_true(without.rate_mps > 1000000);
+	/* With one it is not in back-off for ever. */
+	for (now = then + 30 * SECOND; now < then + 200 * SECOND && !over; now += SECOND)
+		over = recover_auto_step(&back, 1000000, now + SECOND);
+	assert_true(over);
 }
 
 int

@@ -243,6 +243,15 @@ what_is_past_is_forgotten(void **state)
 	assert_false(backoff_row_is_past(r, row, later + 1));
 	(void)backoff_row_leave(r, wide, SLICE_LIT("over"), later);
 	assert_true(backoff_row_is_past(r, row, later + 1));
+	/* One that was in no back-off of its own, but taken out of a source IP's. */
+	row = backoff_rows_make(r, CONF_RULE_QUEUE, SLICE_LIT("e.example/mta1"));
+	wide = backoff_rows_make(r, CONF_RULE_SOURCE_IP, SLICE_LIT("192.0.2.1"));
+	(void)backoff_row_enter(r, wide, &why, T0, 0);
+	assert_true(backoff_row_exempt(row, wide));
+	assert_false(backoff_row_is_past(r, row, later + 1));
+	(void)backoff_row_leave(r, wide, SLICE_LIT("over"), T0);
+	assert_false(backoff_row_is_past(r, row, T0 + BACKOFF_KEPT_US));
+	assert_true(backoff_row_is_past(r, row, T0 + BACKOFF_KEPT_US + 1));
 	for (size_t i = 0; (row = backoff_rows_at(r, i)) != NULL;) {
 		if (backoff_row_is_past(r, row, later + 1))
 			backoff_rows_forget(r, row);
