@@ -78,6 +78,22 @@ find(const struct core *c, uint32_t number)
 	return qi == CORE_NONE ? NULL : &c->queues[qi];
 }
 
+/* Deferred mail that is due before the next probe waits for that, too. */
+static void
+view_probe(const struct core *c, const struct queue *q, const struct core_now *now,
+	   struct core_queue_view *out)
+{
+	uint64_t at;
+
+	if (!q->probing || out->wait != CORE_WAIT_RETRY || q->n[PLACE_READY] > 0)
+		return;
+	at = backoff_probe_at(c, (uint32_t)(q - c->queues));
+	if (at <= now->boot_us || at <= q->until)
+		return;
+	out->wait = CORE_WAIT_BACKOFF;
+	out->until_wall_us = now->wall_us + (at - now->boot_us);
+}
+
 bool
 core_queue_view(const struct core *c, const struct core_now *now, uint32_t queue,
 		struct core_queue_view *out)
@@ -111,6 +127,7 @@ core_queue_view(const struct core *c, const struct core_now *now, uint32_t queue
 		out->retry_at_wall_us = now->wall_us + (q->retry_at - now->boot_us);
 	if (q->until > now->boot_us && !q->paused)
 		out->until_wall_us = now->wall_us + (q->until - now->boot_us);
+	view_probe(c, q, now, out);
 	if (!a)
 		return true;
 	out->connections = a->n_conns;

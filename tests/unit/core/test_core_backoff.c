@@ -730,6 +730,38 @@ probes(void **state)
 	assert_true(fx.n_works > 3);
 }
 
+/* What was deferred until an earlier time than that of the next probe goes then, and says so. */
+static void
+deferred_mail_waits_for_the_probe(void **state)
+{
+	struct core_backoff how = whole(0);
+	uint64_t next;
+
+	(void)state;
+	how.probe_us = 10 * HOUR;
+	how.probe_next_wall_us = fx.now.wall_us + MINUTE;
+	enter(5, how);
+	mails(5, 1);
+	run();
+	pass(MINUTE);
+	route(5, 1);
+	opened(fx.n_opens - 1);
+	run();
+	assert_int_equal(fx.n_works, 1);
+	next = fx.now.wall_us + 10 * HOUR;
+	settle_with(0, EVENT_DEFERRED, GONE);
+	run();
+	assert_int_equal(view(5).wait, CORE_WAIT_BACKOFF);
+	assert_int_equal(view(5).until_wall_us, next);
+	pass(10 * HOUR - SECOND);
+	assert_int_equal(fx.n_works, 1);
+	assert_int_equal(view(5).until_wall_us, next);
+	pass(2 * SECOND);
+	opened(fx.n_opens - 1);
+	run();
+	assert_int_equal(fx.n_works, 2);
+}
+
 static uint32_t untold[8];
 static size_t n_untold;
 static bool all_are_told;
@@ -890,6 +922,7 @@ main(void)
 		cmocka_unit_test_setup(by_hand, setup),
 		cmocka_unit_test_setup(all_disabled, setup),
 		cmocka_unit_test_setup(probes, setup),
+		cmocka_unit_test_setup(deferred_mail_waits_for_the_probe, setup),
 		cmocka_unit_test_setup(a_longer_wait_stays, setup),
 		cmocka_unit_test_setup(bounce_queue, setup),
 		cmocka_unit_test_setup(bounce_queue_spares_what_comes, setup),
