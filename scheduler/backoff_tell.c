@@ -14,9 +14,9 @@
 struct told {
 	uint32_t by;      /* number of the row by which it is in back-off; 0: it is not */
 	uint32_t how;     /* by the configuration of then */
-	uint32_t sources; /* and of which changes of source IPs' modes */
-	bool loop_is_told; /* operators were, in this mode */
-	bool waits;        /* it is on the list `later` */
+	uint32_t sources : 30; /* and of which changes of source IPs' modes */
+	bool loop_is_told : 1; /* operators were, in this mode */
+	bool waits : 1;        /* it is on the list `later` */
 };
 
 struct list { /* of queues, by number */
@@ -118,7 +118,6 @@ backoff_reroute_soon(struct scheduler *s, uint32_t queue)
 	add(&s->backoff_tell->due, queue);
 	scheduler_kick(s);
 }
-
 
 bool
 backoff_reroute_later(struct scheduler *s, uint32_t queue)
