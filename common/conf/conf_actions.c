@@ -73,7 +73,15 @@ action_unknown(struct slice s, char *text, size_t bytes)
 {
 	char near[64];
 	int n = (int)(s.n < 60 ? s.n : 60);
+	struct slice value = s, name = slice_cut(&value, '=');
 
+	for (enum conf_action a = 0; a < CONF_ACTION_NONE; a++) {
+		if (!actions[a].timed || !slice_is(name, actions[a].name))
+			continue;
+		snprintf(text, bytes, "%s wants an interval above 0, such as %s=10m, or never",
+			 actions[a].name, actions[a].name);
+		return text;
+	}
 	if (conf_schema_suggest_word(action_names, s, near, sizeof near))
 		snprintf(text, bytes, "unknown action \"%.*s\"; did you mean \"%s\"?", n, s.p,
 			 near);

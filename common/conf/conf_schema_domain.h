@@ -56,7 +56,7 @@
 	B(retry_after_dns_error_us, "retry-after-dns-error", INTERVAL, "1s..", "1m", NULL, "wait of a queue when DNS gave no answer") \
 	B(retry_upon_new_mail, "retry-upon-new-mail", BOOL, "", "false", NULL, "new mail ends the wait of a queue") \
 	B(bounce_after_us, "bounce-after", INTERVAL_N, "1s..", "4d12h", NULL, "age at which undelivered mail is returned, counted from reception") \
-	B(backoff_to_normal_after_us, "backoff-to-normal-after", INTERVAL_N, "", "never", NULL, "time after which back-off ends") \
+	B(backoff_to_normal_after_us, "backoff-to-normal-after", INTERVAL_N, "1s..", "never", NULL, "time after which back-off ends") \
 	B(backoff_to_normal_after_delivery, "backoff-to-normal-after-delivery", BOOL, "", "false", NULL, "a delivered message ends back-off") \
 	C("backoff-notify", ADDRESSES, "", NULL, "ops@example.com", "who is told by mail when back-off begins and ends") \
 	B(backoff_reroute, "backoff-reroute-to-virtual-mta", VMTA_POOL, "", NULL, "mta1", "where the mail of the queue goes while back-off lasts") \
@@ -65,7 +65,7 @@
 	C("recover", RECOVER, "", NULL, "auto", "how the rate returns after back-off") \
 	B(backoff_upon_all_sources_disabled, "backoff-upon-all-sources-disabled", BOOL, "", "false", NULL, "back-off when the last source IP of the queue was disabled") \
 	B(reroute, "reroute-to-virtual-mta", VMTA_POOL, "", NULL, "mta1", "where the mail of the queue goes, but in back-off") \
-	B(reenable_source_ip_after_us, "reenable-source-ip-after", INTERVAL_N, "", "never", NULL, "time after which a disabled source IP is used again") \
+	B(reenable_source_ip_after_us, "reenable-source-ip-after", INTERVAL_N, "1s..", "never", NULL, "time after which a disabled source IP is used again") \
 	C("disabled-source-ip-notify", ADDRESSES, "", NULL, "ops@example.com", "who is told by mail when a source IP is disabled or enabled again") \
 	N("log-disabled-ips", BOOL, "", "false", "log disabled source IPs") \
 	C("smtp-pattern-list", REPLY_LIST, "", NULL, "common", "rules for the replies of this queue") \

@@ -193,6 +193,8 @@ static const struct row errors[] = {
 	{ D("default-smtp-port = 65536;"), "f:3: ", "out of range" },
 	{ D("connection-idle-timeout = \"11m\";"), "f:3: ", "11m is out of range 0..10m" },
 	{ D("connect-timeout = \"0\";"), "f:3: ", "out of range 1s..1h" },
+	{ D("backoff-to-normal-after = \"0s\";"), "f:3: ", "is out of range; the least is 1s" },
+	{ D("reenable-source-ip-after = \"0s\";"), "f:3: ", "is out of range; the least is 1s" },
 	{ G("acct-files = ( { path = \"/a/b\"; max-size = \"999k\"; } );"),
 	  "f:1: ", "the least is 1M" },
 	/* integers that libconfig would wrap */

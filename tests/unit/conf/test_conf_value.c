@@ -412,8 +412,9 @@ test_actions(void **state)
 		{ { "for=1h" }, "only behind reduce-connections", 0 },
 		{ { "mode=backof" }, "did you mean \"mode=backoff\"", 0 },
 		{ { "skip-mx", "nonsense-of-mine" }, "unknown action", 1 },
-		{ { "disable-source-ip", "reenable-after=4" }, "unknown action", 1 },
-		{ { "mode=backoff", "backoff-to-normal-after=0" }, "unknown action", 1 },
+		{ { "disable-source-ip", "reenable-after=4" }, "reenable-after wants an interval above 0", 1 },
+		{ { "mode=backoff", "backoff-to-normal-after=0s" }, "backoff-to-normal-after wants an interval above 0", 1 },
+		{ { "mode=backoff", "backoff-to-normal=1h" }, "did you mean", 1 },
 		{ { "" }, "unknown action", 0 },
 	};
 
