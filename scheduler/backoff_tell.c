@@ -228,8 +228,7 @@ backoff_queue(struct scheduler *s, uint32_t queue)
 	struct backoff_tell *b = s->backoff_tell;
 	const struct backoff_row *row;
 	struct told *t;
-	uint32_t was;
-	bool met;
+	bool met, other;
 
 	if (s->core == NULL || !backoff_is_known(s))
 		return;
@@ -238,14 +237,14 @@ backoff_queue(struct scheduler *s, uint32_t queue)
 	 * the table may move. */
 	if (!is_told(s, queue, row)) {
 		t = told(s, queue);
-		was = t->by;
+		other = t->by != (row != NULL ? row->number : 0);
 		t->by = row != NULL ? row->number : 0;
 		t->how = b->how;
-		t->loop_is_told &= was == t->by;
+		t->loop_is_told &= !other;
 		/* Its own row has just come: by a match. */
-		met = was != t->by && row != NULL && row->scope == CONF_RULE_QUEUE;
+		met = other && row != NULL && row->scope == CONF_RULE_QUEUE;
 		tell(s, queue, row, !met);
-		if (was != t->by && (row == NULL || row->scope != CONF_RULE_QUEUE))
+		if (other && (row == NULL || row->scope != CONF_RULE_QUEUE))
 			backoff_reroute_soon(s, queue);
 	}
 	t = told(s, queue);
