@@ -305,7 +305,7 @@ limits_set_one(struct core *c, uint32_t *at, enum core_scope scope, enum core_me
 	rate_set(c, l, n, window);
 	l->within = rate_delta_us(rate_window_us(l->rate));
 	l->pace_one = limits_pace_of(l, 1);
-	l->pace_late = rate_window_us(l->rate) / 50;
+	l->pace_late = limits_pace_late(rate_window_us(l->rate));
 }
 
 void

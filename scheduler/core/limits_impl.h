@@ -11,8 +11,9 @@ limit_is_count(const struct limit *l)
 }
 
 /* Pace: as long as several wait, what N allows goes out steadily and not in bursts of a fifth, so
- * that one of a higher priority finds room at any time. Being late is made up for, by a fiftieth of
- * the window. */
+ * that one of a higher priority finds room at any time. Being late (nobody could use the room: a
+ * machine that stood still, connections on their way) is made up for, by a fiftieth of the window or,
+ * if that is more, by a twentieth up to 50 ms: no more, for it comes again in each window after it. */
 static inline bool
 limit_is_paced(const struct limit *l)
 {
@@ -43,6 +44,7 @@ uint64_t limits_when_of(struct core *c, struct limit *l);
 uint64_t limits_pace_when(const struct core *c, const struct limit *l, uint32_t qi,
 			  unsigned priority);
 uint64_t limits_pace_of(const struct limit *l, uint64_t k);
+uint64_t limits_pace_late(uint64_t window_us);
 
 static inline void
 limits_pace(const struct core *c, struct limit *l, uint64_t k)

@@ -9,6 +9,7 @@
 #define PROMISE_LOOK_US  20000u
 /* A line that goes at a steady pace is not woken for each single one. */
 #define PACE_BATCH_US 5000u
+#define PACE_LATE_US  50000u
 
 /* Turns that are owed ------------------------------------------------------------------------ */
 bool
@@ -49,6 +50,14 @@ limits_pace_of(const struct limit *l, uint64_t k)
 	uint64_t window = rate_window_us(l->rate);
 
 	return k * (window + rate_delta_us(window)) / l->n;
+}
+
+uint64_t
+limits_pace_late(uint64_t window_us)
+{
+	uint64_t part = window_us / 20 < PACE_LATE_US ? window_us / 20 : PACE_LATE_US;
+
+	return window_us / 50 > part ? window_us / 50 : part;
 }
 
 /* When the pace allows the next one: 0 now, or it does not matter. */

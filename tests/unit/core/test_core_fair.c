@@ -339,6 +339,30 @@ in_turn_after_a_return(void **state)
 	thousand_in_turn(50);
 }
 
+/* The machine stands still for a moment, again and again, while many wait: the room of then is used later. */
+static void
+made_up_for(void **state)
+{
+	uint64_t seconds = 20, from;
+
+	(void)state;
+	vmtas[1].limits.max_msg_rate = (struct conf_rate){ 200, SECOND };
+	begin(100, 2);
+	for (uint32_t i = 0; i < 100; i++) {
+		mail(i, 60, 1);
+		route(i);
+	}
+	from = w.now.boot_us;
+	for (unsigned i = 1; i <= seconds; i++) {
+		flow(from + i * SECOND - SECOND / 20);
+		w.now.boot_us += SECOND / 20;
+		w.now.wall_us += SECOND / 20;
+	}
+	print_message("grants %llu\n", (unsigned long long)w.grants);
+	assert_true(w.grants <= seconds * 200);
+	assert_true(w.grants >= seconds * 200 * 98 / 100);
+}
+
 /* By recipients: a queue of large transactions has no more of them than the others. */
 static void
 by_recipients(void **state)
@@ -443,6 +467,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(in_turn, setup),
 		cmocka_unit_test_setup(in_turn_after_a_return, setup),
+		cmocka_unit_test_setup(made_up_for, setup),
 		cmocka_unit_test_setup(by_recipients, setup),
 		cmocka_unit_test_setup(overtakes, setup),
 		cmocka_unit_test_setup(constant_cost, setup),
