@@ -89,7 +89,7 @@ class Verdict:
         volume = limit.measure == "volume"
         n, window = limit.n, limit.window_us - shorter_us
         self.limit, self.sent = limit, sum(c.amount for c in charges)
-        self.faults = []
+        self.faults, self.is_short = [], ""
         self.most, at = most_within(clipped(charges, n) if volume else charges, window)
         if self.most > n:
             self.faults.append("%d in the window that ends at %d" % (self.most, at))
@@ -114,7 +114,7 @@ class Verdict:
         used = sum(c.amount for c in charges if c.stamp < end)
         self.percent = 100.0 * used / (windows * n)
         if used < self.limit.use * windows * n // 100:
-            self.faults.append("%d in %d windows" % (used, windows))
+            self.is_short = "%d in %d windows" % (used, windows)
 
     def __str__(self):
         l = self.limit
@@ -123,7 +123,7 @@ class Verdict:
             text += ", a tenth %d of %d" % (self.tenth, share(l.n))
         if self.percent is not None:
             text += ", use %.1f %%" % self.percent
-        return text + "".join("; FAULT: " + f for f in self.faults)
+        return text + "".join("; FAULT: " + f for f in self.faults) + ("; short: " + self.is_short if self.is_short else "")
 
 
 def event_log(tool, spool):
@@ -257,7 +257,7 @@ def selftest(seed):
                               for i, c in enumerate(ideal(n, window, delta, rng))], n == 1),
                 ("a stamp moved by a window", ideal(n, window, delta, rng) + [Charge(1000000 + 3 * window // 2, 1, -1)], False)):
             verdict = Verdict(limit, stamps)
-            if bool(verdict.faults) == right:
+            if bool(verdict.faults or verdict.is_short) == right:
                 wrong.append("%s, %s: %s" % (name, "a fault found" if right else "nothing found", verdict))
     limit = Limit("vmta", "v", "volume", 1000, 1000000, 0)
     for name, sizes, right in (

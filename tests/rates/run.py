@@ -5,6 +5,8 @@
 
 Each cell is an instance of its own with a sink of its own. Its queues are paused until all mail is there, so that
 there is mail enough from the first grant on. Those at 1/s and 100/m run side by side, the others one by one.
+More than a limit allows is a fault whenever it is seen. Less than 98 % of it may be this machine's, which stands still
+at times: such a cell is run twice more, and it is a fault when it is less in two of the three; each is printed.
 `kills`: a rate of 100/m while the scheduler is killed every five seconds.
 `flips`: queues that the sink's replies send into back-off, and that come back, all the time: the rate, and in back-off its twin.
 """
@@ -27,6 +29,7 @@ import check  # noqa: E402
 import harness  # noqa: E402
 
 SINK_SHORTER_US = 50000
+MEMORY = "/dev/shm"
 WIDER = 1.5           # other limits of a cell, over what the narrowest lets through
 MOST_MESSAGES = 1000  # a second, of one cell: more is no matter of limits
 MOST_RCPTS = 5000
@@ -153,11 +156,16 @@ class Cell:
         self.plan, self.variant, self.environment = plan, variant, environment
         self.folder = tempfile.mkdtemp(prefix="sluice-rates-")
         self.kept = {}  # file of the event log -> when it had been written
-        self.trace = os.path.join(self.folder, "sink.trace")
+        # What a witness writes down does not wait for the disk that it watches others use.
+        memory = MEMORY if os.access(MEMORY, os.W_OK) else None
+        self.notes = tempfile.mkdtemp(prefix="sluice-rates-sink-", dir=memory)
+        self.trace = os.path.join(self.notes, "sink.trace")
 
     def start(self):
         plan = self.plan
-        self.sink = harness.Sink(self.folder, script=sink_script(plan.cell["peer"] == "pipelining", plan.sink_rules), extra=("--trace", self.trace))
+        self.sink = harness.Sink(self.notes, script=sink_script(plan.cell["peer"] == "pipelining", plan.sink_rules), extra=("--trace", self.trace))
+        with contextlib.suppress(PermissionError):  # it stamps what comes when it comes
+            os.sched_setscheduler(self.sink.process.pid, os.SCHED_RR, os.sched_param(1))
         self.sluice = harness.Sluice(os.path.join(self.folder, "mta"), workers=int(plan.cell["workers"]), variant=self.variant,
                                      environment=self.environment, acct="d,b", **plan.conf(self.sink.listening[0].rpartition(":")[2]))
         self.sluice.start()
@@ -220,7 +228,8 @@ class Cell:
         if kinds[0] != kinds[1]:
             self.faults.append("%d recipients in the log, %d at the sink" % tuple(kinds))
         self.faults += [str(v) for v in self.by_log if v.faults] + ["at the sink: " + str(v) for v in self.by_sink if v.faults]
-        return not self.faults
+        self.is_short = [str(v) for v in self.by_log if v.is_short]
+        return not self.faults and not self.is_short
 
     def end(self, good):
         for part in ("sluice", "sink"):
@@ -231,6 +240,9 @@ class Cell:
                     print("cell %d: %s" % (self.plan.number, why), flush=True)
         if good:
             shutil.rmtree(self.folder, ignore_errors=True)
+            shutil.rmtree(self.notes, ignore_errors=True)
+        else:
+            shutil.move(self.notes, os.path.join(self.folder, "sink"))
 
     def report(self):
         own = [v for v in self.by_log if v.limit.scope == self.plan.cell["scope"]]
@@ -244,24 +256,38 @@ class Cell:
 
 def run_cell(plan, variant="release", meanwhile=None, also=None, environment=None):
     """(good, lines)"""
-    cell, good = Cell(plan, variant, environment), False
+    lines, seen = [], {True: 0, False: 0}
+    while True:
+        good, is_short, more = run_once(plan, variant, meanwhile, also, environment)
+        lines += more
+        seen[good] += 1
+        if not good and (not is_short or seen[False] == 2):
+            return False, lines
+        if good and (not seen[False] or seen[True] == 2):
+            return True, lines
+
+
+def run_once(plan, variant, meanwhile, also, environment):
+    """(good, nothing is wrong but that too little came, lines)"""
+    cell, good, is_short = Cell(plan, variant, environment), False, False
     try:
         cell.start()
         cell.go(meanwhile)
         good = cell.judge()
-        lines = ["cell %d: %s: %s: %s" % (plan.number, plan, cell.report(), "ok" if good else "FAULT")]
-        lines += ["    " + f for f in cell.faults[:10]]
+        is_short = bool(cell.is_short) and not cell.faults
+        lines = ["cell %d: %s: %s: %s" % (plan.number, plan, cell.report(), "ok" if good else "short" if is_short else "FAULT")]
+        lines += ["    " + f for f in (cell.faults + cell.is_short)[:10]]
         if also:
             faults = also(cell)
-            good = good and not faults
+            good, is_short = good and not faults, is_short and not faults
             lines += ["    " + f for f in faults]
     except Exception as why:
-        good, lines = False, ["cell %d: %s: %s: %s" % (plan.number, plan, type(why).__name__, why)]
+        good, is_short, lines = False, False, ["cell %d: %s: %s: %s" % (plan.number, plan, type(why).__name__, why)]
     finally:
         cell.end(good)
     if not good:
         lines.append("    left for a look: " + cell.folder)
-    return good, lines
+    return good, is_short, lines
 
 
 class Killer:
