@@ -461,6 +461,30 @@ backoff_command(struct scheduler *s, uint32_t queue, bool on)
 	return false;
 }
 
+bool
+backoff_end_wide(struct scheduler *s, struct slice pattern)
+{
+	struct slice vmta = pattern, domain = slice_cut(&vmta, '/');
+	struct backoff_row *row;
+	bool some = false;
+	size_t on = 0;
+
+	for (unsigned k = CONF_RULE_QUEUE + 1; k < CONF_RULE_SCOPES; k++)
+		on += backoff_rows_on(s->backoff->rows, k);
+	if (on == 0 || !slice_is(domain, "*"))
+		return false;
+	for (size_t i = 0; (row = backoff_rows_at(s->backoff->rows, i)) != NULL; i++) {
+		bool whole = vmta.p == NULL || slice_is(vmta, "*") ||
+			     (row->scope == CONF_RULE_VMTA && slice_eq(vmta, slice_str(row->name)));
+
+		if (!row->on || row->scope == CONF_RULE_QUEUE || !whole)
+			continue;
+		backoff_leave(s, row, SLICE_LIT("by command"), SLICE_NONE);
+		some = true;
+	}
+	return some;
+}
+
 /* Life ---------------------------------------------------------------------------------------- */
 static void
 load(void *arg, uint32_t number, struct slice blob)

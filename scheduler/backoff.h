@@ -72,6 +72,10 @@ void backoff_over(struct scheduler *s, uint32_t queue, uint32_t source_ip, unsig
 
 /* By command. False: it is so already. */
 bool backoff_command(struct scheduler *s, uint32_t queue, bool on);
+/* The command that all queues of a pattern be normal: where those are all of a wider scope, its own back-off ends too,
+ * which queues that come later would be in: a virtual MTA's when the pattern names it, any when that has stars alone.
+ * False: there was none. */
+bool backoff_end_wide(struct scheduler *s, struct slice pattern);
 
 /* A source IP was disabled for this queue: if it was the last one, that is told, and back-off may begin.
  * `rule`: that did it, empty: a command; `entry`: that met its reply, CORE_NONE: none. */

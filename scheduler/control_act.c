@@ -12,6 +12,7 @@ struct acting {
 	uint32_t cursor;
 	unsigned matched;
 	bool durable; /* the answer comes when all of it is on disk */
+	bool other;   /* something else than queues was meant, and done already */
 	void (*act)(struct acting *a, uint32_t queue);
 };
 
@@ -45,7 +46,7 @@ act_some(struct request *r)
 		return false;
 	if (core_each_queue(r->s->core, &a->cursor, QUEUES_A_TURN, on_queue, a))
 		return false;
-	if (a->matched == 0)
+	if (a->matched == 0 && !a->other)
 		control_fail(r, 1, "no queue matches");
 	json_key_u64(&r->json, "matched", a->matched);
 	mem_free(a);
@@ -57,7 +58,8 @@ act_some(struct request *r)
 }
 
 static bool
-each_match(struct request *r, void (*act)(struct acting *a, uint32_t queue), bool durable)
+each_match(struct request *r, void (*act)(struct acting *a, uint32_t queue), bool durable,
+	   bool other)
 {
 	struct slice pattern = control_word(r, 0);
 	struct acting *a;
@@ -67,7 +69,7 @@ each_match(struct request *r, void (*act)(struct acting *a, uint32_t queue), boo
 		return true;
 	}
 	a = mem_zalloc(sizeof *a);
-	*a = (struct acting){ .r = r, .pattern = pattern, .act = act, .durable = durable };
+	*a = (struct acting){ .r = r, .pattern = pattern, .act = act, .durable = durable, .other = other };
 	r->state = a;
 	return control_go_on(r, act_some);
 }
@@ -75,7 +77,7 @@ each_match(struct request *r, void (*act)(struct acting *a, uint32_t queue), boo
 static bool
 for_each_match(struct request *r, void (*act)(struct acting *a, uint32_t queue))
 {
-	return each_match(r, act, false);
+	return each_match(r, act, false, false);
 }
 
 static void
@@ -147,9 +149,9 @@ control_set_queue(struct request *r)
 		return true;
 	}
 	if (slice_is(mode, "normal"))
-		return each_match(r, act_normal, true);
+		return each_match(r, act_normal, true, backoff_end_wide(r->s, control_word(r, 0)));
 	make_named_queue(r);
-	return each_match(r, act_backoff, true);
+	return each_match(r, act_backoff, true, false);
 }
 
 bool

@@ -67,3 +67,32 @@ def test_a_threshold_of_a_scope_that_the_queue_has_not(world):  # noqa: F811
     w.angry.add("127.0.0.1")
     w.send("a@p.example", vmta="{default}")
     w.wait_mode("p.example/{default}", "backoff")
+
+
+def test_a_wider_scope_ends_when_all_its_queues_are_set_normal(world):  # noqa: F811
+    """And with it the back-off of those that come later; a queue's own name takes out that queue alone."""
+    w = world(rules='{ reply = "/too many/"; actions = [ "mode=backoff" ]; scope = "virtual-mta"; }, '
+                    '{ reply = "/too few/"; actions = [ "mode=backoff" ]; scope = "source-ip"; }')
+    for vmta in ("v", "w"):
+        w.angry.add(IPS[vmta])
+        w.send("a@p.example", vmta=vmta)
+        w.wait_mode(f"p.example/{vmta}", "backoff")
+    w.angry.clear()
+    w.say("set", "queue", "p.example/v", "--mode=normal")
+    w.say("set", "queue", "p.example/*", "--mode=normal")
+    w.send("b@later.example", vmta="v")
+    assert w.mode("later.example/v") == "backoff"
+    w.say("set", "queue", "*/v", "--mode=normal")
+    assert w.mode("later.example/v") == "normal"
+    assert [c["reason"] for c in w.queue("later.example/v")["modeEvent"]][-1] == "by command"
+    w.kill_scheduler()
+    w.send("c@fresh.example", vmta="v")
+    w.send("c@fresh.example", vmta="w")
+    assert w.mode("fresh.example/v") == "normal" and w.mode("fresh.example/w") == "backoff"
+    w.reply = "450 4.7.0 too few"
+    w.angry.add(IPS["v"])
+    w.send("d@p.example", vmta="v")
+    harness.wait_for(lambda: f"source-ip={IPS['v']} mode=backoff" in w.sluice.log(), 10)
+    w.say("set", "queue", "*/*", "--mode=normal")
+    assert w.mode("fresh.example/w") == "normal"
+    assert f"source-ip={IPS['v']} mode=normal" in w.sluice.log()
