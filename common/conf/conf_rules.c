@@ -48,6 +48,17 @@ check_pattern(struct conf_loader *x, const struct conf_block *rule)
 	buf_clear(&why);
 }
 
+static void
+check_category(struct conf_loader *x, const struct conf_block *rule)
+{
+	const struct conf_value *category = conf_block_get(rule, "category");
+
+	if (category != NULL && strlen(category->v.string) > RULE_CATEGORY_MAX)
+		conf_msgs_error(x->msgs, category->file, category->line,
+				"rule: category: \"%.20s...\" is longer than %d bytes",
+				category->text, RULE_CATEGORY_MAX);
+}
+
 static unsigned
 rules_of(const struct conf_block *list)
 {
@@ -103,6 +114,7 @@ conf_rules_check(struct conf_loader *x)
 				return;
 			}
 			check_pattern(x, rule);
+			check_category(x, rule);
 		}
 	}
 	CONF_EACH(list, x->root, CONF_SCOPE_REPLY_LIST)
