@@ -115,6 +115,7 @@ void
 reply_rules_close(struct connection *c)
 {
 	use(c, NULL, -1);
+	reply_rules_sweep(c->worker, false);
 	mem_free(c->rules.queue_name);
 	mem_free(c->rules.best);
 	c->rules.queue_name = c->rules.best = NULL;

@@ -121,3 +121,30 @@ def test_an_instance_with_the_shipped_rules(folder):
         assert sluice.sluice("reload").returncode == 0
         assert configuration_in_memory(pid) != before
     sink.stop()
+
+
+def configurations_mapped(pid):
+    """Those that this process works by, or keeps for somebody."""
+    with open(f"/proc/{pid}/maps") as f:
+        return {line.split()[4] for line in f if "sluice-conf" in line}
+
+
+def test_rules_go_with_the_last_connection_that_uses_them(folder):
+    """An idle connection keeps the rules that it was opened with over two reloads, and nobody does when it has gone."""
+    port = harness.free_port()
+    sink = harness.Sink(folder, [f"127.0.0.1:{port}"])
+    domains = (f'domains = ( {{ name = "*"; smtp-hosts = "[127.0.0.1]:{port}"; smtp-pattern-list = "l"; connection-idle-timeout = "1m"; }} );\n'
+               'smtp-pattern-lists = ( { name = "l"; rules = ( { reply = "/a/"; actions = "skip-mx"; } ); } );')
+    with harness.Sluice(folder, domains=domains, workers=2) as sluice:
+        assert sluice.sluice("reload").returncode == 0  # the first configuration is kept for good
+        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=20) as s:
+            s.sendmail("a@here.example", ["b@d.example"], b"Subject: x\r\n\r\nbody\r\n")
+        harness.wait_for(lambda: sink.taken() >= 1)
+        for _ in range(2):
+            assert sluice.sluice("reload").returncode == 0
+        workers = sluice.pids("worker")
+        assert len(workers) == 2
+        # The other worker keeps what every process does.
+        harness.wait_for(lambda: len(configurations_mapped(workers[0]) ^ configurations_mapped(workers[1])) == 1)
+        sink.stop()  # its connections end
+        harness.wait_for(lambda: configurations_mapped(workers[0]) == configurations_mapped(workers[1]))
