@@ -75,6 +75,8 @@ def test_refused(folder):
         assert done.returncode == 1 and done.stderr.count("\n") == 1 and done.stdout == "", done
     done = rules(conf, "-", stdin="421 too many\nwhat is this\n\x1b]0;x\n421-unfinished\n")
     assert done.returncode == 1 and done.stdout.count("not an SMTP reply") == 3 and "\x1b" not in done.stdout, done
+    done = rules(write(folder, 'domains = ( { name = "*"; max-smtp-out = 5; } );'), "421 x")
+    assert done.returncode == 1 and "there is no smtp-pattern-list" in done.stderr and done.stdout == "", done
     bad = write(folder, CONF.replace("blocked", "(blocked"))
     done = subprocess.run([SLUICED, "-t", "-c", bad], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and f"{bad}:8: " in done.stdout + done.stderr and "does not compile" in done.stdout + done.stderr
