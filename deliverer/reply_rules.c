@@ -75,15 +75,9 @@ reply_rules_sweep(struct worker *w, bool dropped)
 static int
 provider_of(const struct conf *conf, struct slice best)
 {
-	struct slice hosts[ROUTE_BEST_BYTES / 2];
-	size_t n = 0;
+	struct slice hosts[ROUTE_BEST_HOSTS];
 
-	while (best.p != NULL && best.n > 0 && n < sizeof hosts / sizeof *hosts) {
-		hosts[n] = slice_cut(&best, ',');
-		n += hosts[n].n > 0 &&
-		     hosts[n].p[0] != '#'; /* the hash of those that found no room */
-	}
-	return conf_provider_find(conf, hosts, n);
+	return conf_provider_find(conf, hosts, route_best_hosts(best, hosts));
 }
 
 static void
