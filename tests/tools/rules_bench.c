@@ -263,7 +263,8 @@ loop_match(const struct loop *l, struct slice text, uint32_t *rules)
 	unsigned n = 0;
 
 	for (size_t i = 0; i < l->n && n < RULE_HITS_MAX; i++) {
-		if (pcre2_jit_match(l->codes[i], (PCRE2_SPTR)text.p, text.n, 0, 0, l->data, NULL) >
+		/* 0: with more groups than there is room for. */
+		if (pcre2_jit_match(l->codes[i], (PCRE2_SPTR)text.p, text.n, 0, 0, l->data, NULL) >=
 		    0)
 			rules[n++] = (uint32_t)i;
 	}
