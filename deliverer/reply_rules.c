@@ -4,6 +4,7 @@
 #include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/conf/conf_rollup_ips.h"
 #include "common/ipc/reply_match.h"
 #include "common/pattern/pattern_set.h"
 #include "common/rules/rules.h"
@@ -71,13 +72,20 @@ reply_rules_sweep(struct worker *w, bool dropped)
 
 /* Connections --------------------------------------------------------------------------------- */
 
-/* The configured provider that has all hosts of the route; -1: none. */
+/* The configured provider that has all hosts of the route; -1: none. A queue of rollup-by-ip has
+ * addresses for hosts: there it is the names of its list, as for its limits. */
 static int
-provider_of(const struct conf *conf, struct slice best)
+provider_of(const struct conf *conf, struct slice queue_name, struct slice best)
 {
-	struct slice hosts[ROUTE_BEST_HOSTS];
+	struct slice hosts[ROUTE_BEST_HOSTS], domain = slice_cut(&queue_name, '/');
+	struct slice base = conf_rollup_base(domain);
+	size_t n = 0;
 
-	return conf_provider_find(conf, hosts, route_best_hosts(best, hosts));
+	if (base.n != domain.n)
+		n = conf_rollup_patterns(conf, base, hosts, ROUTE_BEST_HOSTS);
+	if (n == 0)
+		n = route_best_hosts(best, hosts);
+	return conf_provider_find(conf, hosts, n);
 }
 
 static void
@@ -89,8 +97,9 @@ use(struct connection *c, struct reply_rules *r, int list)
 	if (r != NULL)
 		r->users++;
 	c->rules.list = r != NULL ? list : -1;
-	c->rules.provider =
-		c->rules.list >= 0 ? provider_of(r->conf, slice_str(c->rules.best)) : -1;
+	c->rules.provider = c->rules.list >= 0 ? provider_of(r->conf, slice_str(c->rules.queue_name),
+							     slice_str(c->rules.best))
+					       : -1;
 }
 
 void
