@@ -412,6 +412,7 @@ main(int argc, char **argv)
 		else
 			return 2;
 	}
+	printf("seed %llu", (unsigned long long)seed); /* before it is drawn from */
 	if (folder != NULL) {
 		if (!read_column(&patterns, folder, "patterns.tsv", "pcre") ||
 		    !read_column(&replies, folder, "replies.tsv", "text") ||
@@ -427,7 +428,7 @@ main(int argc, char **argv)
 		lengthen(&replies);
 	}
 	given = patterns.n;
-	printf("seed %llu: %zu patterns given", (unsigned long long)seed, given);
+	printf(": %zu patterns given", given);
 	while (patterns.n < total)
 		make_pattern(&patterns, (unsigned)patterns.n);
 	printf(", %zu made up\n", patterns.n - given);
