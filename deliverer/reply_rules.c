@@ -70,6 +70,17 @@ reply_rules_sweep(struct worker *w, bool dropped)
 	}
 }
 
+void
+reply_rules_tick(struct worker *w)
+{
+	uint64_t n = pattern_given_up();
+
+	if (n > w->given_up)
+		log_warn("matching=given-up searches=%llu why=\"a pattern with back-references; it counts as no match\"",
+			 (unsigned long long)(n - w->given_up));
+	w->given_up = n;
+}
+
 /* Connections --------------------------------------------------------------------------------- */
 
 /* The configured provider that has all hosts of the route; -1: none. A queue of rollup-by-ip has
