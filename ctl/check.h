@@ -24,7 +24,7 @@
 	X(QUEUES,       "queues",       true,  "states of queues pass their checksums and have names") \
 	X(ACTS,         "acts",         true,  "limits that operators set and source IPs they disabled pass their checksums") \
 	X(REDIRECTS,    "redirects",    true,  "redirected queues pass their checksums and lead to one that has a name") \
-	X(BACKOFF,      "back-off",     true,  "modes of queues and counts of rules pass their checksums and can be read") \
+	X(BACKOFF,      "back-off",     true,  "modes of queues, counts of rules and what notices owe pass their checksums and can be read") \
 	X(REPLIES,      "replies",      true,  "last replies pass their checksums") \
 	X(SEGMENT_ROWS, "segment-rows", true,  "rows of segments pass their checksums") \
 	X(SEGMENTS,     "segments",     true,  "each segment's file is there, as long and of the epoch that its row says") \

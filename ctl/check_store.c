@@ -143,7 +143,10 @@ check_redirects(struct check *c)
 
 /* Back-off ----------------------------------------------------------------------------------------
  */
-/* Its head, which all kinds have: kind, scope, name (scheduler/backoff_rows.h). */
+#define OWED 3 /* kind of what somebody is still to be told of (scheduler/notify_event.h) */
+
+/* Its head: kind, scope, name (scheduler/backoff_rows.h); what is owed has a key and what it is of
+ * before its scope, and behind that three times and to whom. */
 static void
 see_backoff(void *arg, uint32_t number, struct slice blob)
 {
@@ -154,8 +157,12 @@ see_backoff(void *arg, uint32_t number, struct slice blob)
 
 	wire_read_init(&r, blob);
 	kind = wire_u8(&r);
+	if (kind == OWED)
+		(void)wire_raw(&r, 8 + 1);
 	scope = wire_u8(&r);
-	name = wire_bytes(&r, NAME_BYTES_MAX);
+	if (kind == OWED)
+		(void)wire_raw(&r, 3 * 8);
+	name = wire_bytes(&r, kind == OWED ? STORE_BACKOFF_MAX : NAME_BYTES_MAX);
 	check_looked(c, CHECK_BACKOFF, 1);
 	if (r.bad || name.n == 0 || kind == 0 || scope >= CONF_RULE_SCOPES)
 		check_found(c, CHECK_BACKOFF, "back-off=%u cannot be read", number);

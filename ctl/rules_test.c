@@ -58,10 +58,15 @@ rules_test_select(struct rules_test *t, const char *list, const char *provider, 
 		  struct buf *why)
 {
 	const struct conf_provider *providers;
+	const struct conf_rule_list *lists;
 	size_t n = conf_providers(t->conf, &providers);
 
 	t->list = t->provider = -1;
 	t->stage = 0;
+	if (list == NULL && conf_rule_lists(t->conf, &lists) == 0) {
+		buf_puts(why, "there is no smtp-pattern-list");
+		return -E_MISSING;
+	}
 	if (list != NULL && (t->list = conf_rule_list_find(t->conf, slice_str(list))) < 0) {
 		buf_printf(why, "there is no smtp-pattern-list \"%.100s\"", list);
 		return -E_MISSING;

@@ -217,6 +217,7 @@ on_tick(void *arg)
 
 	w->counters.connections = w->n_connections;
 	w->counters.cpu_us = clock_cpu_us();
+	reply_rules_tick(w);
 	if (w->stat != NULL) {
 		stat_put_totals(w->stat, &w->counters);
 		stat_beat(w->stat, loop_boot_us(w->loop),

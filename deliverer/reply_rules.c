@@ -4,6 +4,7 @@
 #include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/conf/conf_rollup_ips.h"
 #include "common/ipc/reply_match.h"
 #include "common/pattern/pattern_set.h"
 #include "common/rules/rules.h"
@@ -69,20 +70,32 @@ reply_rules_sweep(struct worker *w, bool dropped)
 	}
 }
 
+void
+reply_rules_tick(struct worker *w)
+{
+	uint64_t n = pattern_given_up();
+
+	if (n > w->given_up)
+		log_warn("matching=given-up searches=%llu why=\"a pattern with back-references; it counts as no match\"",
+			 (unsigned long long)(n - w->given_up));
+	w->given_up = n;
+}
+
 /* Connections --------------------------------------------------------------------------------- */
 
-/* The configured provider that has all hosts of the route; -1: none. */
+/* The configured provider that has all hosts of the route; -1: none. A queue of rollup-by-ip has
+ * addresses for hosts: there it is the names of its list, as for its limits. */
 static int
-provider_of(const struct conf *conf, struct slice best)
+provider_of(const struct conf *conf, struct slice queue_name, struct slice best)
 {
-	struct slice hosts[ROUTE_BEST_BYTES / 2];
+	struct slice hosts[ROUTE_BEST_HOSTS], domain = slice_cut(&queue_name, '/');
+	struct slice base = conf_rollup_base(domain);
 	size_t n = 0;
 
-	while (best.p != NULL && best.n > 0 && n < sizeof hosts / sizeof *hosts) {
-		hosts[n] = slice_cut(&best, ',');
-		n += hosts[n].n > 0 &&
-		     hosts[n].p[0] != '#'; /* the hash of those that found no room */
-	}
+	if (base.n != domain.n)
+		n = conf_rollup_patterns(conf, base, hosts, ROUTE_BEST_HOSTS);
+	if (n == 0)
+		n = route_best_hosts(best, hosts);
 	return conf_provider_find(conf, hosts, n);
 }
 
@@ -95,8 +108,9 @@ use(struct connection *c, struct reply_rules *r, int list)
 	if (r != NULL)
 		r->users++;
 	c->rules.list = r != NULL ? list : -1;
-	c->rules.provider =
-		c->rules.list >= 0 ? provider_of(r->conf, slice_str(c->rules.best)) : -1;
+	c->rules.provider = c->rules.list >= 0 ? provider_of(r->conf, slice_str(c->rules.queue_name),
+							     slice_str(c->rules.best))
+					       : -1;
 }
 
 void
@@ -115,6 +129,7 @@ void
 reply_rules_close(struct connection *c)
 {
 	use(c, NULL, -1);
+	reply_rules_sweep(c->worker, false);
 	mem_free(c->rules.queue_name);
 	mem_free(c->rules.best);
 	c->rules.queue_name = c->rules.best = NULL;

@@ -24,6 +24,8 @@ void reply_rules_open(struct connection *c, uint64_t generation, const struct co
 		      struct slice queue_name, struct slice best);
 void reply_rules_listen(struct connection *c);
 void reply_rules_close(struct connection *c);
+/* Each second: the log tells of searches that came to no end within their bounds. */
+void reply_rules_tick(struct worker *w);
 /* A transaction begins: by the configuration that is in force now; each rule may be told once more.
  */
 void reply_rules_begin(struct connection *c);

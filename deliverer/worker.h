@@ -34,6 +34,7 @@ struct worker {
 	struct timer tick;
 	bool draining;
 	struct reply_rules *rules; /* of each generation in use */
+	uint64_t given_up;         /* pattern_given_up(), as far as it was told */
 
 	struct connection *buckets[WORKER_BUCKETS]; /* those that the scheduler knows, by number */
 	struct connection *all;                     /* every one, also those that only say QUIT */

@@ -7,7 +7,7 @@
 #include "common/base/json.h"
 #include "common/rules/rules_category.h"
 
-#define CATEGORY_BYTES 64
+#define CATEGORY_BYTES (RULE_CATEGORY_MAX + 1)
 
 #define ACCT_DBT (ACCT_D | ACCT_B | ACCT_T)
 

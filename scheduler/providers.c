@@ -70,15 +70,9 @@ queue_at(struct providers *p, uint32_t queue)
 static int
 find(const struct conf *conf, struct slice best)
 {
-	struct slice hosts[ROUTE_BEST_BYTES / 2];
-	size_t n = 0;
+	struct slice hosts[ROUTE_BEST_HOSTS];
 
-	while (best.p != NULL && best.n > 0 && n < sizeof hosts / sizeof *hosts) {
-		hosts[n] = slice_cut(&best, ',');
-		n += hosts[n].n > 0 &&
-		     hosts[n].p[0] != '#'; /* a hash stands for those that found no room */
-	}
-	return conf_provider_find(conf, hosts, n);
+	return conf_provider_find(conf, hosts, route_best_hosts(best, hosts));
 }
 
 static uint32_t

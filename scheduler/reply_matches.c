@@ -37,8 +37,11 @@ reply_matches_fired(struct scheduler *s, const struct backoff_match *m,
 	bool refused = m->code >= 400;
 	bool skip = refused && rules_verdict_has(v, CONF_ACTION_SKIP_MX);
 	bool disable = refused && rules_verdict_has(v, CONF_ACTION_DISABLE_SOURCE_IP);
+	/* A 421 may be what all have met whom the peer left: of which of them it said so, the worker
+	 * alone knows, and has done it. */
 	bool bounce =
-		(rules_verdict_has(v, CONF_ACTION_BOUNCE_RCPT) && m->stage == CONF_STAGE_RCPT) ||
+		(rules_verdict_has(v, CONF_ACTION_BOUNCE_RCPT) && m->stage == CONF_STAGE_RCPT &&
+		 m->code != 421) ||
 		(refused && rules_verdict_has(v, CONF_ACTION_BOUNCE_QUEUE));
 
 	if (m->entry != CORE_NONE && m->entry == c->entry && c->n_fired < CONN_FIRED_MOST) {

@@ -125,20 +125,16 @@ static bool
 target(struct question *q, uint32_t queue, struct slice full, struct slice best,
        char name[SMTP_DOMAIN_MAX + 1])
 {
-	struct slice hosts[ROUTE_BEST_BYTES / 2], vmta = full, domain = slice_cut(&vmta, '/');
+	struct slice hosts[ROUTE_BEST_HOSTS], vmta = full, domain = slice_cut(&vmta, '/');
 	struct conf_rollup_ips ips;
 	struct conf_rolled to;
-	size_t n = 0;
 
 	/* Whoever says by hand where the mail goes means it. */
 	if (dispatch_ops.settings(q->s, queue, full)->smtp_hosts != NULL)
 		return false;
-	while (best.p != NULL && best.n > 0 && n < sizeof hosts / sizeof *hosts) {
-		hosts[n] = slice_cut(&best, ',');
-		n += hosts[n].n > 0 && hosts[n].p[0] != '#';
-	}
-	if (!conf_rollup(q->s->conf, domain, vmta, hosts, n, reaches, q, &to) || q->later ||
-	    q->undecided)
+	if (!conf_rollup(q->s->conf, domain, vmta, hosts, route_best_hosts(best, hosts), reaches, q,
+			 &to) ||
+	    q->later || q->undecided)
 		return false;
 	str_copy(name, SMTP_DOMAIN_MAX + 1, slice_str(to.queue));
 	if (!to.by_ip)

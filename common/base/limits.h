@@ -73,4 +73,5 @@
 #define RULE_LISTS_MAX         1000
 #define RULE_HITS_MAX          32    /* rules that count for one reply: the first of those that match */
 #define RULES_PER_LIST_MAX     4000  /* with those of the lists behind it */
+#define RULE_CATEGORY_MAX      63    /* bytes: each recipient of an event names one */
 #define RETRY_STEPS_MAX        30

@@ -328,7 +328,6 @@ enum conf_action {
 		CONF_ACTIONS,
 	CONF_ACTION_NONE = CONF_ACTIONS
 };
-const char *conf_action_name(enum conf_action a);
 
 struct conf_actions {
 	uint32_t set; /* bits 1 << enum conf_action */

@@ -130,12 +130,6 @@ conf_actions_parse(const char *const *s, size_t n, struct conf_actions *out, siz
 	return NULL;
 }
 
-const char *
-conf_action_name(enum conf_action a)
-{
-	return a < CONF_ACTIONS ? actions[a].name : "?";
-}
-
 void
 conf_actions_put(struct buf *out, const struct conf_actions *a)
 {

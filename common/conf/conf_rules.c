@@ -48,6 +48,17 @@ check_pattern(struct conf_loader *x, const struct conf_block *rule)
 	buf_clear(&why);
 }
 
+static void
+check_category(struct conf_loader *x, const struct conf_block *rule)
+{
+	const struct conf_value *category = conf_block_get(rule, "category");
+
+	if (category != NULL && strlen(category->v.string) > RULE_CATEGORY_MAX)
+		conf_msgs_error(x->msgs, category->file, category->line,
+				"rule: category: \"%.20s...\" is longer than %d bytes",
+				category->text, RULE_CATEGORY_MAX);
+}
+
 static unsigned
 rules_of(const struct conf_block *list)
 {
@@ -103,6 +114,7 @@ conf_rules_check(struct conf_loader *x)
 				return;
 			}
 			check_pattern(x, rule);
+			check_category(x, rule);
 		}
 	}
 	CONF_EACH(list, x->root, CONF_SCOPE_REPLY_LIST)
@@ -239,43 +251,38 @@ build_rule(struct conf *c, struct conf_rule *r, const struct conf_block *list,
 	r->key = key_of(r, provider, before);
 }
 
-/* The numbers of a list's rules and of those behind it. */
 static void
-build_list(struct conf *c, struct conf_rule_list *l, const struct conf_block *own)
+begin_list(struct conf *c, struct conf_rule_list *l, const struct conf_block *own)
 {
-	unsigned n = 0, *numbers;
+	const char *then = string_of(own, "then");
 
-	for (int pass = 0; pass < 2; pass++) {
-		const struct conf_block *b = own;
-
-		numbers =
-			pass == 0 ? NULL : conf_arena_zalloc(&c->arena, (n + 1) * sizeof *numbers);
-		n = 0;
-		while (b != NULL) {
-			const char *then = string_of(b, "then");
-			int next = then != NULL ? conf_rule_list_find(c, slice_str(then)) : -1;
-
-			CONF_EACH(r, b, CONF_SCOPE_RULE)
-			{
-				if (numbers != NULL)
-					numbers[n] = r->id;
-				n++;
-			}
-			if (b == own) {
-				l->n_own = n;
-				l->then = next;
-			}
-			b = NULL;
-			CONF_EACH(other, c->root, CONF_SCOPE_REPLY_LIST)
-			{
-				if (next >= 0 && other->id == (unsigned)next)
-					b = other;
-			}
-		}
-	}
 	l->name = own->key;
-	l->n = n;
+	l->n_own = rules_of(own);
+	l->then = then != NULL ? conf_rule_list_find(c, slice_str(then)) : -1;
+}
+
+/* The list behind this one; NULL: none. */
+static const struct conf_rule_list *
+list_behind(const struct conf *c, const struct conf_rule_list *l)
+{
+	return l->then >= 0 ? &c->rule_lists[l->then] : NULL;
+}
+
+/* The numbers of a list's rules and of those behind it; `first`: of each list's own. */
+static void
+number_rules(struct conf *c, struct conf_rule_list *l, const unsigned *first)
+{
+	unsigned *numbers, n = 0;
+
+	for (const struct conf_rule_list *at = l; at != NULL; at = list_behind(c, at))
+		n += at->n_own;
+	numbers = conf_arena_zalloc(&c->arena, (n + 1) * sizeof *numbers);
 	l->rules = numbers;
+	l->n = n;
+	for (const struct conf_rule_list *at = l; at != NULL; at = list_behind(c, at)) {
+		for (unsigned i = 0; i < at->n_own; i++)
+			*numbers++ = first[at - c->rule_lists] + i;
+	}
 }
 
 /* The lists that some domain names. */
@@ -305,27 +312,32 @@ note_learns(const struct conf *c, struct conf_rule_list *l)
 void
 conf_rules_build(struct conf *c)
 {
+	unsigned *first;
 	struct conf_rule *r;
 
 	CONF_EACH(list, c->root, CONF_SCOPE_REPLY_LIST)
 	{
 		list->id = (unsigned)c->n_rule_lists++;
 		conf_names_add(c, list->key, CONF_NAMED_RULES, list->id);
-		CONF_EACH(b, list, CONF_SCOPE_RULE)
-		b->id = (unsigned)c->n_rules++;
+		c->n_rules += rules_of(list);
 	}
 	r = c->rules = conf_arena_zalloc(&c->arena, (c->n_rules + 1) * sizeof *c->rules);
 	c->rule_lists = conf_arena_zalloc(&c->arena, (c->n_rule_lists + 1) * sizeof *c->rule_lists);
+	first = mem_calloc(c->n_rule_lists + 1, sizeof *first);
 	CONF_EACH(list, c->root, CONF_SCOPE_REPLY_LIST)
 	{
 		unsigned before = 0;
 
-		build_list(c, &c->rule_lists[list->id], list);
+		first[list->id] = (unsigned)(r - c->rules);
+		begin_list(c, &c->rule_lists[list->id], list);
 		CONF_EACH(b, list, CONF_SCOPE_RULE)
 		build_rule(c, r++, list, b, before++);
 	}
-	for (size_t i = 0; i < c->n_rule_lists; i++)
+	for (size_t i = 0; i < c->n_rule_lists; i++) {
+		number_rules(c, &c->rule_lists[i], first);
 		note_learns(c, &c->rule_lists[i]);
+	}
+	mem_free(first);
 	note_used(c, c->root);
 	CONF_EACH(p, c->root, CONF_SCOPE_POOL)
 	note_used(c, p);

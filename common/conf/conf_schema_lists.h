@@ -175,7 +175,7 @@
 	C("stage", WORDS, "connect|ehlo|mail|rcpt|data|dot", NULL, "mail,rcpt", "only replies to these: the connection, EHLO, MAIL, RCPT, DATA, the final dot") \
 	C("last", BOOL, "", "false", NULL, "of a reply that it matches, no rule behind it is asked") \
 	C("dry-run", BOOL, "", "false", NULL, "count only") \
-	C("category", STRING, "", NULL, "rate-limit-ip", "class shown and accounted") \
+	C("category", STRING, "", NULL, "rate-limit-ip", "class shown and accounted, at most 63 bytes") \
 	C("recover", RECOVER, "", NULL, "auto", "how the rate returns after back-off")
 
 #define CONF_ACCT_TABLE(B, C, N) \

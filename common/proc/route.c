@@ -30,6 +30,18 @@ struct route_object {
 	bool writable;
 };
 
+size_t
+route_best_hosts(struct slice best, struct slice hosts[ROUTE_BEST_HOSTS])
+{
+	size_t n = 0;
+
+	while (best.p != NULL && best.n > 0 && n < ROUTE_BEST_HOSTS) {
+		hosts[n] = slice_cut(&best, ',');
+		n += hosts[n].n > 0 && hosts[n].p[0] != '#';
+	}
+	return n;
+}
+
 int
 route_object_create(void)
 {

@@ -5,10 +5,12 @@
  * repeat (high half: the resolver's start count). Readers copy, with bounded retries. */
 #pragma once
 
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
 
 #include "common/base/limits.h"
+#include "common/base/str.h"
 
 #define ROUTE_SLOT_BYTES 16384
 #define ROUTE_HOST_BYTES 256
@@ -43,6 +45,11 @@ struct route {
 	 * Where they are too long, those that fit and "#" with a hash of all. */
 	char best[ROUTE_BEST_BYTES];
 };
+
+/* Room for all host names of `best`, a slice each. */
+#define ROUTE_BEST_HOSTS (ROUTE_BEST_BYTES / 2)
+/* Its host names into `hosts`, without the hash of those that found no room; how many. Borrowed. */
+size_t route_best_hosts(struct slice best, struct slice hosts[ROUTE_BEST_HOSTS]);
 
 int route_object_create(void);                /* master: the memfd or -E_* */
 struct route_object;

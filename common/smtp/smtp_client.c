@@ -750,6 +750,7 @@ static void
 on_notice(struct smtp_client *c, struct verdict v, const struct smtp_client_ruling *ruling)
 {
 	c->notice = v;
+	c->notice.action = VERDICT_TRANSIENT; /* for the others: whom it bounces is the one asked for */
 	c->notice_rule = ruling->rule;
 	keep_end_text(c, smtp_reply_text(&c->reply));
 	c->mx_down = c->policy.mx_unavailable_421 || ruling->skip_host;

@@ -272,6 +272,18 @@ def selftest(seed):
         verdict = Verdict(limit, [Charge(at, k, i) for i, (at, k) in enumerate(sizes)])
         if bool(verdict.faults) == right:
             wrong.append("%s, %s: %s" % (name, "a fault found" if right else "nothing found", verdict))
+    return wrong + selftest_twin()
+
+
+def selftest_twin():
+    """In back-off from 5 s to 15 s, with 20/s."""
+    wrong, calm = [], range(0, 20000000, 51000)
+    for name, more, right in (("right", (), True), ("one too many", (10000001,), False), ("before back-off", (2000001,), True),
+                              ("behind it", (18000001,), True), ("not even", (10002000, 10003000, 10004000), False)):
+        stamps = sorted([*(at for at in calm if name != "not even" or not (9500000 < at < 10000000 or 10100000 < at < 10600000)), *more])
+        faults, looked = above_twin([Charge(at, 1, at) for at in stamps], [(5000000, True), (15000000, False)], 20, 1000000)
+        if bool(faults) == right or looked == 0:
+            wrong.append("twin, %s: %s" % (name, faults or "nothing found"))
     return wrong
 
 

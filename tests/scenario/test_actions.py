@@ -60,6 +60,24 @@ def test_bounce_rcpt_returns_one_recipient(world, after):
     assert len(w.mails) == 1
 
 
+@AT_ONCE_OR_COUNTED
+def test_bounce_rcpt_by_421_returns_nobody_whom_it_did_not_refuse(world, after):
+    w = world(rule=f'reply = "/^421 .*never/"; actions = [ "bounce-rcpt" ]; {after}')
+    said = []
+
+    def rcpt(talk, line):
+        if said or "<x@" not in line:
+            return smtp_peer.usual
+        said.append(line)
+        talk.say("421 4.1.1 never")
+        talk.close()
+    w.peer.script["rcpt"] = rcpt
+    with smtplib.SMTP("127.0.0.1", w.sluice.port, timeout=20) as s:
+        s.sendmail("a@here.example", ["x@p.example", "y@p.example"], "X-Virtual-MTA: v\r\n\r\nbody\r\n")
+    harness.wait_for(lambda: {"x@p.example", "y@p.example"} <= set(w.sluice.acct().terminal), 20)
+    assert "y@p.example" in w.peer.recipients() and "y@p.example" not in w.sluice.accounted("b")
+
+
 def test_defer_queue_puts_the_whole_queue_into_retry_once(world):
     w = world(rule='reply = "/^450 .*not now/"; actions = [ "defer-queue" ];', domain="max-smtp-out = 1;", edits=[('retry-after = "1s"; backoff', 'retry-after = "4s"; backoff')])
     w.reply = "450 4.3.0 not now"

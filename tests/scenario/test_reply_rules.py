@@ -99,3 +99,16 @@ def test_rules_come_and_go_with_a_reload(folder):
         sluice.wait_drained()
         assert len(peer.taken) == 3 and len(told(sluice)) == 1  # the rule is gone
     peer.close()
+
+
+def test_a_search_without_an_end_is_no_match_and_told(folder):
+    """Back-references, and a reply made for them: neither engine settles that in bounded time."""
+    peer = Peer()
+    peer.script["mail"] = once("450 4.7.0 " + "a" * 450 + "bc")
+    rules = domains(peer.port).replace('"/too many/"', r'"/((a|b)+)+\\1c$/"')
+    with harness.Sluice(folder, domains=rules) as sluice:
+        send(sluice, "b@d.example")
+        sluice.wait_drained()
+        harness.wait_for(lambda: re.search(r"matching=given-up searches=1\b", sluice.log()))
+        assert told(sluice) == []
+    peer.close()

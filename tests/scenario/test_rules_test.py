@@ -75,6 +75,8 @@ def test_refused(folder):
         assert done.returncode == 1 and done.stderr.count("\n") == 1 and done.stdout == "", done
     done = rules(conf, "-", stdin="421 too many\nwhat is this\n\x1b]0;x\n421-unfinished\n")
     assert done.returncode == 1 and done.stdout.count("not an SMTP reply") == 3 and "\x1b" not in done.stdout, done
+    done = rules(write(folder, 'domains = ( { name = "*"; max-smtp-out = 5; } );'), "421 x")
+    assert done.returncode == 1 and "there is no smtp-pattern-list" in done.stderr and done.stdout == "", done
     bad = write(folder, CONF.replace("blocked", "(blocked"))
     done = subprocess.run([SLUICED, "-t", "-c", bad], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and f"{bad}:8: " in done.stdout + done.stderr and "does not compile" in done.stdout + done.stderr
@@ -121,3 +123,30 @@ def test_an_instance_with_the_shipped_rules(folder):
         assert sluice.sluice("reload").returncode == 0
         assert configuration_in_memory(pid) != before
     sink.stop()
+
+
+def configurations_mapped(pid):
+    """Those that this process works by, or keeps for somebody."""
+    with open(f"/proc/{pid}/maps") as f:
+        return {line.split()[4] for line in f if "sluice-conf" in line}
+
+
+def test_rules_go_with_the_last_connection_that_uses_them(folder):
+    """An idle connection keeps the rules that it was opened with over two reloads, and nobody does when it has gone."""
+    port = harness.free_port()
+    sink = harness.Sink(folder, [f"127.0.0.1:{port}"])
+    domains = (f'domains = ( {{ name = "*"; smtp-hosts = "[127.0.0.1]:{port}"; smtp-pattern-list = "l"; connection-idle-timeout = "1m"; }} );\n'
+               'smtp-pattern-lists = ( { name = "l"; rules = ( { reply = "/a/"; actions = "skip-mx"; } ); } );')
+    with harness.Sluice(folder, domains=domains, workers=2) as sluice:
+        assert sluice.sluice("reload").returncode == 0  # the first configuration is kept for good
+        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=20) as s:
+            s.sendmail("a@here.example", ["b@d.example"], b"Subject: x\r\n\r\nbody\r\n")
+        harness.wait_for(lambda: sink.taken() >= 1)
+        for _ in range(2):
+            assert sluice.sluice("reload").returncode == 0
+        workers = sluice.pids("worker")
+        assert len(workers) == 2
+        # The other worker keeps what every process does.
+        harness.wait_for(lambda: len(configurations_mapped(workers[0]) ^ configurations_mapped(workers[1])) == 1)
+        sink.stop()  # its connections end
+        harness.wait_for(lambda: configurations_mapped(workers[0]) == configurations_mapped(workers[1]))

@@ -1,10 +1,14 @@
+// clang-format off
 /* sim: the parts of the simulator: the real scheduler in a world of which nothing is real.
  *
- * threads   the scheduler's threads as coroutines, its memory in an arena: a kill is never to
- * resume disk      files on a memory file system, and of all that is not synced what was there
- * before process   loop, timers, channels, clocks, the line to the master peers     receivers,
- * workers, resolver, recorder modes     back-off: what rules bring about, what holds of it ledger    what was promised and what became of it: reads events,
- * trusts nobody main      seeds, steps, faults */
+ *   threads  the scheduler's threads as coroutines, its memory in an arena: a kill is never to resume
+ *   disk     files on a memory file system, and of all that is not synced what was there before
+ *   process  loop, timers, channels, clocks, the line to the master
+ *   peers    receivers, workers, resolver, recorder
+ *   modes    back-off: what rules bring about, what holds of it
+ *   ledger   what was promised and what became of it: reads events, trusts nobody
+ *   main     seeds, steps, faults */
+// clang-format on
 #pragma once
 
 #include <stdbool.h>

@@ -10,6 +10,7 @@
 #include "common/event_log/event.h"
 #include "scheduler/core/core.h"
 #include "scheduler/core/recover.h"
+#include "tests/lib/chance.h"
 
 #define QUEUES  7
 #define ENTRIES 96
@@ -149,10 +150,7 @@ static struct world w;
 static uint64_t
 rnd(void)
 {
-	w.rng ^= w.rng >> 12;
-	w.rng ^= w.rng << 25;
-	w.rng ^= w.rng >> 27;
-	return w.rng * 2685821657736338717ull;
+	return chance_next(&w.rng);
 }
 
 static unsigned

@@ -15,6 +15,7 @@
 #include "common/base/mem.h"
 #include "common/event_log/event.h"
 #include "scheduler/core/core.h"
+#include "tests/lib/quiet_ops.h"
 
 #define SECOND UINT64_C(1000000)
 #define NEVER_REACHED                                                                              \
@@ -80,23 +81,6 @@ op_close(void *ctx, uint32_t connection, unsigned worker)
 	(void)worker;
 	CHECK(w.n_closes < PENDING);
 	w.closes[w.n_closes++] = connection;
-}
-
-static void
-op_give_up(void *ctx, uint32_t entry, enum core_give_up why, const char *text)
-{
-	(void)ctx;
-	(void)entry;
-	(void)why;
-	(void)text;
-	CHECK(!"nothing is given up here");
-}
-
-static void
-op_changed(void *ctx, uint32_t queue)
-{
-	(void)ctx;
-	(void)queue;
 }
 
 static void
@@ -203,8 +187,8 @@ static const struct core_ops ops = { .settings = op_settings,
 				     .open = op_open,
 				     .work = op_work,
 				     .close = op_close,
-				     .give_up = op_give_up,
-				     .queue_changed = op_changed,
+				     .give_up = quiet_give_up,
+				     .queue_changed = quiet_changed,
 				     .source_limits = op_source_limits,
 				     .scope_limits = op_scope_limits };
 

@@ -32,6 +32,8 @@
 #include "scheduler/core/passes.h"
 #include "scheduler/core/rate.h"
 #include "scheduler/core/state.h"
+#include "tests/lib/chance.h"
+#include "tests/lib/quiet_ops.h"
 
 #define SECOND      UINT64_C(1000000)
 #define MINUTE      (60 * SECOND)
@@ -241,10 +243,7 @@ static bool verbose;
 static uint64_t
 rnd(void)
 {
-	w.rng ^= w.rng >> 12;
-	w.rng ^= w.rng << 25;
-	w.rng ^= w.rng >> 27;
-	return w.rng * 2685821657736338717ull;
+	return chance_next(&w.rng);
 }
 
 static uint64_t
@@ -509,23 +508,6 @@ op_close(void *ctx, uint32_t connection, unsigned worker)
 	w.links[connection].due = w.now.boot_us + below(5000);
 }
 
-static void
-op_give_up(void *ctx, uint32_t entry, enum core_give_up why, const char *text)
-{
-	(void)ctx;
-	(void)entry;
-	(void)why;
-	(void)text;
-	CHECK(!"nothing is given up here");
-}
-
-static void
-op_changed(void *ctx, uint32_t queue)
-{
-	(void)ctx;
-	(void)queue;
-}
-
 static bool
 op_scope_limits(void *ctx, enum core_scope scope, uint32_t number, struct conf_limits *out)
 {
@@ -569,8 +551,8 @@ static const struct core_ops ops = { .settings = op_settings,
 				     .open = op_open,
 				     .work = op_work,
 				     .close = op_close,
-				     .give_up = op_give_up,
-				     .queue_changed = op_changed,
+				     .give_up = quiet_give_up,
+				     .queue_changed = quiet_changed,
 				     .scope_limits = op_scope_limits,
 				     .charges = op_charges,
 				     .charges_free = op_charges_free,

@@ -30,6 +30,8 @@
 #include "common/rules/rules.h"
 #include "common/rules/rules_merge.h"
 #include "scheduler/core/core.h"
+#include "tests/lib/chance.h"
+#include "tests/lib/quiet_ops.h"
 
 #define SECOND      UINT64_C(1000000)
 #define MINUTE      (60 * SECOND)
@@ -81,10 +83,7 @@ static struct {
 static uint64_t
 rnd(void)
 {
-	w.rng ^= w.rng >> 12;
-	w.rng ^= w.rng << 25;
-	w.rng ^= w.rng >> 27;
-	return w.rng * 2685821657736338717ull;
+	return chance_next(&w.rng);
 }
 
 static double
@@ -196,30 +195,13 @@ op_close(void *ctx, uint32_t connection, unsigned worker)
 	expect((struct happening){ .at = after(1), .connection = connection, .what = CLOSED });
 }
 
-static void
-op_give_up(void *ctx, uint32_t entry, enum core_give_up why, const char *text)
-{
-	(void)ctx;
-	(void)entry;
-	(void)why;
-	(void)text;
-	CHECK(!"nothing is given up here");
-}
-
-static void
-op_changed(void *ctx, uint32_t queue)
-{
-	(void)ctx;
-	(void)queue;
-}
-
 static const struct core_ops ops = { .settings = op_settings,
 				     .ask_route = op_ask,
 				     .open = op_open,
 				     .work = op_work,
 				     .close = op_close,
-				     .give_up = op_give_up,
-				     .queue_changed = op_changed };
+				     .give_up = quiet_give_up,
+				     .queue_changed = quiet_changed };
 
 /* The provider --------------------------------------------------------------------------------- */
 static uint64_t

@@ -263,7 +263,8 @@ loop_match(const struct loop *l, struct slice text, uint32_t *rules)
 	unsigned n = 0;
 
 	for (size_t i = 0; i < l->n && n < RULE_HITS_MAX; i++) {
-		if (pcre2_jit_match(l->codes[i], (PCRE2_SPTR)text.p, text.n, 0, 0, l->data, NULL) >
+		/* 0: with more groups than there is room for. */
+		if (pcre2_jit_match(l->codes[i], (PCRE2_SPTR)text.p, text.n, 0, 0, l->data, NULL) >=
 		    0)
 			rules[n++] = (uint32_t)i;
 	}
@@ -411,6 +412,7 @@ main(int argc, char **argv)
 		else
 			return 2;
 	}
+	printf("seed %llu", (unsigned long long)seed); /* before it is drawn from */
 	if (folder != NULL) {
 		if (!read_column(&patterns, folder, "patterns.tsv", "pcre") ||
 		    !read_column(&replies, folder, "replies.tsv", "text") ||
@@ -426,7 +428,7 @@ main(int argc, char **argv)
 		lengthen(&replies);
 	}
 	given = patterns.n;
-	printf("seed %llu: %zu patterns given", (unsigned long long)seed, given);
+	printf(": %zu patterns given", given);
 	while (patterns.n < total)
 		make_pattern(&patterns, (unsigned)patterns.n);
 	printf(", %zu made up\n", patterns.n - given);

@@ -88,6 +88,8 @@ expect(const struct row *row, bool is_error)
 #define V(s)    "virtual-mtas = ( { name = \"v\"; " s " } );\n"
 #define LIST(s) "smtp-pattern-lists = ( { name = \"l\"; rules = ( {\n" s " } ); } );\n"
 
+#define SIXTEEN "0123456789abcdef"
+
 static const struct row errors[] = {
 	/* unknown names */
 	{ G("\nworkes = 4;"), "f:2: ", "unknown directive workes; did you mean workers?" },
@@ -173,6 +175,8 @@ static const struct row errors[] = {
 	{ LIST("reply = \"/x/\"; actions = \"skip-mx\"; after = 3;"), "f:2: ", "the bare integer 3 has no unit" },
 	{ LIST("reply = \"/x/\"; actions = \"skip-mx\"; recover = \"50%,10% every 1m\";"),
 	  "f:2: ", "bad recovery" },
+	{ LIST("reply = \"/x/\"; actions = \"skip-mx\";\ncategory = \"" SIXTEEN SIXTEEN SIXTEEN SIXTEEN "\";"),
+	  "f:3: ", "longer than 63 bytes" },
 	{ LIST("reply = \"/x/\"; actions = \"skip-mx\"; stage = \"mail,eom\";"), "f:2: ", "none of connect" },
 	{ LIST("reply = \"/x/\"; actions = \"skip-mx\"; list = \"l\";"), "f:2: ", "unknown directive list" },
 	{ G("smtp-pattern-lists = ( { name = \"l\";\nthen = \"m\"; } );"),

@@ -23,6 +23,8 @@
 #define EPOCH    5
 /* kind, scope, name, on, and the reason somewhere */
 #define BACKOFF_ROW "\1\0\3\0\0\0a/b\1 421 too many"
+/* what is owed: kind, key, of what, scope, three times, then texts: who is told, and the others */
+#define BACKOFF_OWED "\3@@@@@@@@" "\1\0" "tttttttt" "uuuuuuuu" "vvvvvvvv" "\3\0\0\0a@b" "\0\0\0\0"
 
 static char root[600];
 
@@ -183,6 +185,7 @@ make(struct made *m, void (*change)(struct made *m))
 	assert_int_equal(store_put_redirect(m->txn, 1201, 1200), 0);
 	put_row(m, 3, 0, 1, EPOCH, m->offsets[3], 1201, 0);
 	assert_int_equal(store_put_backoff(m->txn, 3, SLICE_LIT(BACKOFF_ROW)), 0);
+	assert_int_equal(store_put_backoff(m->txn, 5, SLICE_LIT(BACKOFF_OWED)), 0);
 	if (change != NULL)
 		change(m);
 	assert_int_equal(store_put_segment(m->txn, 1, &m->segment), 0);
@@ -229,6 +232,12 @@ static void
 backoff_of_no_name(struct made *m)
 {
 	store_put_backoff(m->txn, 4, slice_of("\1\0\0\0\0\0", 6));
+}
+
+static void
+backoff_owed_to_nobody(struct made *m)
+{
+	store_put_backoff(m->txn, 6, slice_of("\3@@@@@@@@\1\0ttttttttuuuuuuuuvvvvvvvv\0\0\0\0", 39));
 }
 
 static void
@@ -466,6 +475,7 @@ static const struct {
 	ROW(redirect_to_itself, REDIRECTS),
 	ROW(row_redirected_to_nowhere, ROW_NAMES),
 	ROW(backoff_of_no_name, BACKOFF),
+	ROW(backoff_owed_to_nobody, BACKOFF),
 	ROW(row_of_another_epoch, PLACES),
 	ROW(row_without_segment, PLACES),
 	ROW(row_in_free_segment, PLACES),

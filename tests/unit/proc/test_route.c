@@ -176,6 +176,34 @@ test_not_routes(void **state)
 	assert_string_equal(enhanced, "5.1.10");
 }
 
+static void
+test_best_hosts(void **state)
+{
+	static const struct {
+		const char *best;
+		size_t n;
+		const char *last; /* of them */
+	} rows[] = { { "", 0, "" },
+		     { "a.x", 1, "a.x" },
+		     { "a.x,b.x", 2, "b.x" },
+		     { "a.x,#0123456789abcdef", 1, "a.x" },
+		     { "#0123456789abcdef", 0, "" } };
+	struct slice hosts[ROUTE_BEST_HOSTS];
+	char most[ROUTE_BEST_BYTES + 2];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		size_t n = route_best_hosts(slice_str(rows[i].best), hosts);
+
+		assert_int_equal(n, rows[i].n);
+		assert_true(n == 0 || slice_is(hosts[n - 1], rows[i].last));
+	}
+	assert_int_equal(route_best_hosts(SLICE_NONE, hosts), 0);
+	for (size_t i = 0; i < sizeof most; i++)
+		most[i] = i % 2 ? ',' : 'a';
+	assert_int_equal(route_best_hosts(slice_of(most, sizeof most), hosts), ROUTE_BEST_HOSTS);
+}
+
 int
 main(void)
 {
@@ -184,6 +212,7 @@ main(void)
 		cmocka_unit_test(test_torn),
 		cmocka_unit_test(test_seqlock),
 		cmocka_unit_test(test_not_routes),
+		cmocka_unit_test(test_best_hosts),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -70,6 +70,20 @@ static const struct {
 	{ "", 0, VERDICT_AT_RCPT, "" },
 };
 
+/* The numbers of the rules that match, one digit each; static until the next call. */
+static const char *
+hits_of(struct rules *r, const struct rules_query *q)
+{
+	static char got[RULE_HITS_MAX + 1];
+	struct rules_hits hits;
+
+	rules_match(r, q, &hits);
+	for (unsigned k = 0; k < hits.n; k++)
+		got[k] = (char)('0' + hits.rule[k]);
+	got[hits.n] = '\0';
+	return got;
+}
+
 static void
 check_matches(struct rules *r, int list)
 {
@@ -78,13 +92,8 @@ check_matches(struct rules *r, int list)
 					 .provider = matches[i].provider,
 					 .stage = rules_stage(matches[i].phase),
 					 .text = slice_str(matches[i].text) };
-		struct rules_hits hits;
-		char got[RULE_HITS_MAX + 1];
+		const char *got = hits_of(r, &q);
 
-		rules_match(r, &q, &hits);
-		for (unsigned k = 0; k < hits.n; k++)
-			got[k] = (char)('0' + hits.rule[k]);
-		got[hits.n] = '\0';
 		if (strcmp(got, list < 0 ? "" : matches[i].rules) != 0)
 			fail_msg("%s at %u of %d: %s", matches[i].text, matches[i].phase,
 				 matches[i].provider, got);
@@ -157,13 +166,8 @@ test_chain(void **state)
 		struct rules_query q = { .list = rows[i].list,
 					 .provider = -1,
 					 .text = slice_str(rows[i].text) };
-		struct rules_hits hits;
-		char got[RULE_HITS_MAX + 1];
+		const char *got = hits_of(r, &q);
 
-		rules_match(r, &q, &hits);
-		for (unsigned k = 0; k < hits.n; k++)
-			got[k] = (char)('0' + hits.rule[k]);
-		got[hits.n] = '\0';
 		if (strcmp(got, rows[i].rules) != 0)
 			fail_msg("%zu: %s", i, got);
 	}

@@ -399,6 +399,36 @@ test_categories(void **state)
 	assert_string_equal(rules_bounce_category(NULL), "other");
 }
 
+/* The manual's table says by which name each is accounted. */
+static void
+test_manual(void **state)
+{
+	static const char *const pairs[][2] = {
+#define X(ours, theirs) { "`" ours "`", "| `" theirs "` |" },
+		RULES_CATEGORY_TABLE(X)
+#undef X
+	};
+	struct buf file = { 0 };
+
+	(void)state;
+	assert_true(read_file("doc/manual.md", &file));
+	for (size_t i = 0; i < N_OF(pairs); i++) {
+		struct slice rest = buf_slice(&file);
+		bool found = false;
+
+		while (rest.p != NULL && !found) {
+			struct slice line = slice_cut(&rest, '\n');
+			size_t n = strlen(pairs[i][1]);
+
+			found = slice_starts_nocase(line, pairs[i][1]) &&
+				memmem(line.p + n, line.n - n, pairs[i][0], strlen(pairs[i][0])) != NULL;
+		}
+		if (!found)
+			fail_msg("%s %s", pairs[i][1], pairs[i][0]);
+	}
+	buf_clear(&file);
+}
+
 int
 main(void)
 {
@@ -406,6 +436,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_own_samples, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_categories, setup, teardown),
 		cmocka_unit_test(test_sources),
+		cmocka_unit_test(test_manual),
 	};
 	const struct CMUnitTest with_data[] = {
 		cmocka_unit_test_setup_teardown(test_data, setup, teardown),

@@ -87,6 +87,7 @@ static struct {
 	bool late;
 	bool ask, hang_rset;
 	bool ruled; /* connections are of a queue that has rules */
+	bool by_ip; /* and of rollup-by-ip */
 	bool group_is_whole; /* MAIL came in one read with every RCPT and DATA */
 	uint64_t next_offset;
 	uint32_t attempt; /* of the next work; 0: the first */
@@ -335,7 +336,9 @@ open_connection(uint32_t number, uint64_t generation)
 	m.u.open.source_ip = 1;
 	m.u.open.vmta = 1;
 	m.u.open.queue = 9;
-	tell(&m, t.ruled ? SLICE_LIT("ruled.example/mta1") : SLICE_LIT("example.com/mta1"));
+	tell(&m, t.by_ip   ? SLICE_LIT("127.0.0.1.r.rollup/mta1")
+		 : t.ruled ? SLICE_LIT("ruled.example/mta1")
+			   : SLICE_LIT("example.com/mta1"));
 }
 
 /* A record in the segment; its offset. */
@@ -436,7 +439,9 @@ static const char conf_text[] =
 	"\"out1.example.net\"; } ); } );\n"
 	"domains = ( { name = \"*\"; data-send-timeout = \"2s\"; smtp-data-termination-timeout = "
 	"\"1s\"; smtp-greeting-timeout = \"1s\"; },\n"
-	"  { name = \"ruled.example\"; smtp-pattern-list = \"l\"; } );\n"
+	"  { name = \"ruled.example\"; smtp-pattern-list = \"l\"; },\n"
+	"  { name = \"r.rollup\"; smtp-pattern-list = \"l\"; } );\n"
+	"mx-rollup-list = { mx = [ \"mx.example.com r.rollup rollup-by-ip\" ]; };\n"
 	"providers = ( { name = \"p\"; mx = [ \"mx.example.com\" ]; } );\n"
 	"smtp-pattern-lists = ( { name = \"l\"; rules = (\n"
 	"  { reply = \"/too many/\"; actions = [ \"mode=backoff\" ]; after = \"3/10m\"; category = \"session-limit\"; },\n"
@@ -1273,6 +1278,30 @@ test_rulings(void **state)
 	}
 }
 
+/* A queue of rollup-by-ip has addresses for hosts: whose they are its list says. */
+static void
+test_provider_by_ip(void **state)
+{
+	static struct route route;
+	uint64_t at = put_record(SLICE_LIT("Subject: x\r\n\r\nhello\r\n"), 0, 11);
+
+	(void)state;
+	assert_int_equal(route_get(t.routes, 0, 3, &route), 0);
+	route.generation = 4;
+	strcpy(route.best, "127.0.0.1");
+	route_put(t.routes, 0, &route);
+	t.by_ip = true;
+	t.script.mail = "450 4.7.1 of p\r\n";
+	t.script.data = "554 5.5.1 no recipients\r\n";
+	open_connection(5, 4);
+	AWAIT(OPENED);
+	give_work(5, at, 11, 7, 1000000);
+	assert_string_equal(match_of(AWAIT(REPLY_MATCH)), "9+");
+	AWAIT(RESULT);
+	tell(&(struct message){ .kind = MESSAGE_CLOSE, .u.conn.connection = 5 }, SLICE_NONE);
+	AWAIT(CLOSED);
+}
+
 /* Before the first MAIL: once per connection; the host is turned away with what it said. */
 static void
 test_matches_before_mail(void **state)
@@ -1334,6 +1363,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_interrupt, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_matches, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_rulings, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_provider_by_ip, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_matches_before_mail, setup, teardown),
 	};
 

@@ -595,6 +595,37 @@ test_421_and_gone(void **state)
 }
 
 static void
+bounces_421(void *arg, enum verdict_phase phase, const struct smtp_reply *reply,
+	    struct smtp_client_ruling *out)
+{
+	(void)arg;
+	(void)phase;
+	out->bounce = reply->code == 421;
+}
+
+/* A rule that bounces a recipient says nothing of the others, whom the peer left with these words. */
+static void
+test_421_bounces_one(void **state)
+{
+	struct talk t;
+
+	(void)state;
+	for (int mx_down = 0; mx_down < 2; mx_down++) {
+		talk_init(&t);
+		t.policy.mx_unavailable_421 = mx_down;
+		talk_ready(&t, PIPE);
+		smtp_client_listen(&t.c, bounces_421, NULL);
+		talk_mail(&t);
+		smtp_client_wrote(&t.c, smtp_client_output(&t.c).n);
+		says(&t, "250 ok\r\n421 4.2.1 closed for good\r\n");
+		smtp_client_fail(&t.c, VERDICT_BY_LOST);
+		ended(&t, 0, PERMANENT, "4.2.1", "421 4.2.1 closed for good");
+		ended(&t, 1, TRANSIENT, "4.2.1", "421 4.2.1 closed for good");
+		smtp_client_clear(&t.c);
+	}
+}
+
+static void
 test_idle(void **state)
 {
 	struct talk t;
@@ -964,6 +995,7 @@ main(void)
 		cmocka_unit_test(test_parameters),
 		cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_421_and_gone),
+		cmocka_unit_test(test_421_bounces_one),
 		cmocka_unit_test(test_idle),
 		cmocka_unit_test(test_dot_written_or_not),
 		cmocka_unit_test(test_timeouts),
