@@ -135,6 +135,9 @@ backoff_source_disabled(struct scheduler *s, uint32_t queue, struct slice source
 	if (!was_the_last_source(s, queue, source))
 		return;
 	log_warn("All SMTP sources for queue %.*s are now disabled.", (int)name.n, name.p);
+	/* What tells operators of back-off is not held by it. */
+	if (notify_is_queue(name))
+		return;
 	if (q->backoff_upon_all_sources_disabled)
 		backoff_enter(s, backoff_scope_row(s, CONF_RULE_QUEUE, queue, CORE_NONE), &why,
 			      queue, entry);

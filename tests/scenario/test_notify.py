@@ -164,6 +164,17 @@ def test_a_back_off_of_the_whole_provider_is_one_mail_and_does_not_hold_it(world
     assert fields(m)["To undo"] == "sluice set queue --mode=normal '*/v'"
 
 
+def test_no_source_ip_left_does_not_bring_what_tells_of_it_into_back_off(world):
+    w = world(told=TOLD + ' backoff-upon-all-sources-disabled = true;',
+              top='smtp-source-hosts = ( { ip = "127.0.0.4"; name = "x.example"; } );')
+    w.say("set", "queue", "p.example/v", "--mode=backoff")
+    w.wait_told(1)
+    w.say("disable", "source", "127.0.0.4", "*/*")
+    assert w.mode("ops.example/{notify}") == "normal"
+    w.say("enable", "source", "127.0.0.4", "*/*")
+    w.wait_told(3)
+
+
 def test_the_back_off_of_its_own_provider_does_not_hold_it(folder, nsd):  # noqa: F811
     """Mail to the provider that is angry at us, and to the operator there."""
     peer = smtp_peer.Peer("127.0.0.51")
