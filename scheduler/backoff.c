@@ -234,50 +234,38 @@ on_end(void *arg)
 	watch_ends(s, next);
 }
 
-/* The queue is taken out of what holds for it by wider scopes, until that ends. */
 static bool
-exempt(struct scheduler *s, uint32_t queue, struct slice reason, struct slice rule)
+exempt_from(struct scheduler *s, uint32_t queue, const struct backoff_row *row)
 {
-	const struct backoff_row *by;
-	struct backoff_row *own;
+	return row != NULL && row->on &&
+	       backoff_row_exempt(backoff_scope_row(s, CONF_RULE_QUEUE, queue, CORE_NONE), row);
+}
+
+/* The queue is taken out of what holds for it by wider scopes, until that ends. The caller keeps its
+ * row, once. */
+static bool
+exempt(struct scheduler *s, uint32_t queue, struct slice reason)
+{
 	bool some = false;
 
-	while ((by = backoff_of(s, queue)) != NULL && by->scope != CONF_RULE_QUEUE) {
-		own = backoff_scope_row(s, CONF_RULE_QUEUE, queue, CORE_NONE);
-		if (!backoff_row_exempt(own, by))
-			break;
-		if (!some)
-			backoff_row_note(own, reason, loop_wall_us(s->loop));
-		keep(s, own, reason, rule);
-		some = true;
-	}
+	for (size_t i = 0; i < sizeof wider / sizeof wider[0]; i++)
+		some |= exempt_from(s, queue, backoff_scope_find(s, wider[i], queue, CORE_NONE));
+	if (some)
+		backoff_row_note(backoff_scope_find(s, CONF_RULE_QUEUE, queue, CORE_NONE), reason,
+				 loop_wall_us(s->loop));
 	return some;
 }
 
-/* And out of those of source IPs. */
+/* And out of those of source IPs: that is no change of its mode. */
 static bool
-exempt_from_sources(struct scheduler *s, uint32_t queue, struct slice reason, struct slice rule)
+exempt_from_sources(struct scheduler *s, uint32_t queue)
 {
 	const struct conf_source_ip *ips;
 	size_t n = conf_source_ips(s->conf, &ips);
-	struct backoff_row *own;
 	bool some = false;
 
-	for (size_t i = 1; i < n && backoff_rows_on(s->backoff->rows, CONF_RULE_SOURCE_IP) > 0;
-	     i++) {
-		const struct backoff_row *row = backoff_rows_find(
-			s->backoff->rows, CONF_RULE_SOURCE_IP, slice_str(ips[i].text));
-
-		if (row == NULL)
-			continue;
-		own = backoff_scope_row(s, CONF_RULE_QUEUE, queue, CORE_NONE);
-		if (backoff_row_exempt(own, row)) {
-			keep(s, own, reason, rule);
-			some = true;
-		}
-	}
-	if (some)
-		backoff_tell_sources(s, queue);
+	for (size_t i = 1; i < n && backoff_rows_on(s->backoff->rows, CONF_RULE_SOURCE_IP) > 0; i++)
+		some |= exempt_from(s, queue, backoff_of_source(s, slice_str(ips[i].text)));
 	return some;
 }
 
@@ -309,10 +297,13 @@ on_over(void *arg)
 			continue;
 		/* Of a wider scope: it goes on for the others, and this queue is out of it. */
 		backoff_untold(s, o.queue);
-		if (row != NULL && row->on)
+		if (row != NULL && row->on) {
 			backoff_leave(s, row, reason, SLICE_NONE);
-		else if (exempt(s, o.queue, reason, SLICE_NONE))
+		} else if (exempt(s, o.queue, reason)) {
+			row = backoff_scope_find(s, CONF_RULE_QUEUE, o.queue, CORE_NONE);
+			keep(s, row, reason, SLICE_NONE);
 			backoff_reroute_soon(s, o.queue);
+		}
 	}
 	memmove(b->over, b->over + n, (b->n_over - n) * sizeof *b->over);
 	b->n_over -= n;
@@ -388,15 +379,22 @@ backoff_leave(struct scheduler *s, struct backoff_row *row, struct slice reason,
 bool
 backoff_out(struct scheduler *s, uint32_t queue, struct slice reason, struct slice rule)
 {
+	bool wide = exempt(s, queue, reason), sources = exempt_from_sources(s, queue);
 	struct backoff_row *own = backoff_scope_find(s, CONF_RULE_QUEUE, queue, CORE_NONE);
-	bool was_on = own != NULL && own->on, some;
+	bool was_on = own != NULL && own->on;
 
-	if (was_on)
+	/* However many held it: one event of it, and one mail. */
+	if (was_on) {
 		backoff_leave(s, own, reason, rule);
-	some = exempt(s, queue, reason, rule);
-	if (some)
+	} else if (wide) {
+		keep(s, own, reason, rule);
 		backoff_queue(s, queue);
-	return exempt_from_sources(s, queue, reason, rule) || some || was_on;
+	} else if (sources) {
+		backoff_put(s, own);
+	}
+	if (sources)
+		backoff_tell_sources(s, queue);
+	return was_on || wide || sources;
 }
 
 bool
@@ -437,28 +435,22 @@ end_recovery(struct scheduler *s, uint32_t queue)
 	scheduler_kick(s);
 }
 
-bool
+void
 backoff_command(struct scheduler *s, uint32_t queue, bool on)
 {
-	const struct conf_queue *q = settings_get(s->settings, queue, names_get(s->names, queue));
-	struct backoff_row *own = on ? backoff_scope_row(s, CONF_RULE_QUEUE, queue, CORE_NONE)
-				     : backoff_scope_find(s, CONF_RULE_QUEUE, queue, CORE_NONE);
+	struct slice name = names_get(s->names, queue);
+	const struct conf_queue *q = settings_get(s->settings, queue, name);
 	struct backoff_why why = { .reason = SLICE_LIT("by command"),
 				   .for_us = q->backoff_to_normal_after_us };
-	bool was_on = own != NULL && own->on;
-
-	if (notify_is_queue(names_get(s->names, queue)))
-		return false;
 
 	_Static_assert(BACKOFF_NEVER == CONF_NEVER, "one value for no end");
-	if (on) {
-		backoff_enter(s, own, &why, queue, CORE_NONE);
-		return !was_on;
-	}
-	if (backoff_out(s, queue, SLICE_LIT("by command"), SLICE_NONE))
-		return true;
-	end_recovery(s, queue);
-	return false;
+	if (notify_is_queue(name))
+		return;
+	if (on)
+		backoff_enter(s, backoff_scope_row(s, CONF_RULE_QUEUE, queue, CORE_NONE), &why,
+			      queue, CORE_NONE);
+	else if (!backoff_out(s, queue, SLICE_LIT("by command"), SLICE_NONE))
+		end_recovery(s, queue);
 }
 
 bool

@@ -70,8 +70,8 @@ uint32_t backoff_target_of_new(struct scheduler *s, uint32_t queue);
 /* The core: it ended by itself (enum core_backoff_end). Noted now, done at the top of the loop. */
 void backoff_over(struct scheduler *s, uint32_t queue, uint32_t source_ip, unsigned why);
 
-/* By command. False: it is so already. */
-bool backoff_command(struct scheduler *s, uint32_t queue, bool on);
+/* By command. */
+void backoff_command(struct scheduler *s, uint32_t queue, bool on);
 /* The command that all queues of a pattern be normal: where those are all of a wider scope, its own back-off ends too,
  * which queues that come later would be in: a virtual MTA's when the pattern names it, any when that has stars alone.
  * False: there was none. */

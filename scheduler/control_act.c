@@ -99,13 +99,13 @@ act_resume(struct acting *a, uint32_t queue)
 static void
 act_backoff(struct acting *a, uint32_t queue)
 {
-	(void)backoff_command(a->r->s, queue, true);
+	backoff_command(a->r->s, queue, true);
 }
 
 static void
 act_normal(struct acting *a, uint32_t queue)
 {
-	(void)backoff_command(a->r->s, queue, false);
+	backoff_command(a->r->s, queue, false);
 }
 
 static void
