@@ -95,25 +95,21 @@ static bool
 was_the_last_source(struct scheduler *s, uint32_t queue, struct slice source)
 {
 	bool own = false;
+	struct core_now now = scheduler_now(s);
 	struct slice vmta = names_get(s->names, queue);
 	const struct conf_source_ip *ips;
 	const struct conf_vmta *vmtas;
-	uint64_t until;
 	int number;
 
 	(void)slice_cut(&vmta, '/');
-	(void)conf_source_ips(s->conf, &ips);
 	number = conf_vmta_find(s->conf, vmta);
-	if (number < 0)
+	if (number < 0 || !core_sources_all_disabled(s->core, &now, queue))
 		return false;
+	(void)conf_source_ips(s->conf, &ips);
 	(void)conf_vmtas(s->conf, &vmtas);
 	for (unsigned i = 0; i < vmtas[number].n_sources; i++) {
 		struct slice ip = slice_str(ips[vmtas[number].sources[i].source_ip].text);
 
-		if (ip.n == 0 || (!overrides_source_disabled(
-					  s->overrides, names_get(s->names, queue), ip, &until) &&
-				  !overrides_disabled_for_all(s->overrides, ip)))
-			return false;
 		own |= slice_eq_nocase(ip, source);
 	}
 	return own;
