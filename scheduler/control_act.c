@@ -27,15 +27,6 @@ on_queue(void *arg, uint32_t queue)
 	a->act(a, queue);
 }
 
-static void
-is_durable(void *ctx, uint64_t a, uint64_t b, uint64_t c)
-{
-	(void)a;
-	(void)b;
-	(void)c;
-	control_finish(ctx);
-}
-
 static bool
 act_some(struct request *r)
 {
@@ -50,10 +41,8 @@ act_some(struct request *r)
 		control_fail(r, 1, "no queue matches");
 	json_key_u64(&r->json, "matched", a->matched);
 	mem_free(a);
-	if (durable && r->status == 0) {
-		r->step = NULL;
-		committer_then(r->s->committer, COMMIT_NOW, is_durable, r, 0, 0, 0);
-	}
+	if (durable && r->status == 0)
+		control_finish_when_durable(r);
 	return true;
 }
 
