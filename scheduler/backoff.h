@@ -24,7 +24,6 @@ struct backoff_match {
 	uint32_t connection; /* a number of s->conns[], in use */
 	uint32_t entry; /* what the transaction carries; CORE_NONE: there is none (greeting, EHLO,
 			   idle) */
-	uint64_t lease; /* of the entry; 0: none */
 	unsigned stage; /* enum conf_rule_stage; 0: of none (RSET, QUIT, 421 while idle) */
 	uint16_t code;
 	uint16_t n;
