@@ -1,6 +1,4 @@
-#include "scheduler/backoff.h"
-
-#include <stdio.h>
+#include "scheduler/backoff_impl.h"
 
 #include "common/base/check.h"
 #include "common/base/err.h"
@@ -8,7 +6,6 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/base/planted.h"
-#include "scheduler/backoff_rows.h"
 #include "scheduler/notify.h"
 #include "scheduler/state.h"
 
@@ -16,9 +13,11 @@
 #define SOON_US      10000u    /* ends that come one after the other share a wake-up */
 #define ENDS_A_TURN  256
 #define SWEPT_A_TICK 16
+#define ROWS_A_TICK  64
 
 struct backoff {
 	struct backoff_rows *rows;
+	size_t swept;       /* rows that were looked at */
 	struct timer timer; /* the next end */
 	uint64_t timer_at;  /* boot clock; BACKOFF_NEVER: it is not set */
 	struct over { /* that the core has ended */
@@ -540,6 +539,30 @@ backoff_started(struct scheduler *s)
 	watch_ends(s, 0);
 }
 
+/* A few rows: those whose rate is another one are put, those that are past go. */
+static void
+sweep_rows(struct scheduler *s)
+{
+	struct backoff *b = s->backoff;
+	uint64_t wall = loop_wall_us(s->loop);
+	size_t n = backoff_rows_count(b->rows);
+
+	for (size_t i = 0; i < ROWS_A_TICK && i < n && !committer_is_full(s->committer); i++) {
+		struct backoff_row *row =
+			backoff_rows_at(b->rows, b->swept++ % backoff_rows_count(b->rows));
+
+		if (backoff_row_is_past(b->rows, row, wall)) {
+			committer_del_backoff(s->committer, row->number);
+			backoff_rows_forget(b->rows, row);
+			continue;
+		}
+		if ((!row->on && !row->recovering) || !backoff_note_recovery(s, row))
+			continue;
+		backoff_put(s, row);
+		KILL_POINT("recovery-step");
+	}
+}
+
 void
 backoff_sweep(struct scheduler *s)
 {
@@ -551,7 +574,7 @@ backoff_sweep(struct scheduler *s)
 			break;
 		committer_del_backoff(s->committer, number);
 	}
-	backoff_sweep_rows(s);
+	sweep_rows(s);
 	backoff_tell_tick(s);
 }
 

@@ -6,7 +6,7 @@
 #include "common/base/log.h"
 #include "common/conf/conf_actions.h"
 #include "common/rules/rules_merge.h"
-#include "scheduler/backoff_rows.h"
+#include "scheduler/backoff_impl.h"
 #include "scheduler/notify.h"
 #include "scheduler/reply_matches.h"
 #include "scheduler/state.h"
