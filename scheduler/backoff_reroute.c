@@ -50,7 +50,6 @@ next_of(struct scheduler *s, uint32_t queue, bool *itself)
 	const struct backoff_row *row = backoff_is_known(s) ? backoff_of(s, queue) : NULL;
 	struct slice name = names_get(s->names, queue), d;
 	const struct conf_queue *q = settings_get(s->settings, queue, name);
-	char domain[NAME_BYTES_MAX + 1];
 	const char *to;
 
 	*itself = false;
@@ -66,10 +65,7 @@ next_of(struct scheduler *s, uint32_t queue, bool *itself)
 		return queue;
 	d = slice_cut(&name, '/');
 	*itself = slice_eq_nocase(name, slice_str(to));
-	if (*itself)
-		return queue;
-	str_copy(domain, sizeof domain, d); /* names may move */
-	return scheduler_queue(s, slice_str(domain), slice_str(to));
+	return *itself ? queue : scheduler_queue(s, d, slice_str(to));
 }
 
 enum end {
