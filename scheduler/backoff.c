@@ -21,8 +21,8 @@ struct backoff {
 	struct timer timer; /* the next end */
 	uint64_t timer_at;  /* boot clock; BACKOFF_NEVER: it is not set */
 	struct over { /* that the core has ended */
-		uint32_t queue, source_ip;
-		unsigned why;
+		uint32_t queue;
+		unsigned why; /* enum core_backoff_end */
 	} * over;
 	size_t n_over, cap_over;
 	struct timer over_timer;
@@ -283,8 +283,6 @@ on_over(void *arg)
 					      ? SLICE_LIT("a message was delivered")
 					      : SLICE_LIT("its rate has recovered");
 
-		if (o.source_ip != CORE_NONE)
-			continue;
 		row = backoff_rows_find(b->rows, CONF_RULE_QUEUE, names_get(s->names, o.queue));
 		if (o.why == CORE_BACKOFF_STEPS) {
 			if (row != NULL && backoff_note_recovery(s, row))
@@ -314,9 +312,11 @@ backoff_over(struct scheduler *s, uint32_t queue, uint32_t source_ip, unsigned w
 	struct backoff *b = s->backoff;
 	void *p = b->over;
 
+	if (source_ip != CORE_NONE) /* its row's scope ends it, for all queues */
+		return;
 	mem_grow(&p, &b->cap_over, b->n_over + 1, sizeof *b->over);
 	b->over = p;
-	b->over[b->n_over++] = (struct over){ queue, source_ip, why };
+	b->over[b->n_over++] = (struct over){ queue, why };
 	timer_set(&b->over_timer, 0);
 }
 
@@ -510,7 +510,7 @@ backoff_load(struct scheduler *s)
 			  (unsigned long long)(bad + s->backoff->bad));
 }
 
-/* A queue without mail is nobody's else: it is shown, and its back-off goes on. */
+/* A queue without mail is known by its row alone: it is shown, and its back-off goes on. */
 static void
 make_queues(struct scheduler *s)
 {
@@ -520,7 +520,7 @@ make_queues(struct scheduler *s)
 		struct slice vmta = slice_str(row->name), domain = slice_cut(&vmta, '/');
 
 		if (row->scope == CONF_RULE_QUEUE && domain.n > 0 && row->n_changes > 0 &&
-		    (slice_is(vmta, "{default}") || conf_vmta_find(s->conf, vmta) >= 0))
+		    conf_vmta_find(s->conf, vmta) >= 0)
 			(void)scheduler_queue(s, domain, vmta);
 	}
 }
