@@ -466,7 +466,8 @@ backoff_end_wide(struct scheduler *s, struct slice pattern)
 		return false;
 	for (size_t i = 0; (row = backoff_rows_at(s->backoff->rows, i)) != NULL; i++) {
 		bool whole = vmta.p == NULL || slice_is(vmta, "*") ||
-			     (row->scope == CONF_RULE_VMTA && slice_eq(vmta, slice_str(row->name)));
+			     (row->scope == CONF_RULE_VMTA &&
+			      slice_eq_nocase(vmta, slice_str(row->name)));
 
 		if (!row->on || row->scope == CONF_RULE_QUEUE || !whole)
 			continue;
