@@ -1,6 +1,4 @@
-#include "scheduler/backoff.h"
-
-#include <stdio.h>
+#include "scheduler/backoff_impl.h"
 
 #include "common/base/check.h"
 #include "common/base/err.h"
@@ -8,7 +6,6 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/base/planted.h"
-#include "scheduler/backoff_rows.h"
 #include "scheduler/notify.h"
 #include "scheduler/state.h"
 
@@ -16,14 +13,16 @@
 #define SOON_US      10000u    /* ends that come one after the other share a wake-up */
 #define ENDS_A_TURN  256
 #define SWEPT_A_TICK 16
+#define ROWS_A_TICK  64
 
 struct backoff {
 	struct backoff_rows *rows;
+	size_t swept;       /* rows that were looked at */
 	struct timer timer; /* the next end */
 	uint64_t timer_at;  /* boot clock; BACKOFF_NEVER: it is not set */
 	struct over { /* that the core has ended */
-		uint32_t queue, source_ip;
-		unsigned why;
+		uint32_t queue;
+		unsigned why; /* enum core_backoff_end */
 	} * over;
 	size_t n_over, cap_over;
 	struct timer over_timer;
@@ -234,50 +233,38 @@ on_end(void *arg)
 	watch_ends(s, next);
 }
 
-/* The queue is taken out of what holds for it by wider scopes, until that ends. */
 static bool
-exempt(struct scheduler *s, uint32_t queue, struct slice reason, struct slice rule)
+exempt_from(struct scheduler *s, uint32_t queue, const struct backoff_row *row)
 {
-	const struct backoff_row *by;
-	struct backoff_row *own;
+	return row != NULL && row->on &&
+	       backoff_row_exempt(backoff_scope_row(s, CONF_RULE_QUEUE, queue, CORE_NONE), row);
+}
+
+/* The queue is taken out of what holds for it by wider scopes, until that ends. The caller keeps its
+ * row, once. */
+static bool
+exempt(struct scheduler *s, uint32_t queue, struct slice reason)
+{
 	bool some = false;
 
-	while ((by = backoff_of(s, queue)) != NULL && by->scope != CONF_RULE_QUEUE) {
-		own = backoff_scope_row(s, CONF_RULE_QUEUE, queue, CORE_NONE);
-		if (!backoff_row_exempt(own, by))
-			break;
-		if (!some)
-			backoff_row_note(own, reason, loop_wall_us(s->loop));
-		keep(s, own, reason, rule);
-		some = true;
-	}
+	for (size_t i = 0; i < sizeof wider / sizeof wider[0]; i++)
+		some |= exempt_from(s, queue, backoff_scope_find(s, wider[i], queue, CORE_NONE));
+	if (some)
+		backoff_row_note(backoff_scope_find(s, CONF_RULE_QUEUE, queue, CORE_NONE), reason,
+				 loop_wall_us(s->loop));
 	return some;
 }
 
-/* And out of those of source IPs. */
+/* And out of those of source IPs: that is no change of its mode. */
 static bool
-exempt_from_sources(struct scheduler *s, uint32_t queue, struct slice reason, struct slice rule)
+exempt_from_sources(struct scheduler *s, uint32_t queue)
 {
 	const struct conf_source_ip *ips;
 	size_t n = conf_source_ips(s->conf, &ips);
-	struct backoff_row *own;
 	bool some = false;
 
-	for (size_t i = 1; i < n && backoff_rows_on(s->backoff->rows, CONF_RULE_SOURCE_IP) > 0;
-	     i++) {
-		const struct backoff_row *row = backoff_rows_find(
-			s->backoff->rows, CONF_RULE_SOURCE_IP, slice_str(ips[i].text));
-
-		if (row == NULL)
-			continue;
-		own = backoff_scope_row(s, CONF_RULE_QUEUE, queue, CORE_NONE);
-		if (backoff_row_exempt(own, row)) {
-			keep(s, own, reason, rule);
-			some = true;
-		}
-	}
-	if (some)
-		backoff_tell_sources(s, queue);
+	for (size_t i = 1; i < n && backoff_rows_on(s->backoff->rows, CONF_RULE_SOURCE_IP) > 0; i++)
+		some |= exempt_from(s, queue, backoff_of_source(s, slice_str(ips[i].text)));
 	return some;
 }
 
@@ -296,8 +283,6 @@ on_over(void *arg)
 					      ? SLICE_LIT("a message was delivered")
 					      : SLICE_LIT("its rate has recovered");
 
-		if (o.source_ip != CORE_NONE)
-			continue;
 		row = backoff_rows_find(b->rows, CONF_RULE_QUEUE, names_get(s->names, o.queue));
 		if (o.why == CORE_BACKOFF_STEPS) {
 			if (row != NULL && backoff_note_recovery(s, row))
@@ -309,10 +294,13 @@ on_over(void *arg)
 			continue;
 		/* Of a wider scope: it goes on for the others, and this queue is out of it. */
 		backoff_untold(s, o.queue);
-		if (row != NULL && row->on)
+		if (row != NULL && row->on) {
 			backoff_leave(s, row, reason, SLICE_NONE);
-		else if (exempt(s, o.queue, reason, SLICE_NONE))
+		} else if (exempt(s, o.queue, reason)) {
+			row = backoff_scope_find(s, CONF_RULE_QUEUE, o.queue, CORE_NONE);
+			keep(s, row, reason, SLICE_NONE);
 			backoff_reroute_soon(s, o.queue);
+		}
 	}
 	memmove(b->over, b->over + n, (b->n_over - n) * sizeof *b->over);
 	b->n_over -= n;
@@ -324,9 +312,11 @@ backoff_over(struct scheduler *s, uint32_t queue, uint32_t source_ip, unsigned w
 	struct backoff *b = s->backoff;
 	void *p = b->over;
 
+	if (source_ip != CORE_NONE) /* its row's scope ends it, for all queues */
+		return;
 	mem_grow(&p, &b->cap_over, b->n_over + 1, sizeof *b->over);
 	b->over = p;
-	b->over[b->n_over++] = (struct over){ queue, source_ip, why };
+	b->over[b->n_over++] = (struct over){ queue, why };
 	timer_set(&b->over_timer, 0);
 }
 
@@ -388,15 +378,22 @@ backoff_leave(struct scheduler *s, struct backoff_row *row, struct slice reason,
 bool
 backoff_out(struct scheduler *s, uint32_t queue, struct slice reason, struct slice rule)
 {
+	bool wide = exempt(s, queue, reason), sources = exempt_from_sources(s, queue);
 	struct backoff_row *own = backoff_scope_find(s, CONF_RULE_QUEUE, queue, CORE_NONE);
-	bool was_on = own != NULL && own->on, some;
+	bool was_on = own != NULL && own->on;
 
-	if (was_on)
+	/* However many held it: one event of it, and one mail. */
+	if (was_on) {
 		backoff_leave(s, own, reason, rule);
-	some = exempt(s, queue, reason, rule);
-	if (some)
+	} else if (wide) {
+		keep(s, own, reason, rule);
 		backoff_queue(s, queue);
-	return exempt_from_sources(s, queue, reason, rule) || some || was_on;
+	} else if (sources) {
+		backoff_put(s, own);
+	}
+	if (sources)
+		backoff_tell_sources(s, queue);
+	return was_on || wide || sources;
 }
 
 bool
@@ -437,28 +434,22 @@ end_recovery(struct scheduler *s, uint32_t queue)
 	scheduler_kick(s);
 }
 
-bool
+void
 backoff_command(struct scheduler *s, uint32_t queue, bool on)
 {
-	const struct conf_queue *q = settings_get(s->settings, queue, names_get(s->names, queue));
-	struct backoff_row *own = on ? backoff_scope_row(s, CONF_RULE_QUEUE, queue, CORE_NONE)
-				     : backoff_scope_find(s, CONF_RULE_QUEUE, queue, CORE_NONE);
+	struct slice name = names_get(s->names, queue);
+	const struct conf_queue *q = settings_get(s->settings, queue, name);
 	struct backoff_why why = { .reason = SLICE_LIT("by command"),
 				   .for_us = q->backoff_to_normal_after_us };
-	bool was_on = own != NULL && own->on;
-
-	if (notify_is_queue(names_get(s->names, queue)))
-		return false;
 
 	_Static_assert(BACKOFF_NEVER == CONF_NEVER, "one value for no end");
-	if (on) {
-		backoff_enter(s, own, &why, queue, CORE_NONE);
-		return !was_on;
-	}
-	if (backoff_out(s, queue, SLICE_LIT("by command"), SLICE_NONE))
-		return true;
-	end_recovery(s, queue);
-	return false;
+	if (notify_is_queue(name))
+		return;
+	if (on)
+		backoff_enter(s, backoff_scope_row(s, CONF_RULE_QUEUE, queue, CORE_NONE), &why,
+			      queue, CORE_NONE);
+	else if (!backoff_out(s, queue, SLICE_LIT("by command"), SLICE_NONE))
+		end_recovery(s, queue);
 }
 
 bool
@@ -475,7 +466,8 @@ backoff_end_wide(struct scheduler *s, struct slice pattern)
 		return false;
 	for (size_t i = 0; (row = backoff_rows_at(s->backoff->rows, i)) != NULL; i++) {
 		bool whole = vmta.p == NULL || slice_is(vmta, "*") ||
-			     (row->scope == CONF_RULE_VMTA && slice_eq(vmta, slice_str(row->name)));
+			     (row->scope == CONF_RULE_VMTA &&
+			      slice_eq_nocase(vmta, slice_str(row->name)));
 
 		if (!row->on || row->scope == CONF_RULE_QUEUE || !whole)
 			continue;
@@ -519,7 +511,7 @@ backoff_load(struct scheduler *s)
 			  (unsigned long long)(bad + s->backoff->bad));
 }
 
-/* A queue without mail is nobody's else: it is shown, and its back-off goes on. */
+/* A queue without mail is known by its row alone: it is shown, and its back-off goes on. */
 static void
 make_queues(struct scheduler *s)
 {
@@ -529,7 +521,7 @@ make_queues(struct scheduler *s)
 		struct slice vmta = slice_str(row->name), domain = slice_cut(&vmta, '/');
 
 		if (row->scope == CONF_RULE_QUEUE && domain.n > 0 && row->n_changes > 0 &&
-		    (slice_is(vmta, "{default}") || conf_vmta_find(s->conf, vmta) >= 0))
+		    conf_vmta_find(s->conf, vmta) >= 0)
 			(void)scheduler_queue(s, domain, vmta);
 	}
 }
@@ -548,6 +540,30 @@ backoff_started(struct scheduler *s)
 	watch_ends(s, 0);
 }
 
+/* A few rows: those whose rate is another one are put, those that are past go. */
+static void
+sweep_rows(struct scheduler *s)
+{
+	struct backoff *b = s->backoff;
+	uint64_t wall = loop_wall_us(s->loop);
+	size_t n = backoff_rows_count(b->rows);
+
+	for (size_t i = 0; i < ROWS_A_TICK && i < n && !committer_is_full(s->committer); i++) {
+		struct backoff_row *row =
+			backoff_rows_at(b->rows, b->swept++ % backoff_rows_count(b->rows));
+
+		if (backoff_row_is_past(b->rows, row, wall)) {
+			committer_del_backoff(s->committer, row->number);
+			backoff_rows_forget(b->rows, row);
+			continue;
+		}
+		if ((!row->on && !row->recovering) || !backoff_note_recovery(s, row))
+			continue;
+		backoff_put(s, row);
+		KILL_POINT("recovery-step");
+	}
+}
+
 void
 backoff_sweep(struct scheduler *s)
 {
@@ -559,7 +575,7 @@ backoff_sweep(struct scheduler *s)
 			break;
 		committer_del_backoff(s->committer, number);
 	}
-	backoff_sweep_rows(s);
+	sweep_rows(s);
 	backoff_tell_tick(s);
 }
 

@@ -2,7 +2,7 @@
  * wider scopes, which change without it. */
 #include <string.h>
 
-#include "scheduler/backoff_rows.h"
+#include "scheduler/backoff_impl.h"
 #include "scheduler/notify.h"
 #include "scheduler/state.h"
 

@@ -3,7 +3,7 @@
 #include "common/base/mem.h"
 #include "common/conf/conf_actions.h"
 #include "common/conf/conf_net.h"
-#include "scheduler/backoff_rows.h"
+#include "scheduler/backoff_impl.h"
 #include "scheduler/state.h"
 
 static bool

@@ -6,7 +6,7 @@
 #include "common/base/log.h"
 #include "common/conf/conf_actions.h"
 #include "common/rules/rules_merge.h"
-#include "scheduler/backoff_rows.h"
+#include "scheduler/backoff_impl.h"
 #include "scheduler/notify.h"
 #include "scheduler/reply_matches.h"
 #include "scheduler/state.h"
@@ -95,25 +95,21 @@ static bool
 was_the_last_source(struct scheduler *s, uint32_t queue, struct slice source)
 {
 	bool own = false;
+	struct core_now now = scheduler_now(s);
 	struct slice vmta = names_get(s->names, queue);
 	const struct conf_source_ip *ips;
 	const struct conf_vmta *vmtas;
-	uint64_t until;
 	int number;
 
 	(void)slice_cut(&vmta, '/');
-	(void)conf_source_ips(s->conf, &ips);
 	number = conf_vmta_find(s->conf, vmta);
-	if (number < 0)
+	if (number < 0 || !core_sources_all_disabled(s->core, &now, queue))
 		return false;
+	(void)conf_source_ips(s->conf, &ips);
 	(void)conf_vmtas(s->conf, &vmtas);
 	for (unsigned i = 0; i < vmtas[number].n_sources; i++) {
 		struct slice ip = slice_str(ips[vmtas[number].sources[i].source_ip].text);
 
-		if (ip.n == 0 || (!overrides_source_disabled(
-					  s->overrides, names_get(s->names, queue), ip, &until) &&
-				  !overrides_disabled_for_all(s->overrides, ip)))
-			return false;
 		own |= slice_eq_nocase(ip, source);
 	}
 	return own;
@@ -135,6 +131,9 @@ backoff_source_disabled(struct scheduler *s, uint32_t queue, struct slice source
 	if (!was_the_last_source(s, queue, source))
 		return;
 	log_warn("All SMTP sources for queue %.*s are now disabled.", (int)name.n, name.p);
+	/* What tells operators of back-off is not held by it. */
+	if (notify_is_queue(name))
+		return;
 	if (q->backoff_upon_all_sources_disabled)
 		backoff_enter(s, backoff_scope_row(s, CONF_RULE_QUEUE, queue, CORE_NONE), &why,
 			      queue, entry);

@@ -1,11 +1,8 @@
 /* backoff_recovery: how far the recovery of queues has come. The core knows it; here it is noted in
  * their rows, so that it goes on after a restart. Of queues in the back-off of a wider scope it
  * begins anew. */
-#include "common/base/kill_point.h"
-#include "scheduler/backoff_rows.h"
+#include "scheduler/backoff_impl.h"
 #include "scheduler/state.h"
-
-#define ROWS_A_TICK 64
 
 bool
 backoff_note_recovery(struct scheduler *s, struct backoff_row *row)
@@ -46,28 +43,5 @@ backoff_resume_recovery(struct scheduler *s)
 		how.ended_wall_us = row->since_wall_us;
 		(void)core_backoff_enter(s->core, &now, queue, &how);
 		backoff_room_clear(&room);
-	}
-}
-
-void
-backoff_sweep_rows(struct scheduler *s)
-{
-	struct backoff_rows *rows = backoff_table(s);
-	uint64_t wall = loop_wall_us(s->loop);
-	size_t n = backoff_rows_count(rows);
-
-	for (size_t i = 0; i < ROWS_A_TICK && i < n && !committer_is_full(s->committer); i++) {
-		struct backoff_row *row = backoff_rows_at(
-			rows, s->backoff_swept++ % backoff_rows_count(rows));
-
-		if (backoff_row_is_past(rows, row, wall)) {
-			committer_del_backoff(s->committer, row->number);
-			backoff_rows_forget(rows, row);
-			continue;
-		}
-		if ((!row->on && !row->recovering) || !backoff_note_recovery(s, row))
-			continue;
-		backoff_put(s, row);
-		KILL_POINT("recovery-step");
 	}
 }

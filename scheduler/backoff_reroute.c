@@ -4,7 +4,7 @@
 #include <xxhash.h>
 
 #include "common/base/log.h"
-#include "scheduler/backoff_rows.h"
+#include "scheduler/backoff_impl.h"
 #include "scheduler/notify.h"
 #include "scheduler/state.h"
 
@@ -50,7 +50,6 @@ next_of(struct scheduler *s, uint32_t queue, bool *itself)
 	const struct backoff_row *row = backoff_is_known(s) ? backoff_of(s, queue) : NULL;
 	struct slice name = names_get(s->names, queue), d;
 	const struct conf_queue *q = settings_get(s->settings, queue, name);
-	char domain[NAME_BYTES_MAX + 1];
 	const char *to;
 
 	*itself = false;
@@ -66,18 +65,15 @@ next_of(struct scheduler *s, uint32_t queue, bool *itself)
 		return queue;
 	d = slice_cut(&name, '/');
 	*itself = slice_eq_nocase(name, slice_str(to));
-	if (*itself)
-		return queue;
-	str_copy(domain, sizeof domain, d); /* names may move */
-	return scheduler_queue(s, slice_str(domain), slice_str(to));
+	return *itself ? queue : scheduler_queue(s, d, slice_str(to));
 }
 
 enum end {
 	END_THERE,
 	END_ITSELF,
 	END_LOOP,
-	END_HOME
-}; /* HOME: the loop leads back to where it began */
+	END_HOME, /* a loop that leads back to where it began */
+};
 
 /* It is in back-off that keeps a message to probe with, and has none. */
 static bool
@@ -92,10 +88,10 @@ wants_probe(struct scheduler *s, uint32_t queue)
 	       core_queue_view(s->core, &now, queue, &v) && v.entries == 0;
 }
 
-/* Along the chain, up to the last queue before one that was met already; or (`new`) to the first
- * that wants a probe. */
+/* Along the chain, up to the last queue before one that was met already; or (`is_new`: a message that
+ * has no queue yet) to the first that wants a probe. */
 static uint32_t
-chain_end(struct scheduler *s, uint32_t queue, bool new, enum end *how)
+chain_end(struct scheduler *s, uint32_t queue, bool is_new, enum end *how)
 {
 	uint32_t met[CHAIN_MAX], next;
 	unsigned n = 0;
@@ -110,7 +106,7 @@ chain_end(struct scheduler *s, uint32_t queue, bool new, enum end *how)
 				return queue;
 			}
 		}
-		if (new &&wants_probe(s, queue))
+		if (is_new && wants_probe(s, queue))
 			return queue;
 	}
 	if (n == 1 && itself)

@@ -105,18 +105,23 @@ backoff_rows_new(void)
 	return r;
 }
 
+/* But for its name. */
 static void
-row_free(struct row_node *e)
+free_texts(struct backoff_row *row)
 {
-	struct backoff_row *row = &e->row;
-
 	for (unsigned i = 0; i < row->n_changes; i++)
 		mem_free(row->changes[i].reason);
-	mem_free(row->name);
 	mem_free(row->reason);
 	mem_free(row->rule);
 	mem_free(row->source_ip);
 	mem_free(row->reroute);
+}
+
+static void
+row_free(struct row_node *e)
+{
+	free_texts(&e->row);
+	mem_free(e->row.name);
 	mem_free(e);
 }
 
@@ -471,8 +476,9 @@ backoff_counts_sweep(struct backoff_rows *r, uint64_t wall_us)
 /* As stored ------------------------------------------------------------------------------------ */
 /* u8 kind, u8 scope, name, then of a row: u8 on, u64 since, u64 until, u64 rule key, reason, rule,
  * source IP, reroute; u8 n, n of {u64 when, u8 to back-off, reason}; u8 n, n of {u32 number, u64
- * since}; u8 recovering, u64 before, u64 rate. Of a count: u64 rule key, u64 window; u8 n, n of {u64 when, u32 matches}. Upgrade: a new
- * field goes behind; what is left over is of a later version. */
+ * since}; u8 recovering, u64 before, u64 rate. Of a count: u64 rule key, u64 window; u8 n, n of {u64
+ * when, u32 matches}. Times are of the wall clock. Upgrade: a new field goes behind; what is left over
+ * is of a later version. */
 void
 backoff_row_encode(struct buf *out, const struct backoff_row *row)
 {
@@ -553,46 +559,23 @@ read_row(struct wire_reader *w, struct backoff_row *row)
 	row->rate_mps = wire_u64(w);
 }
 
-static void
-take_texts(struct backoff_row *to, const struct backoff_row *from)
-{
-	mem_free(to->reason);
-	mem_free(to->rule);
-	mem_free(to->source_ip);
-	mem_free(to->reroute);
-	to->on = from->on;
-	to->since_wall_us = from->since_wall_us;
-	to->until_wall_us = from->until_wall_us;
-	to->rule_key = from->rule_key;
-	to->reason = from->reason;
-	to->rule = from->rule;
-	to->source_ip = from->source_ip;
-	to->reroute = from->reroute;
-	to->n_changes = from->n_changes;
-	memcpy(to->changes, from->changes, sizeof to->changes);
-	to->n_exempt = from->n_exempt;
-	memcpy(to->exempt, from->exempt, sizeof to->exempt);
-	to->recovering = from->recovering && !from->on;
-	to->before_mps = from->before_mps;
-	to->rate_mps = from->rate_mps;
-}
-
 static bool
 restore_row(struct backoff_rows *r, uint32_t number, enum conf_rule_scope scope, struct slice name,
 	    struct wire_reader *w, uint64_t wall_us, uint64_t boot_us)
 {
-	struct row_node *e = mem_zalloc(sizeof *e);
-	struct backoff_row *row;
+	struct backoff_row in = { .number = number, .scope = scope }, *row;
 
-	read_row(w, &e->row);
+	read_row(w, &in);
 	if (w->bad || backoff_rows_find(r, scope, name) != NULL) {
-		row_free(e);
+		free_texts(&in);
 		return false;
 	}
+	in.recovering = in.recovering && !in.on;
 	row = backoff_rows_make(r, scope, name);
-	take_texts(row, &e->row);
-	mem_free(e);
-	row->number = number;
+	free_texts(row);
+	in.name = row->name;
+	in.until_boot_us = row->until_boot_us;
+	*row = in;
 	r->on[scope] += row->on;
 	if (row->on && row->until_wall_us != 0)
 		set_end(r, row,

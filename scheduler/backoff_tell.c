@@ -3,7 +3,7 @@
 #include "common/base/check.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
-#include "scheduler/backoff_rows.h"
+#include "scheduler/backoff_impl.h"
 #include "scheduler/notify.h"
 #include "scheduler/state.h"
 
@@ -106,7 +106,7 @@ reroute_each(void *arg, uint32_t queue)
 		backoff_reroute(s, queue, CORE_NONE, s->backoff_tell->tell);
 	/* It is to keep its mail again: what comes does not follow what went, however long something of
 	 * it is in flight. */
-	else if (!rollups_take(s, queue) && backoff_target(s, queue) == queue &&
+	else if (!rollups_has(s, queue) && backoff_target(s, queue) == queue &&
 		 !core_redirect_over(s->core, &now, queue))
 		(void)backoff_reroute_later(s, queue);
 }

@@ -252,6 +252,22 @@ control_finish(struct request *r)
 	mem_free(r);
 }
 
+static void
+is_durable(void *ctx, uint64_t a, uint64_t b, uint64_t c)
+{
+	(void)a;
+	(void)b;
+	(void)c;
+	control_finish(ctx);
+}
+
+void
+control_finish_when_durable(struct request *r)
+{
+	r->step = NULL;
+	committer_then(r->s->committer, COMMIT_NOW, is_durable, r, 0, 0, 0);
+}
+
 /* Slices --------------------------------------------------------------------------------------- */
 bool
 control_go_on(struct request *r, control_step *step)

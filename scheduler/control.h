@@ -37,6 +37,8 @@ typedef bool control_fn(struct request *r);
 
 void control_fail(struct request *r, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void control_finish(struct request *r);
+/* control_finish() comes when all that was done so far is on disk. */
+void control_finish_when_durable(struct request *r);
 /* `step` is called once in a turn until it is done; then control_finish(), unless it set r->step to NULL to do
  * that itself. Returns false, for the command to return. */
 bool control_go_on(struct request *r, control_step *step);

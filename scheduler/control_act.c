@@ -27,15 +27,6 @@ on_queue(void *arg, uint32_t queue)
 	a->act(a, queue);
 }
 
-static void
-is_durable(void *ctx, uint64_t a, uint64_t b, uint64_t c)
-{
-	(void)a;
-	(void)b;
-	(void)c;
-	control_finish(ctx);
-}
-
 static bool
 act_some(struct request *r)
 {
@@ -50,10 +41,8 @@ act_some(struct request *r)
 		control_fail(r, 1, "no queue matches");
 	json_key_u64(&r->json, "matched", a->matched);
 	mem_free(a);
-	if (durable && r->status == 0) {
-		r->step = NULL;
-		committer_then(r->s->committer, COMMIT_NOW, is_durable, r, 0, 0, 0);
-	}
+	if (durable && r->status == 0)
+		control_finish_when_durable(r);
 	return true;
 }
 
@@ -99,13 +88,13 @@ act_resume(struct acting *a, uint32_t queue)
 static void
 act_backoff(struct acting *a, uint32_t queue)
 {
-	(void)backoff_command(a->r->s, queue, true);
+	backoff_command(a->r->s, queue, true);
 }
 
 static void
 act_normal(struct acting *a, uint32_t queue)
 {
-	(void)backoff_command(a->r->s, queue, false);
+	backoff_command(a->r->s, queue, false);
 }
 
 static void

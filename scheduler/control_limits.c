@@ -11,15 +11,6 @@
 /* Telling a queue that a source IP is disabled looks at all connections. */
 #define QUEUES_A_TURN 128
 
-static void
-is_durable(void *ctx, uint64_t a, uint64_t b, uint64_t c)
-{
-	(void)a;
-	(void)b;
-	(void)c;
-	control_finish(ctx);
-}
-
 /* In force already; the answer comes when it is on disk. */
 static bool
 answer_when_durable(struct request *r, struct slice queue)
@@ -33,7 +24,7 @@ answer_when_durable(struct request *r, struct slice queue)
 	}
 	acts_event(r->s, queue, slice_of(buf_slice(&text).p, text.len < 1000 ? text.len : 1000));
 	buf_clear(&text);
-	committer_then(r->s->committer, COMMIT_NOW, is_durable, r, 0, 0, 0);
+	control_finish_when_durable(r);
 	return false;
 }
 
@@ -311,10 +302,11 @@ tell_some(struct request *r)
 {
 	struct telling *t = r->state;
 
+	if (committer_is_full(r->s->committer)) /* each queue may go into back-off by it */
+		return false;
 	if (core_each_queue(r->s->core, &t->cursor, QUEUES_A_TURN, tell_queue, t))
 		return false;
 	mem_free(t);
-	r->step = NULL; /* control_finish() is the commit's to call */
 	(void)answer_when_durable(r, SLICE_NONE);
 	return true;
 }

@@ -188,7 +188,6 @@ reply_matches_take(struct peer *p, struct conn *c, const struct message *m, stru
 	struct reply_match told;
 	struct backoff_match match = { .entry = CORE_NONE };
 	char text[REPLY_KEPT_MAX];
-	bool running;
 
 	if (reply_match_decode(&told, payload) != 0 || !is_stage(m->u.reply_match.stage) ||
 	    m->u.reply_match.code < 200 || m->u.reply_match.code > 599) {
@@ -201,12 +200,11 @@ reply_matches_take(struct peer *p, struct conn *c, const struct message *m, stru
 		return;
 	}
 	c->n_matches++;
-	running = c->entry != CORE_NONE && c->lease == m->u.reply_match.lease;
 	match.queue = c->queue;
 	match.source_ip = c->source_ip;
 	match.connection = m->u.reply_match.connection;
-	match.entry = running ? c->entry : CORE_NONE;
-	match.lease = running ? c->lease : 0;
+	if (c->lease == m->u.reply_match.lease)
+		match.entry = c->entry;
 	match.stage = m->u.reply_match.stage;
 	match.code = m->u.reply_match.code;
 	match.wait_us =

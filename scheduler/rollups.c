@@ -52,7 +52,7 @@ put(struct rollups *r, uint32_t queue, uint32_t to, uint64_t until_boot_us)
 }
 
 bool
-rollups_take(const struct scheduler *s, uint32_t queue)
+rollups_has(const struct scheduler *s, uint32_t queue)
 {
 	const struct rollups *r = s->rollups;
 
@@ -63,7 +63,7 @@ rollups_take(const struct scheduler *s, uint32_t queue)
 uint32_t
 rollups_queue(const struct scheduler *s, uint32_t queue)
 {
-	if (rollups_take(s, queue))
+	if (rollups_has(s, queue))
 		queue = redirects_end(s, s->rollups->of[queue].to);
 	return core_redirected(s->core, queue);
 }

@@ -13,7 +13,7 @@ struct route;
 struct scheduler;
 
 /* This queue's mail goes to a rollup queue. */
-bool rollups_take(const struct scheduler *s, uint32_t queue);
+bool rollups_has(const struct scheduler *s, uint32_t queue);
 /* Where new mail of this queue goes. */
 uint32_t rollups_queue(const struct scheduler *s, uint32_t queue);
 /* The queue's route is known until then; `what` as of routes_ask_for(). True: its mail is another

@@ -50,11 +50,11 @@ struct peer {
 	size_t n_waiting, n_sent, cap_waiting;
 };
 
-/* What the driver remembers of a connection that the core has opened. */
 /* What a rule with `after` asks of the transaction in which it fires. */
 enum conn_fired { CONN_FIRED_STAY = 1, CONN_FIRED_BOUNCE = 2, CONN_FIRED_SKIP = 4, CONN_FIRED_SLOW = 8 };
 #define CONN_FIRED_MOST 4 /* different replies by which rules fire in one transaction; of more the first are kept */
 
+/* What the driver remembers of a connection that the core has opened. */
 struct conn {
 	uint32_t entry; /* CORE_NONE: no lease out */
 	uint64_t lease;
@@ -100,10 +100,6 @@ struct lost_reception {
 };
 
 struct scheduler {
-	struct {
-		uint64_t second;
-		unsigned lines;
-	} match_log;
 	struct proc *proc;
 	struct loop *loop;
 	const struct conf *conf;
@@ -161,8 +157,11 @@ struct scheduler {
 	struct backoff *backoff;
 	struct backoff_tell *backoff_tell;
 	struct notify *notify;
+	struct {
+		uint64_t second; /* boot clock */
+		unsigned lines;  /* about matches, in it */
+	} match_log;
 	struct anchors *anchors; /* NULL: none was needed yet */
-	size_t backoff_swept; /* rows that were looked at */
 	bool may_move; /* a commit ended since entries were moved */
 	struct route_object *routes; /* read-only; NULL: could not be mapped */
 	/* recovery */

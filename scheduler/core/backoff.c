@@ -325,17 +325,6 @@ core_backoff_leave(struct core *c, const struct core_now *now, uint32_t queue, u
 }
 
 void
-core_set_mode(struct core *c, const struct core_now *now, uint32_t queue, bool backoff)
-{
-	const struct core_backoff how = { .source_ip = CORE_NONE };
-
-	if (backoff)
-		core_backoff_enter(c, now, queue, &how);
-	else
-		core_backoff_leave(c, now, queue, CORE_NONE, true);
-}
-
-void
 core_modes_changed(struct core *c)
 {
 	c->modes++;

@@ -462,11 +462,6 @@ struct core_backoff_view {
 };
 /* Of the whole queue (CORE_NONE), or for a source IP; false: it is in no back-off, nor in its recovery. */
 bool core_backoff_view(const struct core *c, uint32_t queue, uint32_t source_ip, struct core_backoff_view *out);
-/* Each of them from `*cursor` on, at most `most`; false when all were seen. */
-bool core_each_backoff(const struct core *c, uint32_t *cursor, unsigned most,
-		       void (*fn)(void *arg, uint32_t queue, const struct core_backoff_view *v), void *arg);
-/* Enters, without an end, or leaves at once: the whole queue. */
-void core_set_mode(struct core *c, const struct core_now *now, uint32_t queue, bool backoff);
 /* At most so many connections at once until then (reduce-connections): whichever is less, this or the queue's own; 0: its
  * own again. A later call replaces it. By the wall clock of now: it does not matter when that is set later. */
 void core_cap_connections(struct core *c, const struct core_now *now, uint32_t queue, uint32_t most,

@@ -617,7 +617,7 @@ core_source_disable(struct core *c, const struct core_now *now, uint32_t queue, 
 bool
 core_sources_all_disabled(const struct core *c, const struct core_now *now, uint32_t queue)
 {
-	uint32_t qi = queue < c->n_numbers ? c->by_number[queue] : CORE_NONE;
+	uint32_t qi = queue_index(c, queue);
 	const struct vmta *v;
 
 	if (qi == CORE_NONE || c->queues[qi].vmta < 0)

@@ -384,8 +384,6 @@ core_blocking_limit(const struct core *core, const struct core_now *now, uint32_
 }
 
 /* Back-off ----------------------------------------------------------------------------------- */
-/* Looking
- * ------------------------------------------------------------------------------------------ */
 static void
 describe_backoff(const struct core *c, const struct backoff *b, struct core_backoff_view *out)
 {
@@ -420,25 +418,4 @@ core_backoff_view(const struct core *c, uint32_t queue, uint32_t source_ip,
 		return false;
 	describe_backoff(c, &c->backoffs[i], out);
 	return true;
-}
-
-bool
-core_each_backoff(const struct core *c, uint32_t *cursor, unsigned most,
-		  void (*fn)(void *arg, uint32_t queue, const struct core_backoff_view *v),
-		  void *arg)
-{
-	while (*cursor < c->n_backoffs) {
-		const struct backoff *b = &c->backoffs[*cursor];
-		struct core_backoff_view v;
-
-		if (most == 0)
-			return true;
-		++*cursor;
-		if (!b->made)
-			continue;
-		most--;
-		describe_backoff(c, b, &v);
-		fn(arg, c->queues[b->queue].number, &v);
-	}
-	return false;
 }

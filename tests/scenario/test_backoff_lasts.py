@@ -82,7 +82,7 @@ def test_a_wider_scope_ends_when_all_its_queues_are_set_normal(world):  # noqa: 
     w.say("set", "queue", "p.example/*", "--mode=normal")
     w.send("b@later.example", vmta="v")
     assert w.mode("later.example/v") == "backoff"
-    w.say("set", "queue", "*/v", "--mode=normal")
+    w.say("set", "queue", "*/V", "--mode=normal")  # names without case
     assert w.mode("later.example/v") == "normal"
     assert [c["reason"] for c in w.queue("later.example/v")["modeEvent"]][-1] == "by command"
     w.kill_scheduler()

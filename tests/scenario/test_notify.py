@@ -164,6 +164,33 @@ def test_a_back_off_of_the_whole_provider_is_one_mail_and_does_not_hold_it(world
     assert fields(m)["To undo"] == "sluice set queue --mode=normal '*/v'"
 
 
+@pytest.mark.parametrize("scope", ["virtual-mta", "source-ip"])
+def test_out_of_its_own_back_off_and_a_wider_one_is_one_mail(world, scope):
+    w = world(rules=RULE.replace("actions", f'scope = "{scope}"; actions'))
+    w.angry.add(IPS["v"])
+    w.send("a@p.example")
+    w.wait_told(1)
+    w.say("set", "queue", "p.example/v", "--mode=backoff")
+    w.wait_told(2)
+    w.angry.clear()
+    w.say("set", "queue", "p.example/v", "--mode=normal")
+    assert w.wait_told(3)[2]["subject"] == "[sluice] p.example/v is out of back-off"
+    assert w.mode("p.example/v") == "normal"
+    changes = [(e["from"], e["to"]) for e in w.sluice.ask("show", "queue", "p.example/v")["queue"][0]["modeEvent"]]
+    assert changes == [("normal", "backoff"), ("backoff", "normal")]
+
+
+def test_no_source_ip_left_does_not_bring_what_tells_of_it_into_back_off(world):
+    w = world(told=TOLD + ' backoff-upon-all-sources-disabled = true;',
+              top='smtp-source-hosts = ( { ip = "127.0.0.4"; name = "x.example"; } );')
+    w.say("set", "queue", "p.example/v", "--mode=backoff")
+    w.wait_told(1)
+    w.say("disable", "source", "127.0.0.4", "*/*")
+    assert w.mode("ops.example/{notify}") == "normal"
+    w.say("enable", "source", "127.0.0.4", "*/*")
+    w.wait_told(3)
+
+
 def test_the_back_off_of_its_own_provider_does_not_hold_it(folder, nsd):  # noqa: F811
     """Mail to the provider that is angry at us, and to the operator there."""
     peer = smtp_peer.Peer("127.0.0.51")

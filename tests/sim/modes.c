@@ -9,7 +9,7 @@
 #include "common/base/buf.h"
 #include "common/conf/conf.h"
 #include "common/ipc/reply_match.h"
-#include "scheduler/backoff_rows.h"
+#include "scheduler/backoff_impl.h"
 #include "tests/sim/sim.h"
 
 #define QUEUES 256 /* numbers that are watched */

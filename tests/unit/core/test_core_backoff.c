@@ -47,14 +47,6 @@ is_seen(uint32_t queue, uint32_t source)
 }
 
 static void
-count(void *arg, uint32_t queue, const struct core_backoff_view *v)
-{
-	(void)queue;
-	(void)v;
-	++*(unsigned *)arg;
-}
-
-static void
 over_is(size_t k, uint32_t queue, uint32_t source, enum core_backoff_end why)
 {
 	assert_int_equal(fx.n_overs, k + 1);
@@ -159,8 +151,6 @@ timer(void **state)
 {
 	uint64_t since = fx.now.wall_us;
 	struct core_backoff_view v;
-	uint32_t at = 0;
-	unsigned n = 0;
 
 	(void)state;
 	assert_true(enter(3, whole(HOUR)));
@@ -172,8 +162,6 @@ timer(void **state)
 	assert_int_equal(v.until_wall_us, since + 110 * MINUTE);
 	assert_int_equal(v.ended_wall_us, 0);
 	assert_true(view(3).backoff);
-	assert_false(core_each_backoff(fx.core, &at, 10, count, &n));
-	assert_int_equal(n, 1);
 	pass(10 * MINUTE - 1);
 	assert_int_equal(fx.n_overs, 0);
 	pass(1);

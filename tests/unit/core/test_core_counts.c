@@ -124,7 +124,8 @@ other_mode(void **state)
 	at_source[1] = 2;
 	fx.settings[3].source_limits = true;
 	six();
-	core_set_mode(fx.core, &fx.now, 3, true);
+	core_backoff_enter(fx.core, &fx.now, 3,
+			   &(const struct core_backoff){ .source_ip = CORE_NONE });
 	run();
 	assert_int_equal(fx.n_closes, 4);
 	for (size_t k = 0; k < 4; k++)
@@ -132,7 +133,7 @@ other_mode(void **state)
 	mails(3, 5);
 	run();
 	assert_int_equal(fx.n_opens, 6);
-	core_set_mode(fx.core, &fx.now, 3, false);
+	core_backoff_leave(fx.core, &fx.now, 3, CORE_NONE, true);
 	run();
 	assert_int_equal(fx.n_opens, 10);
 }

@@ -568,13 +568,14 @@ changes(void **state)
 	route(3, 1);
 	work_off();
 	assert_int_equal(fx.n_works, 10); /* a fifth of 50 */
-	core_set_mode(fx.core, &fx.now, 3, true);
+	core_backoff_enter(fx.core, &fx.now, 3,
+			   &(const struct core_backoff){ .source_ip = CORE_NONE });
 	pass(8 * MINUTE);
 	work_off();
 	/* Ten of twenty are used: four more in this tenth. */
 	assert_int_equal(fx.n_works, 14);
 	assert_string_equal(view(3).limit, "backoff-max-msg-rate");
-	core_set_mode(fx.core, &fx.now, 3, false);
+	core_backoff_leave(fx.core, &fx.now, 3, CORE_NONE, true);
 	work_off();
 	assert_int_equal(fx.n_works, 20); /* four of ten were in this tenth */
 	assert_string_equal(view(3).limit, "max-msg-rate");
