@@ -20,6 +20,7 @@
 #define DIGEST_MAX 500
 #define LISTS_SEEN 16
 #define TO_MAX     4000
+#define QUEUES_AT_ONCE 1024
 
 /* Who gets the same messages. They are as many as there are lists in the configuration. */
 struct audience {
@@ -165,7 +166,7 @@ add_addresses(struct buf *to, const char *const *list)
 	}
 }
 
-/* Whoever is to be told of some queue among many. Queues share their lists. */
+/* Whoever is to be told of some queue among many. Queues share their lists: mostly the first one has them all. */
 struct asking {
 	struct scheduler *s;
 	struct buf *to;
@@ -173,7 +174,7 @@ struct asking {
 			   IP */
 	struct slice name;
 	const char *const *seen[LISTS_SEEN];
-	unsigned n_seen;
+	unsigned n_seen, left; /* lists that nobody had yet */
 };
 
 static bool
@@ -208,8 +209,10 @@ ask_queue(void *arg, uint32_t queue)
 		if (a->seen[i] == list)
 			return;
 	}
-	if (a->n_seen < LISTS_SEEN)
+	if (a->n_seen < LISTS_SEEN) {
 		a->seen[a->n_seen++] = list;
+		a->left -= list != NULL && a->left > 0;
+	}
 	add_addresses(a->to, list);
 }
 
@@ -219,7 +222,10 @@ ask_queues(struct scheduler *s, unsigned scope, struct slice name, struct buf *t
 	struct asking a = { .s = s, .to = to, .scope = scope, .name = name };
 	uint32_t cursor = 0;
 
-	(void)core_each_queue(s->core, &cursor, UINT32_MAX, ask_queue, &a);
+	a.left = conf_notify_lists(s->conf, scope == CONF_RULE_SCOPES);
+	while (a.left > 0 &&
+	       core_each_queue(s->core, &cursor, QUEUES_AT_ONCE, ask_queue, &a)) {
+	}
 }
 
 static void
@@ -314,7 +320,7 @@ notify_mode(struct scheduler *s, const struct backoff_row *row, struct slice rea
 	struct conf_queue q;
 
 	*blob = SLICE_NONE;
-	if (!conf_notifies(s->conf))
+	if (conf_notify_lists(s->conf, false) == 0)
 		return 0;
 	if (row->on && rule.n > 0)
 		e.pattern = pattern_of(s, row->rule_key);
@@ -357,7 +363,7 @@ notify_source(struct scheduler *s, const struct override *row, bool disabled,
 	};
 	struct conf_queue q;
 
-	if (!conf_notifies(s->conf))
+	if (conf_notify_lists(s->conf, true) == 0)
 		return;
 	if (row->is_pattern) {
 		ask_queues(s, CONF_RULE_SCOPES, e.name, &to);

@@ -242,10 +242,10 @@ conf_client(const struct conf *c, const struct sockaddr *peer, const char *liste
 		out->max_rcpt_per_message = SMTP_RCPT_MAX;
 }
 
-bool
-conf_notifies(const struct conf *c)
+unsigned
+conf_notify_lists(const struct conf *c, bool of_sources)
 {
-	return c->notifies;
+	return of_sources ? c->n_source_notify : c->n_backoff_notify;
 }
 
 /* Queues -------------------------------------------------------------------------------------- */

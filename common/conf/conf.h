@@ -245,8 +245,8 @@ struct conf_queue {
 	/* Mail addresses, NULL-terminated; NULL: nobody is told. */
 	const char *const *backoff_notify, *const *source_notify;
 };
-/* Some block names somebody who is told of back-off or of disabled source IPs. */
-bool conf_notifies(const struct conf *c);
+/* So many lists of those who are told of back-off, or of disabled source IPs, there are at most. */
+unsigned conf_notify_lists(const struct conf *c, bool of_sources);
 /* `domain` lower case without root dot. Never fails: an unknown vmta gives the global values. */
 void conf_queue(const struct conf *c, struct slice domain, struct slice vmta,
 		struct conf_queue *out);

@@ -374,8 +374,8 @@ build_domains_of(struct conf *c, struct conf_expansion *e, unsigned holder,
 	CONF_EACH(b, parent, CONF_SCOPE_DOMAIN)
 	{
 		join_destinations(c, b, global);
-		c->notifies |= conf_block_value(b, c->rows.backoff_notify) != NULL ||
-			       conf_block_value(b, c->rows.source_notify) != NULL;
+		c->n_backoff_notify += conf_block_value(b, c->rows.backoff_notify) != NULL;
+		c->n_source_notify += conf_block_value(b, c->rows.source_notify) != NULL;
 		conf_limits_domain(c, b);
 		conf_rollup_domain(c, b);
 		conf_domain_add(c, e, holder, b);

@@ -25,7 +25,7 @@ struct conf_rows {
 struct conf {
 	struct conf_arena arena;
 	unsigned owners;
-	bool notifies; /* conf_notifies() */
+	unsigned n_backoff_notify, n_source_notify; /* conf_notify_lists() */
 	void *map; /* of the snapshot, NULL: none of ours */
 	size_t map_bytes;
 	struct conf_block *root;

@@ -177,7 +177,8 @@ test_queue_values(void **state)
 	assert_string_equal(q.allow_destinations[1], "::1");
 	assert_string_equal(q.allow_destinations[2], "127/8");
 	assert_null(q.allow_destinations[3]);
-	assert_true(conf_notifies(c));
+	assert_int_equal(conf_notify_lists(c, false), 1);
+	assert_int_equal(conf_notify_lists(c, true), 1);
 	assert_string_equal(q.backoff_notify[0], "a@b");
 	assert_string_equal(q.backoff_notify[1], "c@d");
 	assert_null(q.backoff_notify[2]);
