@@ -50,7 +50,9 @@ write_blocked(struct json *j, struct scheduler *s, const struct core_queue_view 
 		limit_words(s, &of, &w);
 		limit_words_line(&w, &limit);
 		limit_words_place(&w, &config);
-		if (of.next_room_wall_us != 0)
+		/* Room for some bytes is not yet room for a body: of volume the queue knows better. */
+		if (of.next_room_wall_us != 0 &&
+		    (of.measure != CORE_MEASURE_VOLUME || of.next_room_wall_us > until))
 			until = of.next_room_wall_us;
 	} else if (v->limit != NULL) {
 		limit_words_of_queue(s, v->name, v->limit, &limit, &config);

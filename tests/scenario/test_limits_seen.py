@@ -2,6 +2,7 @@
 
 Times are the sink's own: what an operator set holds from the answer of the command on, and what is counted is what the
 sink was offered."""
+import datetime
 import os
 import re
 import signal
@@ -286,6 +287,40 @@ def test_blocked_by_what_an_operator_set(world):
     harness.wait_for(lambda: len(w.commands("rcpt")) >= 5, 5)
     time.sleep(0.5)
     assert len(w.commands("rcpt")) == 5
+
+
+def blocked_of(w):
+    return w.sluice.ask("show", "queue", "load.example/v")["queue"][0]["blocked"]
+
+
+def until(blocked):
+    return datetime.datetime.fromisoformat(blocked["until"].replace("Z", "+00:00")).timestamp()
+
+
+def test_until_of_volume_is_when_the_body_goes(world):
+    """Not when there is room for some bytes: that comes a tenth of a window behind the body before."""
+    w = world(domain='max-data-volume-rate = "100k/h";')
+    w.send("--messages", 2, "--size", 60000)
+    w.load.wait()
+    blocked = harness.wait_for(lambda: len(w.commands("rcpt")) == 1 and (lambda b: b["by"] == "rate" and b)(blocked_of(w)), 10)
+    assert 3500 < until(blocked) - time.time() < 3650, blocked
+
+
+def test_until_is_that_of_the_source_ip_which_has_room_first(world):
+    """One is idle and has none for long, another may be connected from before that."""
+    w = world(domain='source-ip-max-msg-rate = [ "127.0.0.2/32 1/4s", "127.0.0.3/32 1/9s" ];')
+    w.send("--messages", 5)
+    w.load.wait()
+    told, seen, late = None, 0, []
+    while seen < 5:
+        blocked = blocked_of(w)
+        if (n := len(w.commands("rcpt"))) != seen:
+            late += [until(told) - time.time()] if told else []
+            seen, told = n, None
+        elif blocked["until"]:
+            told = blocked
+        time.sleep(0.05)
+    assert len(late) >= 3 and max(late) < 0.3 and min(late) > -2, late
 
 
 # Refused ----------------------------------------------------------------------------------------------------------------------------
