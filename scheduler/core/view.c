@@ -239,10 +239,15 @@ describe_group(const struct core *c, const struct group *g, struct core_limit_vi
 		v->source_ip = g->source;
 		break;
 	case CORE_SCOPE_SOURCE:
-	case CORE_SCOPE_MX_SOURCE:
 		v->source_ip = g->source;
 		break;
+	case CORE_SCOPE_MX_SOURCE:
+		v->source_ip = g->source;
+		v->id = g->id;
+		break;
 	case CORE_SCOPE_DESTINATION:
+		v->id = g->id;
+		break;
 	case CORE_SCOPE_ALL:
 		break;
 	default:

@@ -323,6 +323,35 @@ def test_until_is_that_of_the_source_ip_which_has_room_first(world):
     assert len(late) >= 3 and max(late) < 0.3 and min(late) > -2, late
 
 
+def test_limits_as_they_were_written(world):
+    w = world(domain='max-msg-rate = "1/60s"; max-data-volume-rate = "2M/60sec"; source-ip-max-msg-rate = "127/8 2/120m";')
+    w.send("--messages", 3)
+    w.load.wait()
+    harness.wait_for(lambda: blocked_of(w)["limit"] == "max-msg-rate 1/60s", 10)
+    values = {x["name"]: x["value"] for x in w.sluice.ask("show", "limits", "load.example/v")["limit"]}
+    assert (values["max-data-volume-rate"], values["source-ip-max-msg-rate"]) == ("2M/60sec", "2/120m")
+    w.act("set", "limit", "load.example/v", "max-msg-rate=60/3600s")
+    w.act("set", "limit", "load.example/v", "source-ip-max-msg-rate=0/0 1/24h")
+    harness.wait_for(lambda: blocked_of(w)["limit"] in [f"source-ip-max-msg-rate 1/24h on {ip}" for ip in IPS], 10)
+
+
+@pytest.mark.parametrize("conf,limit", [
+    ('ip-connection-limit = [ "10/8 9",\n "127/8 1" ];', "ip-connection-limit 1 on 127.0.0.1"),
+    ('mx-connection-limit = [ "*.example 9",\n "* 1" ];', r"mx-connection-limit 1 on \[127.0.0.1\]:\d+ from 127.0.0.[23]")])
+def test_limits_of_hosts_name_them(world, conf, limit):
+    """What the limit belongs to, and the line of its entry."""
+    w = world(conf=conf)
+    w.send("--messages", 3000)
+    harness.wait_for(lambda: w.load.acknowledged() > 0, 10)
+    blocked = harness.wait_for(lambda: (lambda b: b["by"] == "connections" and b)(blocked_of(w)), 20)
+    with open(w.sluice.conf_path) as f:
+        line = next(n for n, text in enumerate(f, 1) if ' 1" ]' in text)
+    assert re.fullmatch(limit, blocked["limit"]) and blocked["config"] == f"{w.sluice.conf_path}:{line}", blocked
+    scope = "destination" if limit.startswith("ip") else "mx"
+    row = next(x for x in w.sluice.ask("show", "limits")["limit"] if x["scope"] == scope)
+    assert "127.0.0.1" in row["object"] and (row["file"], row["line"]) == (w.sluice.conf_path, line)
+
+
 # Refused ----------------------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("words,status,says", [
