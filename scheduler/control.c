@@ -136,6 +136,25 @@ control_matches(struct slice name, struct slice pattern)
 	return pattern_vmta.p == NULL || part_matches(name_vmta, pattern_vmta);
 }
 
+struct slice
+control_queue_name(const struct request *r, struct slice name, char *out)
+{
+	const struct conf_vmta *vmtas;
+	struct slice vmta = name, domain = slice_cut(&vmta, '/');
+	int v = conf_vmta_find(r->s->conf, vmta);
+	size_t n;
+
+	(void)conf_vmtas(r->s->conf, &vmtas);
+	if (v >= 0)
+		vmta = slice_str(vmtas[v].name);
+	if (vmta.p == NULL || domain.n + 1 + vmta.n > NAME_BYTES_MAX)
+		return name;
+	n = (size_t)snprintf(out, NAME_BYTES_MAX + 1, "%.*s/%.*s", (int)domain.n, domain.p,
+			     (int)vmta.n, vmta.p);
+	str_lower(out, domain.n);
+	return slice_of(out, n);
+}
+
 /* Answers -------------------------------------------------------------------------------------- */
 void
 control_fail(struct request *r, int status, const char *fmt, ...)

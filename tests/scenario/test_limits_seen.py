@@ -352,6 +352,20 @@ def test_limits_of_hosts_name_them(world, conf, limit):
     assert "127.0.0.1" in row["object"] and (row["file"], row["line"]) == (w.sluice.conf_path, line)
 
 
+def test_a_queue_in_other_letters(world):
+    """Domains know no case, virtual MTAs neither: what is shown of LOAD.example/V is that of load.example/v, and there is no second queue."""
+    w = world(domain='retry-recipients-after = "1s"; }, { name = "load.example"; max-msg-rate = "10/h"; smtp-hosts = "[127.0.0.1]:1";')
+    for words in (["pause", "queue", "LOAD.example/V"], ["set", "queue", "--mode=backoff", "Load.Example/v"], ["disable", "source", IPS[0], "LOAD.example/V"]):
+        w.act(*words)
+    assert [x["name"] for x in w.sluice.ask("show", "queues")["queue"]] == ["load.example/v"]
+    assert w.sluice.ask("show", "queue", "LOAD.example/V")["queue"][0]["name"] == "load.example/v"
+    settings = {x["name"]: x["value"] for x in w.sluice.ask("show", "settings", "LOAD.Example/V")["setting"]}
+    assert settings["max-msg-rate"] == "10/h"
+    w.act("set", "limit", "load.example/v", "max-msg-rate=20/h")
+    settings = {x["name"]: x["value"] for x in w.sluice.ask("show", "settings", "LOAD.Example/V")["setting"]}
+    assert settings["max-msg-rate"] == "20/h"
+
+
 # Refused ----------------------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("words,status,says", [
