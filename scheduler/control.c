@@ -84,6 +84,21 @@ control_option(const struct request *r, const char *name)
 }
 
 bool
+control_given(const struct request *r, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (unsigned i = 0; i < r->n_args; i++) {
+		struct slice a = r->args[i];
+
+		if (a.n >= n + 2 && memcmp(a.p, "--", 2) == 0 && memcmp(a.p + 2, name, n) == 0 &&
+		    (a.n == n + 2 || a.p[n + 2] == '='))
+			return true;
+	}
+	return false;
+}
+
+bool
 control_flag(const struct request *r, const char *name)
 {
 	for (unsigned i = 0; i < r->n_args; i++) {

@@ -48,6 +48,8 @@ unsigned control_uid(const struct request *r);
 
 /* "--name=value" among the arguments; empty when it is not there. */
 struct slice control_option(const struct request *r, const char *name);
+/* "--name", with a value or without. */
+bool control_given(const struct request *r, const char *name);
 bool control_flag(const struct request *r, const char *name);
 /* The n-th argument that is no option; empty when there is none. */
 struct slice control_word(const struct request *r, unsigned n);

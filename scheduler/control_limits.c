@@ -182,7 +182,7 @@ read_time(struct request *r, const char *option, uint64_t *us)
 	struct slice text = control_option(r, option);
 
 	*us = 0;
-	if (text.n == 0 && !control_flag(r, option))
+	if (!control_given(r, option))
 		return true;
 	if (text.n > 0 && conf_value_interval(text, us) && *us > 0)
 		return true;

@@ -374,6 +374,7 @@ def test_a_queue_in_other_letters(world):
     ("set limit --source-ip=192.0.2.9 max-msg-rate=1/h", 1, "no source IP of this configuration"), ("set limit --source-ip=x max-msg-rate=1/h", 1, "no IP address"),
     ("set limit --vmta=nobody max-smtp-out=1", 1, "no such virtual MTA"), ("set limit --provider=nobody max-smtp-out=1", 1, "no such provider"),
     ("set limit a.example/v", 2, "NAME=VALUE"), ("set limit max-msg-rate=1/h", 2, "D/V"), ("set limit a.example/v max-smtp-out=1 --for=soon", 2, "--for"),
+    ("set limit a.example/v max-smtp-out=1 --for=", 2, "--for"), ("disable source 127.0.0.2 */* --reenable-after=", 2, "--reenable-after"),
     ("set limit --vmta=v --job=j max-smtp-out=1", 2, "one object"), ("set limit a.example/v --clear", 1, "no operator has set a limit"),
     ("disable source 192.0.2.9 */*", 1, "no source IP"), ("disable source 127.0.0.2 a.example/nobody", 1, "no such virtual MTA"),
     ("disable source 127.0.0.2 */* --reenable-after=x", 2, "--reenable-after"), ("enable source 127.0.0.2 */*", 1, "is not disabled")])
