@@ -291,6 +291,7 @@ struct telling {
 	char source[OVERRIDE_OBJECT + 1];
 	uint32_t cursor;
 	bool disable;
+	bool one_by_one; /* enabled: a pattern's row has ended, which the core has of each queue */
 };
 
 static void
@@ -333,7 +334,7 @@ tell_queues(struct request *r, const struct telling *what)
 						CORE_NONE);
 		return answer_when_durable(r, slice_str(what->pattern));
 	}
-	if (strcmp(what->pattern, "*/*") == 0 && !what->disable)
+	if (!what->disable && !what->one_by_one)
 		return answer_when_durable(r, SLICE_NONE);
 	t = mem_zalloc(sizeof *t);
 	*t = *what;
@@ -375,21 +376,31 @@ control_disable_source(struct request *r)
 	return tell_queues(r, &t);
 }
 
+/* Also what was said, by operators or rules, of single queues that the pattern means. */
 bool
 control_enable_source(struct request *r)
 {
 	struct telling t = { 0 };
 	const struct override *row;
+	bool found = false;
 
 	if (!read_source(r, &t))
 		return true;
-	row = overrides_find(r->s->overrides, STORE_ACT_SOURCE_DISABLED, CONF_OVER_QUEUE,
-			     slice_str(t.pattern), slice_str(t.source));
-	if (row == NULL) {
+	for (size_t i = 0; (row = overrides_at(r->s->overrides, i)) != NULL;) {
+		if (row->source == NULL || strcmp(row->source, t.source) != 0 ||
+		    !control_matches(slice_str(row->object), slice_str(t.pattern))) {
+			i++;
+			continue;
+		}
+		found = true;
+		t.one_by_one = t.one_by_one ||
+			       (strchr(row->object, '*') != NULL && !overrides_all_queues(row));
+		acts_end(r->s, row);
+	}
+	if (!found) {
 		control_fail(r, 1, "%.64s is not disabled for %.150s", t.source, t.pattern);
 		return true;
 	}
-	acts_end(r->s, row);
 	json_key_str(&r->json, "ip", t.source);
 	json_key_str(&r->json, "queue", t.pattern);
 	return tell_queues(r, &t);

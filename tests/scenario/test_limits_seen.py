@@ -366,6 +366,22 @@ def test_a_queue_in_other_letters(world):
     assert settings["max-msg-rate"] == "20/h"
 
 
+def test_enable_source_by_pattern(world):
+    """What was said of single queues, and of narrower patterns, is taken back by a wider one; of other source IPs and queues nothing."""
+    w = world()
+    disabled = lambda: sorted((x["ip"], x["queue"]) for x in w.sluice.ask("show", "disabled", "sources")["disabledSource"])
+    for ip, queues in ((IPS[0], "load.example/v"), (IPS[0], "*.example/v"), (IPS[0], "b.example/w"), (IPS[0], "*/*"), (IPS[1], "load.example/v")):
+        w.act("disable", "source", ip, queues)
+    w.act("enable", "source", IPS[0], "*/v")
+    assert disabled() == [(IPS[0], "*/*"), (IPS[0], "b.example/w"), (IPS[1], "load.example/v")]
+    w.send("--messages", 1)
+    w.load.wait()
+    harness.wait_for(lambda: blocked_of(w)["by"] == "sources", 5)
+    w.act("enable", "source", IPS[0], "*/*")
+    assert disabled() == [(IPS[1], "load.example/v")]
+    w.sluice.wait_drained(10)
+
+
 # Refused ----------------------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("words,status,says", [
