@@ -160,8 +160,10 @@ control_queue_name(const struct request *r, struct slice name, char *out)
 	size_t n;
 
 	(void)conf_vmtas(r->s->conf, &vmtas);
-	if (v >= 0)
-		vmta = slice_str(vmtas[v].name);
+	if (v >= 0) /* notices have the settings of {default}, and queues of their own */
+		vmta = slice_eq_nocase(vmta, SLICE_LIT(CONF_VMTA_NOTIFY))
+			       ? SLICE_LIT(CONF_VMTA_NOTIFY)
+			       : slice_str(vmtas[v].name);
 	if (vmta.p == NULL || domain.n + 1 + vmta.n > NAME_BYTES_MAX)
 		return name;
 	n = (size_t)snprintf(out, NAME_BYTES_MAX + 1, "%.*s/%.*s", (int)domain.n, domain.p,

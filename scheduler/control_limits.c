@@ -44,8 +44,6 @@ static bool
 queue_object(struct request *r, struct slice name, char out[OVERRIDE_OBJECT + 1])
 {
 	struct slice vmta = name, domain = slice_cut(&vmta, '/');
-	const struct conf_vmta *vmtas;
-	int v;
 
 	if (domain.n == 0 || memchr(name.p, '=', name.n) != NULL || vmta.n == 0 || name.n > NAME_BYTES_MAX ||
 	    memchr(vmta.p, '/', vmta.n) != NULL) {
@@ -58,21 +56,12 @@ queue_object(struct request *r, struct slice name, char out[OVERRIDE_OBJECT + 1]
 			return false;
 		}
 	}
-	if (memchr(vmta.p, '*', vmta.n) == NULL) {
-		v = conf_vmta_find(r->s->conf, vmta);
-		if (v < 0) {
-			control_fail(r, 1, "no such virtual MTA: %.*s",
-				     (int)(vmta.n < 100 ? vmta.n : 100), vmta.p);
-			return false;
-		}
-		(void)conf_vmtas(r->s->conf, &vmtas);
-		vmta = slice_eq_nocase(vmta, SLICE_LIT(CONF_VMTA_NOTIFY))
-			       ? SLICE_LIT(CONF_VMTA_NOTIFY)
-			       : slice_str(vmtas[v].name);
+	if (memchr(vmta.p, '*', vmta.n) == NULL && conf_vmta_find(r->s->conf, vmta) < 0) {
+		control_fail(r, 1, "no such virtual MTA: %.*s",
+			     (int)(vmta.n < 100 ? vmta.n : 100), vmta.p);
+		return false;
 	}
-	snprintf(out, OVERRIDE_OBJECT + 1, "%.*s/%.*s", (int)domain.n, domain.p, (int)vmta.n,
-		 vmta.p);
-	str_lower(out, domain.n);
+	(void)control_queue_name(r, name, out);
 	return true;
 }
 

@@ -361,6 +361,8 @@ def test_a_queue_in_other_letters(world):
     assert w.sluice.ask("show", "queue", "LOAD.example/V")["queue"][0]["name"] == "load.example/v"
     settings = {x["name"]: x["value"] for x in w.sluice.ask("show", "settings", "LOAD.Example/V")["setting"]}
     assert settings["max-msg-rate"] == "10/h"
+    w.act("pause", "queue", "N.example/{notify}")  # notices have the settings of {default}, and queues of their own
+    assert w.sluice.ask("show", "queue", "n.example/{Notify}")["queue"][0]["name"] == "n.example/{notify}"
     w.act("set", "limit", "load.example/v", "max-msg-rate=20/h")
     settings = {x["name"]: x["value"] for x in w.sluice.ask("show", "settings", "LOAD.Example/V")["setting"]}
     assert settings["max-msg-rate"] == "20/h"
