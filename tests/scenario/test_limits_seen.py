@@ -323,6 +323,22 @@ def test_until_is_that_of_the_source_ip_which_has_room_first(world):
     assert len(late) >= 3 and max(late) < 0.3 and min(late) > -2, late
 
 
+@pytest.mark.parametrize("conf,domain,last", [
+    ('jobs = ( { name = "j1"; max-msg-rate = "1/m"; } );', 'max-msg-rate = "1/h";', "max-msg-rate 1/h"),
+    ('senders = ( { name = "load.example"; max-msg-rate = "1/h"; } );', 'max-msg-rate = "1/m";', "max-msg-rate 1/h on sender load.example"),
+    ("", 'max-msg-rate = "1/m"; source-ip-max-msg-rate = "0/0 1/h";', "source-ip-max-msg-rate 1/h on 127.0.0.2"),
+    ("", 'max-msg-rate = "1/m"; max-connect-rate = "1/h"; max-msg-per-connection = 1;', "max-connect-rate 1/h")])
+def test_of_limits_that_refuse_the_last_is_told(world, conf, domain, last):
+    """When all of them have room, not when the one has that was asked first."""
+    w = world(conf=conf, domain=domain)
+    w.act("disable", "source", IPS[1], "*/*")
+    w.send("--messages", 2, "--job", "j1")
+    w.load.wait()
+    harness.wait_for(lambda: len(w.commands("rcpt")) == 1 and blocked_of(w)["limit"] == last, 10)
+    blocked = blocked_of(w)
+    assert 3500 < until(blocked) - time.time() < 3650 and re.match(r".*sluice.conf:\d+$", blocked["config"]), blocked
+
+
 def test_limits_as_they_were_written(world):
     w = world(domain='max-msg-rate = "1/60s"; max-data-volume-rate = "2M/60sec"; source-ip-max-msg-rate = "127/8 2/120m";')
     w.send("--messages", 3)
