@@ -84,6 +84,21 @@ control_option(const struct request *r, const char *name)
 }
 
 bool
+control_given(const struct request *r, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (unsigned i = 0; i < r->n_args; i++) {
+		struct slice a = r->args[i];
+
+		if (a.n >= n + 2 && memcmp(a.p, "--", 2) == 0 && memcmp(a.p + 2, name, n) == 0 &&
+		    (a.n == n + 2 || a.p[n + 2] == '='))
+			return true;
+	}
+	return false;
+}
+
+bool
 control_flag(const struct request *r, const char *name)
 {
 	for (unsigned i = 0; i < r->n_args; i++) {
@@ -134,6 +149,27 @@ control_matches(struct slice name, struct slice pattern)
 	if (!part_matches(name_domain, pattern_domain))
 		return false;
 	return pattern_vmta.p == NULL || part_matches(name_vmta, pattern_vmta);
+}
+
+struct slice
+control_queue_name(const struct request *r, struct slice name, char *out)
+{
+	const struct conf_vmta *vmtas;
+	struct slice vmta = name, domain = slice_cut(&vmta, '/');
+	int v = conf_vmta_find(r->s->conf, vmta);
+	size_t n;
+
+	(void)conf_vmtas(r->s->conf, &vmtas);
+	if (v >= 0) /* notices have the settings of {default}, and queues of their own */
+		vmta = slice_eq_nocase(vmta, SLICE_LIT(CONF_VMTA_NOTIFY))
+			       ? SLICE_LIT(CONF_VMTA_NOTIFY)
+			       : slice_str(vmtas[v].name);
+	if (vmta.p == NULL || domain.n + 1 + vmta.n > NAME_BYTES_MAX)
+		return name;
+	n = (size_t)snprintf(out, NAME_BYTES_MAX + 1, "%.*s/%.*s", (int)domain.n, domain.p,
+			     (int)vmta.n, vmta.p);
+	str_lower(out, domain.n);
+	return slice_of(out, n);
 }
 
 /* Answers -------------------------------------------------------------------------------------- */

@@ -50,9 +50,14 @@ unsigned control_uid(const struct request *r);
 
 /* "--name=value" among the arguments; empty when it is not there. */
 struct slice control_option(const struct request *r, const char *name);
+/* "--name", with a value or without. */
+bool control_given(const struct request *r, const char *name);
 bool control_flag(const struct request *r, const char *name);
 /* The n-th argument that is no option; empty when there is none. */
 struct slice control_word(const struct request *r, unsigned n);
+/* A queue as it is called: the domain in lower case, the virtual MTA as the configuration writes it. `name` itself
+ * when it names no such virtual MTA. `out` has room for NAME_BYTES_MAX + 1. */
+struct slice control_queue_name(const struct request *r, struct slice name, char *out);
 /* Does queue name `d/v` match `pattern` (`D/V` with `*` for either side, or `D`)? */
 bool control_matches(struct slice name, struct slice pattern);
 

@@ -109,7 +109,8 @@ act_schedule(struct acting *a, uint32_t queue)
 static void
 make_named_queue(struct request *r)
 {
-	struct slice name = control_word(r, 0);
+	char room[NAME_BYTES_MAX + 1];
+	struct slice name = control_queue_name(r, control_word(r, 0), room);
 
 	if (name.n > 0 && name.n < NAME_BYTES_MAX && memchr(name.p, '*', name.n) == NULL &&
 	    memchr(name.p, '/', name.n) != NULL) {

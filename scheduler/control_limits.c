@@ -35,8 +35,6 @@ static bool
 queue_object(struct request *r, struct slice name, char out[OVERRIDE_OBJECT + 1])
 {
 	struct slice vmta = name, domain = slice_cut(&vmta, '/');
-	const struct conf_vmta *vmtas;
-	int v;
 
 	if (domain.n == 0 || memchr(name.p, '=', name.n) != NULL || vmta.n == 0 || name.n > NAME_BYTES_MAX ||
 	    memchr(vmta.p, '/', vmta.n) != NULL) {
@@ -49,21 +47,12 @@ queue_object(struct request *r, struct slice name, char out[OVERRIDE_OBJECT + 1]
 			return false;
 		}
 	}
-	if (memchr(vmta.p, '*', vmta.n) == NULL) {
-		v = conf_vmta_find(r->s->conf, vmta);
-		if (v < 0) {
-			control_fail(r, 1, "no such virtual MTA: %.*s",
-				     (int)(vmta.n < 100 ? vmta.n : 100), vmta.p);
-			return false;
-		}
-		(void)conf_vmtas(r->s->conf, &vmtas);
-		vmta = slice_eq_nocase(vmta, SLICE_LIT(CONF_VMTA_NOTIFY))
-			       ? SLICE_LIT(CONF_VMTA_NOTIFY)
-			       : slice_str(vmtas[v].name);
+	if (memchr(vmta.p, '*', vmta.n) == NULL && conf_vmta_find(r->s->conf, vmta) < 0) {
+		control_fail(r, 1, "no such virtual MTA: %.*s",
+			     (int)(vmta.n < 100 ? vmta.n : 100), vmta.p);
+		return false;
 	}
-	snprintf(out, OVERRIDE_OBJECT + 1, "%.*s/%.*s", (int)domain.n, domain.p, (int)vmta.n,
-		 vmta.p);
-	str_lower(out, domain.n);
+	(void)control_queue_name(r, name, out);
 	return true;
 }
 
@@ -173,7 +162,7 @@ read_time(struct request *r, const char *option, uint64_t *us)
 	struct slice text = control_option(r, option);
 
 	*us = 0;
-	if (text.n == 0 && !control_flag(r, option))
+	if (!control_given(r, option))
 		return true;
 	if (text.n > 0 && conf_value_interval(text, us) && *us > 0)
 		return true;
@@ -282,6 +271,7 @@ struct telling {
 	char source[OVERRIDE_OBJECT + 1];
 	uint32_t cursor;
 	bool disable;
+	bool one_by_one; /* enabled: a pattern's row has ended, which the core has of each queue */
 };
 
 static void
@@ -325,7 +315,7 @@ tell_queues(struct request *r, const struct telling *what)
 						CORE_NONE);
 		return answer_when_durable(r, slice_str(what->pattern));
 	}
-	if (strcmp(what->pattern, "*/*") == 0 && !what->disable)
+	if (!what->disable && !what->one_by_one)
 		return answer_when_durable(r, SLICE_NONE);
 	t = mem_zalloc(sizeof *t);
 	*t = *what;
@@ -367,21 +357,31 @@ control_disable_source(struct request *r)
 	return tell_queues(r, &t);
 }
 
+/* Also what was said, by operators or rules, of single queues that the pattern means. */
 bool
 control_enable_source(struct request *r)
 {
 	struct telling t = { 0 };
 	const struct override *row;
+	bool found = false;
 
 	if (!read_source(r, &t))
 		return true;
-	row = overrides_find(r->s->overrides, STORE_ACT_SOURCE_DISABLED, CONF_OVER_QUEUE,
-			     slice_str(t.pattern), slice_str(t.source));
-	if (row == NULL) {
+	for (size_t i = 0; (row = overrides_at(r->s->overrides, i)) != NULL;) {
+		if (row->source == NULL || strcmp(row->source, t.source) != 0 ||
+		    !control_matches(slice_str(row->object), slice_str(t.pattern))) {
+			i++;
+			continue;
+		}
+		found = true;
+		t.one_by_one = t.one_by_one ||
+			       (strchr(row->object, '*') != NULL && !overrides_all_queues(row));
+		acts_end(r->s, row);
+	}
+	if (!found) {
 		control_fail(r, 1, "%.64s is not disabled for %.150s", t.source, t.pattern);
 		return true;
 	}
-	acts_end(r->s, row);
 	json_key_str(&r->json, "ip", t.source);
 	json_key_str(&r->json, "queue", t.pattern);
 	return tell_queues(r, &t);

@@ -50,7 +50,9 @@ write_blocked(struct json *j, struct scheduler *s, const struct core_queue_view 
 		limit_words(s, &of, &w);
 		limit_words_line(&w, &limit);
 		limit_words_place(&w, &config);
-		if (of.next_room_wall_us != 0)
+		/* Room for some bytes is not yet room for a body: of volume the queue knows better. */
+		if (of.next_room_wall_us != 0 &&
+		    (of.measure != CORE_MEASURE_VOLUME || of.next_room_wall_us > until))
 			until = of.next_room_wall_us;
 	} else if (v->limit != NULL) {
 		limit_words_of_queue(s, v->name, v->limit, &limit, &config);
@@ -350,10 +352,11 @@ control_show_topqueues(struct request *r)
 bool
 control_show_queue(struct request *r)
 {
+	char room[NAME_BYTES_MAX + 1];
 	struct core_now now = scheduler_now(r->s);
 	struct slice name = control_word(r, 0);
 	struct core_queue_view v;
-	uint32_t queue = names_find(r->s->names, name);
+	uint32_t queue = names_find(r->s->names, control_queue_name(r, name, room));
 	struct core_totals t;
 
 	if (name.n == 0) {
@@ -505,9 +508,10 @@ control_show_workers(struct request *r)
 bool
 control_show_settings(struct request *r)
 {
-	struct slice vmta = control_word(r, 0);
+	char room[NAME_BYTES_MAX + 1];
+	struct slice vmta = control_word(r, 0), name;
 	struct slice domain = slice_cut(&vmta, '/');
-	struct buf name = { 0 };
+	struct buf asked = { 0 };
 
 	if (domain.n == 0) {
 		control_fail(r, 2, "a queue is missing: D/V");
@@ -519,12 +523,14 @@ control_show_settings(struct request *r)
 		control_fail(r, 1, "no such virtual MTA");
 		return true;
 	}
-	buf_put_slice(&name, domain);
-	buf_putc(&name, '/');
-	buf_put_slice(&name, vmta);
+	buf_put_slice(&asked, domain);
+	buf_putc(&asked, '/');
+	buf_put_slice(&asked, vmta);
+	name = vmta = control_queue_name(r, buf_slice(&asked), room);
+	domain = slice_cut(&vmta, '/');
 	json_key(&r->json, "setting");
-	conf_show_settings_over(r->s->conf, domain, vmta,
-				overrides_of_queue(r->s->overrides, buf_slice(&name)), &r->json);
-	buf_clear(&name);
+	conf_show_settings_over(r->s->conf, domain, vmta, overrides_of_queue(r->s->overrides, name),
+				&r->json);
+	buf_clear(&asked);
 	return true;
 }

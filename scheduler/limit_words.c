@@ -5,6 +5,7 @@
 
 #include "common/conf/conf_value.h"
 #include "scheduler/control.h"
+#include "scheduler/target_names.h"
 
 #define MEASURES (CORE_MEASURE_SMTP_OUT + 1)
 
@@ -83,10 +84,11 @@ object_of(const struct scheduler *s, const struct core_limit_view *v)
 		return acts_object(s, v->scope, v->number, &over);
 	case CORE_SCOPE_PROVIDER:
 		return v->name.n > 0 ? v->name : acts_object(s, v->scope, v->number, &over);
-	case CORE_SCOPE_ALL:
-		return SLICE_NONE;
+	case CORE_SCOPE_MX_SOURCE:
+	case CORE_SCOPE_DESTINATION:
+		return target_names_get(s->target_names, v->id);
 	default:
-		return v->name;
+		return SLICE_NONE;
 	}
 }
 
@@ -182,6 +184,24 @@ find_setting(struct scheduler *s, const struct core_limit_view *v, const struct 
 	}
 }
 
+/* As it was written, "2M/60s" and not "2m/m", if that is what is in force; `written` may have its CIDR before it. */
+static void
+keep_spelling(const struct core_limit_view *v, const char *written, struct limit_words *out)
+{
+	struct slice s = slice_str(written != NULL ? written : "");
+	struct conf_rate r;
+	size_t at = s.n;
+
+	while (at > 0 && s.p[at - 1] != ' ' && s.p[at - 1] != '\t')
+		at--;
+	s = slice_sub(s, at);
+	if (v->window_us == 0 || s.n >= sizeof out->value)
+		return;
+	if ((v->measure == CORE_MEASURE_VOLUME ? conf_value_volume(s, &r) : conf_value_rate(s, &r)) && r.n == v->n &&
+	    r.window_us == v->window_us)
+		str_copy(out->value, sizeof out->value, s);
+}
+
 void
 limit_words(struct scheduler *s, const struct core_limit_view *v, struct limit_words *out)
 {
@@ -193,11 +213,13 @@ limit_words(struct scheduler *s, const struct core_limit_view *v, struct limit_w
 	    v->scope != CORE_SCOPE_ALL)
 		row = overrides_deciding(s->overrides, override_scope(v->scope), out->object,
 					 out->directive, source_of(s, v->source_ip));
-	if (row != NULL)
+	if (row != NULL) {
 		out->origin = row->origin;
-	else if (find_setting(s, v, out, &set) && set.file != NULL) {
+		keep_spelling(v, conf_override_value(row->limit), out);
+	} else if (find_setting(s, v, out, &set) && set.file != NULL) {
 		out->file = set.file;
 		out->line = set.line;
+		keep_spelling(v, set.value, out);
 	}
 }
 

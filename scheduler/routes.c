@@ -9,8 +9,10 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/net/addr.h"
 #include "common/proc/route.h"
 #include "scheduler/state.h"
+#include "scheduler/target_names.h"
 
 /* The key: a domain, or "=" and the queue's smtp-hosts, the addresses in its name, or the hosts that are rolled up in it;
  * the port behind a newline.
@@ -160,6 +162,19 @@ limit_of(uint64_t n)
 	return n == CONF_UNLIMITED || n > UINT32_MAX ? 0 : (uint32_t)n;
 }
 
+/* What has a limit is shown to operators. */
+static void
+name_target(struct scheduler *s, const struct core_target_limits *l, const char *host, const struct sockaddr_storage *to)
+{
+	char text[ADDR_TEXT_BYTES];
+	struct addr addr;
+
+	if (l->mx_limit != 0)
+		target_names_note(&s->target_names, l->mx_id, slice_str(host));
+	if (l->ip_limit != 0 && addr_from(&addr, (const struct sockaddr *)to, sizeof *to))
+		target_names_note(&s->target_names, l->ip_id, slice_str(addr_text(text, &addr)));
+}
+
 /* What counts per MX host and per address, whoever's route it is in. */
 static void
 tell_target_limits(struct scheduler *s, uint32_t queue, const struct route *r)
@@ -176,6 +191,7 @@ tell_target_limits(struct scheduler *s, uint32_t queue, const struct route *r)
 		limits[i] = hosts[t->mx]; /* < n_hosts: route_get() saw to it */
 		limits[i].ip_id = address_id(&t->addr, 0);
 		limits[i].ip_limit = limit_of(conf_ip_connection_limit(s->conf, (const void *)&t->addr));
+		name_target(s, &limits[i], r->hosts[t->mx], &t->addr);
 	}
 	core_route_target_limits(s->core, queue, limits, r->n_targets);
 }

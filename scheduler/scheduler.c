@@ -20,6 +20,7 @@
 #include "scheduler/control.h"
 #include "scheduler/quarantine.h"
 #include "scheduler/state.h"
+#include "scheduler/target_names.h"
 
 #define DECISIONS_A_TURN 512
 #define NAMES_A_TURN     1024
@@ -775,6 +776,7 @@ stop(struct scheduler *s)
 	acts_close(s);
 	backoff_close(s);
 	providers_free(&s->providers);
+	target_names_free(&s->target_names);
 	redirects_close(s);
 	rollups_close(s);
 	anchors_free(&s->anchors);

@@ -9,6 +9,7 @@
 struct showing {
 	struct request *r;
 	struct slice pattern;
+	uint32_t queue;    /* that is asked for; 0: none, or no such */
 	struct slice vmta; /* of the queue that is asked for; empty: of a pattern or of all */
 	uint32_t cursor;
 	uint64_t most, matching;
@@ -47,7 +48,7 @@ is_wanted(const struct showing *x, const struct core_limit_view *v, const struct
 	case CORE_SCOPE_PROVIDER:
 		return x->vmta.n > 0 &&
 		       w->object.n > 0 &&
-		       slice_eq(providers_of(s->providers, names_find(s->names, x->pattern)), w->object);
+		       slice_eq(providers_of(s->providers, x->queue), w->object);
 	case CORE_SCOPE_ALL:
 		return x->vmta.n > 0;
 	default:
@@ -154,6 +155,7 @@ bool
 control_show_limits(struct request *r)
 {
 	struct slice items = control_option(r, "maxitems"), pattern = control_word(r, 0);
+	char room[NAME_BYTES_MAX + 1];
 	struct showing *x;
 	uint64_t most = ITEMS;
 
@@ -164,6 +166,7 @@ control_show_limits(struct request *r)
 	x = mem_zalloc(sizeof *x);
 	*x = (struct showing){ .r = r, .pattern = pattern, .most = most };
 	if (pattern.n > 0 && memchr(pattern.p, '*', pattern.n) == NULL) {
+		x->queue = names_find(r->s->names, control_queue_name(r, pattern, room));
 		x->vmta = pattern;
 		(void)slice_cut(&x->vmta, '/');
 	}

@@ -152,6 +152,7 @@ struct scheduler {
 	struct overrides *overrides; /* of operators */
 	struct timer acts_timer;     /* the first of them ends */
 	struct providers *providers;
+	struct target_names *target_names; /* NULL: none yet */
 	struct redirects *redirects;
 	struct rollups *rollups; /* NULL: there was none yet */
 	struct backoff *backoff;

@@ -48,10 +48,15 @@ complain(struct conf_place *p, const struct conf_directive *d, unsigned line, co
 bool
 conf_type_pair(struct slice s, struct slice *first, struct slice *second)
 {
+	size_t n = 0;
+
 	s = slice_trim(s);
-	*first = slice_cut(&s, ' ');
-	*second = slice_trim(s);
-	return second->n > 0 && memchr(second->p, ' ', second->n) == NULL;
+	while (n < s.n && s.p[n] != ' ' && s.p[n] != '\t') /* PowerMTA's files have tabs */
+		n++;
+	*first = slice_of(s.p, n);
+	*second = slice_trim(slice_sub(s, n));
+	return second->n > 0 && memchr(second->p, ' ', second->n) == NULL &&
+	       memchr(second->p, '\t', second->n) == NULL;
 }
 
 /* Ranges -------------------------------------------------------------------------------------- */

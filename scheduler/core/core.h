@@ -486,7 +486,8 @@ struct core_limit_view {
 	uint64_t next_room_wall_us; /* 0: there is room, or it is not known */
 	uint32_t waiting;        /* queues in its line */
 	uint32_t queue, source_ip, number; /* of the scope; CORE_NONE where it does not matter. number: provider, job, sender, vmta */
-	struct slice name;       /* of provider, virtual MTA, MX or destination; borrowed until the next core call */
+	uint64_t id;             /* of an MX host or destination: as in core_target_limits */
+	struct slice name;       /* of provider or virtual MTA; borrowed until the next core call */
 };
 /* Each limit in use from `*cursor` on, at most `most`; false when all were seen. */
 bool core_each_limit(const struct core *c, const struct core_now *now, uint32_t *cursor, unsigned most,

@@ -494,9 +494,9 @@ decide(struct core *c, uint32_t e, struct core_decision *out)
 		.done = entries_done(c, e),
 		.retry_level = q->retry_level,
 	};
+	/* Rounded down, as it is read and shown: coming back from the row it is the same moment. */
 	if (en->place == PLACE_DEFERRED)
-		out->due_s = (uint32_t)((core_wall_of(c, us_of_seconds(en->due)) + SECOND_US - 1) /
-					SECOND_US);
+		out->due_s = (uint32_t)(core_wall_of(c, us_of_seconds(en->due)) / SECOND_US);
 	if (q->retry_at > c->now.boot_us)
 		out->retry_at_s =
 			(uint32_t)((core_wall_of(c, q->retry_at) + SECOND_US - 1) / SECOND_US);

@@ -133,7 +133,7 @@ limits_queue_out(const struct core *c, uint32_t qi)
 	const struct conf_queue *s = q->active->settings;
 	uint64_t n = s->max_smtp_out, twin = s->backoff.max_smtp_out;
 
-	if (q->backoff && twin > 0 && twin < n)
+	if (q->backoff && twin > 0)
 		n = twin;
 	if (q->active->most_conns && q->active->most_until > c->now.boot_us &&
 	    (n == 0 || q->active->most_conns < n))

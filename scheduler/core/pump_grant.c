@@ -107,19 +107,25 @@ choose_idle(struct core *c, struct visit *v, const struct asker *who, struct gra
 	}
 }
 
-/* All idle connections come from source IPs that have no room, and no other may be opened. */
+/* All idle connections come from source IPs that have no room, and no other may be opened. It is told
+ * of what ends first: another source IP may have room for a connection before one of these has. */
 static enum core_wait
 wait_for_sender(struct visit *v, const struct idle_choice *ic)
 {
-	enum core_wait wait = CORE_WAIT_RATE;
+	uint32_t limit = v->limit;
+	uint64_t until = v->q->until;
+	bool earlier = v->refusal == REFUSAL_LIMIT && until > 0 && until < ic->when;
 
-	v->limit = ic->limit;
-	v->q->until = ic->when;
-	if (!ic->shared)
-		return pump_wait_until(v, ic->when, REFUSAL_LIMIT, wait);
-	pump_wait_in_line(v, LINE_SENDERS, (uint32_t)v->q->vmta, REFUSAL_LIMIT, wait);
-	v->line_wake = ic->when;
-	return wait;
+	if (ic->shared) {
+		pump_wait_in_line(v, LINE_SENDERS, (uint32_t)v->q->vmta, REFUSAL_LIMIT,
+				  CORE_WAIT_RATE);
+		v->line_wake = ic->when;
+	} else {
+		pump_wait_until(v, ic->when, REFUSAL_LIMIT, CORE_WAIT_RATE);
+	}
+	v->limit = earlier ? limit : ic->limit;
+	v->q->until = earlier ? until : ic->when;
+	return CORE_WAIT_RATE;
 }
 
 /* None may be opened, says `w`, and the idle ones have no room. */

@@ -129,6 +129,14 @@ out_of_use(const struct core *c, uint32_t qi, uint32_t source, bool *own)
 	return until > c->now.boot_us ? until : 0;
 }
 
+bool
+sources_is_usable(const struct core *c, uint32_t qi, uint32_t source)
+{
+	bool own;
+
+	return out_of_use(c, qi, source, &own) == 0;
+}
+
 /* What one source IP has against it; true: nothing. */
 static bool
 try_source(struct core *c, const struct asker *who, const struct core_target_limits *t, uint32_t s,

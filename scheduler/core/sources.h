@@ -47,6 +47,8 @@ void sources_took(struct core *c, uint32_t vmta, uint32_t *turn, const struct so
 bool sources_have_room(struct core *c, uint32_t vmta, bool connections, uint64_t *when);
 /* Those who wait for the virtual MTA's source IPs may look. */
 void sources_poke(struct core *c, uint32_t source);
+/* It is not disabled for the queue, nor set aside otherwise. */
+bool sources_is_usable(const struct core *c, uint32_t qi, uint32_t source);
 /* The source IP has to leave the worker its connections are at. */
 bool sources_leaving(const struct core *c, uint32_t source);
 void sources_bad(struct core *c, uint32_t source);

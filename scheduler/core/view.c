@@ -1,8 +1,9 @@
 /* view: what others may see of the core; changes nothing. */
 #include "common/base/check.h"
+#include "scheduler/core/admit.h"
 #include "scheduler/core/backoff_impl.h"
 #include "scheduler/core/entries.h"
-#include "scheduler/core/limits.h"
+#include "scheduler/core/limits_impl.h"
 #include "scheduler/core/lines.h"
 #include "scheduler/core/pump.h"
 #include "scheduler/core/redirect.h"
@@ -11,6 +12,8 @@
 /* Entries looked at for one that is called for. */
 #define SCAN_PER_ENTRY 64
 #define SCAN_LEAST     65536
+/* With more source IPs than these nobody asks which of them has room first. */
+#define LAST_SOURCES 64
 
 // clang-format off
 static const char *const refusal_texts[] = {
@@ -239,10 +242,15 @@ describe_group(const struct core *c, const struct group *g, struct core_limit_vi
 		v->source_ip = g->source;
 		break;
 	case CORE_SCOPE_SOURCE:
-	case CORE_SCOPE_MX_SOURCE:
 		v->source_ip = g->source;
 		break;
+	case CORE_SCOPE_MX_SOURCE:
+		v->source_ip = g->source;
+		v->id = g->id;
+		break;
 	case CORE_SCOPE_DESTINATION:
+		v->id = g->id;
+		break;
 	case CORE_SCOPE_ALL:
 		break;
 	default:
@@ -364,13 +372,94 @@ core_each_limit(const struct core *core, const struct core_now *now, uint32_t *c
 	return false;
 }
 
+/* The limit that has room last, of those that refuse; 0: none does. */
+struct last {
+	uint64_t at; /* boot time */
+	uint32_t limit;
+};
+
+static void
+last_of(struct core *c, const struct core_now *now, const struct charges *set, uint64_t bytes,
+	struct last *out)
+{
+	for (uint32_t k = 0; k < set->n; k++) {
+		struct limit *l = &c->limits[set->of[k]];
+		uint64_t at;
+
+		if (!l->rate || !limit_is_in_force(l) || !limits_in_mode(c, l))
+			continue;
+		limits_take_back(l);
+		at = rate_when_fits(l->rate, now->boot_us,
+				    l->measure == CORE_MEASURE_VOLUME ? bytes : 1);
+		if (at > now->boot_us && at > out->at)
+			*out = (struct last){ at, set->of[k] };
+	}
+}
+
+/* One of the source IPs will do: of that which has room first. */
+static struct last
+last_of_sources(struct core *c, const struct core_now *now, uint32_t qi, uint64_t bytes,
+		bool connects)
+{
+	const struct vmta *v = &c->vmtas[c->queues[qi].vmta];
+	struct last first = { NEVER, 0 };
+
+	for (uint32_t i = 0; i < v->n_sources && first.at > 0; i++) {
+		struct charges set = { .n = 0 };
+		struct last one = { 0, 0 };
+
+		if (i == LAST_SOURCES)
+			return (struct last){ 0, 0 };
+		if (!sources_is_usable(c, qi, v->sources[i]))
+			continue;
+		admit_message_source(c, qi, v->sources[i], &set);
+		if (connects)
+			admit_connection_source(c, qi, v->sources[i], &set);
+		last_of(c, now, &set, bytes, &one);
+		if (one.at < first.at)
+			first = one;
+	}
+	return first.at == NEVER ? (struct last){ 0, 0 } : first;
+}
+
+/* What keeps the queue waiting longest. It waits for the first that refused, and for the next one
+ * when that has room; who asks wants to know when it sends. */
+static struct last
+last_to_have_room(struct core *c, const struct core_now *now, uint32_t qi)
+{
+	struct queue *q = &c->queues[qi];
+	uint32_t e = q->ready.head;
+	struct charges set = { .n = 0 }, entry = { .n = 0 };
+	struct last all = { 0, 0 }, source;
+	bool connects = q->active->n_conns == 0;
+	uint64_t bytes;
+
+	if (e == CORE_NONE || q->vmta < 0)
+		return all;
+	bytes = admit_bytes(c, e);
+	admit_message(c, qi, &set);
+	last_of(c, now, &set, bytes, &all);
+	admit_message_entry(c, e, &entry);
+	if (connects) {
+		charges_none(&set);
+		admit_connection(c, qi, &set);
+		last_of(c, now, &set, bytes, &all);
+		admit_connection_tag(c, &c->tags[c->entries[e].tag], &entry);
+	}
+	last_of(c, now, &entry, bytes, &all);
+	source = last_of_sources(c, now, qi, bytes, connects);
+	return source.at > all.at ? source : all;
+}
+
 bool
 core_blocking_limit(const struct core *core, const struct core_now *now, uint32_t queue,
 		    struct core_limit_view *out)
 {
 	struct core *c = (struct core *)(uintptr_t)core;
 	const struct queue *q = find(c, queue);
+	struct last last;
 	struct limit *l;
+	uint64_t at;
 
 	if (!q || q->paused || !q->active)
 		return false;
@@ -380,6 +469,14 @@ core_blocking_limit(const struct core *core, const struct core_now *now, uint32_
 	if (q->refusal != REFUSAL_LIMIT || !l->made || !limit_is_in_force(l))
 		return false;
 	describe_limit(c, now, l, out);
+	if (!l->rate)
+		return true;
+	last = last_to_have_room(c, now, c->by_number[queue]);
+	at = now->wall_us + (last.at - now->boot_us);
+	if (last.limit == 0 || at <= out->next_room_wall_us)
+		return true;
+	describe_limit(c, now, &c->limits[last.limit], out);
+	out->next_room_wall_us = at;
 	return true;
 }
 

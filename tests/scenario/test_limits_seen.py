@@ -2,6 +2,7 @@
 
 Times are the sink's own: what an operator set holds from the answer of the command on, and what is counted is what the
 sink was offered."""
+import datetime
 import os
 import re
 import signal
@@ -288,6 +289,117 @@ def test_blocked_by_what_an_operator_set(world):
     assert len(w.commands("rcpt")) == 5
 
 
+def blocked_of(w):
+    return w.sluice.ask("show", "queue", "load.example/v")["queue"][0]["blocked"]
+
+
+def until(blocked):
+    return datetime.datetime.fromisoformat(blocked["until"].replace("Z", "+00:00")).timestamp()
+
+
+def test_until_of_volume_is_when_the_body_goes(world):
+    """Not when there is room for some bytes: that comes a tenth of a window behind the body before."""
+    w = world(domain='max-data-volume-rate = "100k/h";')
+    w.send("--messages", 2, "--size", 60000)
+    w.load.wait()
+    blocked = harness.wait_for(lambda: len(w.commands("rcpt")) == 1 and (lambda b: b["by"] == "rate" and b)(blocked_of(w)), 10)
+    assert 3500 < until(blocked) - time.time() < 3650, blocked
+
+
+def test_until_is_that_of_the_source_ip_which_has_room_first(world):
+    """One is idle and has none for long, another may be connected from before that."""
+    w = world(domain='source-ip-max-msg-rate = [ "127.0.0.2/32 1/4s", "127.0.0.3/32 1/9s" ];')
+    w.send("--messages", 5)
+    w.load.wait()
+    told, seen, late = None, 0, []
+    while seen < 5:
+        blocked = blocked_of(w)
+        if (n := len(w.commands("rcpt"))) != seen:
+            late += [until(told) - time.time()] if told else []
+            seen, told = n, None
+        elif blocked["until"]:
+            told = blocked
+        time.sleep(0.05)
+    assert len(late) >= 3 and max(late) < 0.3 and min(late) > -2, late
+
+
+@pytest.mark.parametrize("conf,domain,last", [
+    ('jobs = ( { name = "j1"; max-msg-rate = "1/m"; } );', 'max-msg-rate = "1/h";', "max-msg-rate 1/h"),
+    ('senders = ( { name = "load.example"; max-msg-rate = "1/h"; } );', 'max-msg-rate = "1/m";', "max-msg-rate 1/h on sender load.example"),
+    ("", 'max-msg-rate = "1/m"; source-ip-max-msg-rate = "0/0 1/h";', "source-ip-max-msg-rate 1/h on 127.0.0.2"),
+    ("", 'max-msg-rate = "1/m"; max-connect-rate = "1/h"; max-msg-per-connection = 1;', "max-connect-rate 1/h")])
+def test_of_limits_that_refuse_the_last_is_told(world, conf, domain, last):
+    """When all of them have room, not when the one has that was asked first."""
+    w = world(conf=conf, domain=domain)
+    w.act("disable", "source", IPS[1], "*/*")
+    w.send("--messages", 2, "--job", "j1")
+    w.load.wait()
+    harness.wait_for(lambda: len(w.commands("rcpt")) == 1 and blocked_of(w)["limit"] == last, 10)
+    blocked = blocked_of(w)
+    assert 3500 < until(blocked) - time.time() < 3650 and re.match(r".*sluice.conf:\d+$", blocked["config"]), blocked
+
+
+def test_limits_as_they_were_written(world):
+    w = world(domain='max-msg-rate = "1/60s"; max-data-volume-rate = "2M/60sec"; source-ip-max-msg-rate = "127/8 2/120m";')
+    w.send("--messages", 3)
+    w.load.wait()
+    harness.wait_for(lambda: blocked_of(w)["limit"] == "max-msg-rate 1/60s", 10)
+    values = {x["name"]: x["value"] for x in w.sluice.ask("show", "limits", "load.example/v")["limit"]}
+    assert (values["max-data-volume-rate"], values["source-ip-max-msg-rate"]) == ("2M/60sec", "2/120m")
+    w.act("set", "limit", "load.example/v", "max-msg-rate=60/3600s")
+    w.act("set", "limit", "load.example/v", "source-ip-max-msg-rate=0/0 1/24h")
+    harness.wait_for(lambda: blocked_of(w)["limit"] in [f"source-ip-max-msg-rate 1/24h on {ip}" for ip in IPS], 10)
+
+
+@pytest.mark.parametrize("conf,limit", [
+    ('ip-connection-limit = [ "10/8 9",\n "127/8 1" ];', "ip-connection-limit 1 on 127.0.0.1"),
+    ('mx-connection-limit = [ "*.example 9",\n "* 1" ];', r"mx-connection-limit 1 on \[127.0.0.1\]:\d+ from 127.0.0.[23]")])
+def test_limits_of_hosts_name_them(world, conf, limit):
+    """What the limit belongs to, and the line of its entry."""
+    w = world(conf=conf)
+    w.send("--messages", 3000)
+    harness.wait_for(lambda: w.load.acknowledged() > 0, 10)
+    blocked = harness.wait_for(lambda: (lambda b: b["by"] == "connections" and b)(blocked_of(w)), 20)
+    with open(w.sluice.conf_path) as f:
+        line = next(n for n, text in enumerate(f, 1) if ' 1" ]' in text)
+    assert re.fullmatch(limit, blocked["limit"]) and blocked["config"] == f"{w.sluice.conf_path}:{line}", blocked
+    scope = "destination" if limit.startswith("ip") else "mx"
+    row = next(x for x in w.sluice.ask("show", "limits")["limit"] if x["scope"] == scope)
+    assert "127.0.0.1" in row["object"] and (row["file"], row["line"]) == (w.sluice.conf_path, line)
+
+
+def test_a_queue_in_other_letters(world):
+    """Domains know no case, virtual MTAs neither: what is shown of LOAD.example/V is that of load.example/v, and there is no second queue."""
+    w = world(domain='retry-recipients-after = "1s"; }, { name = "load.example"; max-msg-rate = "10/h"; smtp-hosts = "[127.0.0.1]:1";')
+    for words in (["pause", "queue", "LOAD.example/V"], ["set", "queue", "--mode=backoff", "Load.Example/v"], ["disable", "source", IPS[0], "LOAD.example/V"]):
+        w.act(*words)
+    assert [x["name"] for x in w.sluice.ask("show", "queues")["queue"]] == ["load.example/v"]
+    assert w.sluice.ask("show", "queue", "LOAD.example/V")["queue"][0]["name"] == "load.example/v"
+    settings = {x["name"]: x["value"] for x in w.sluice.ask("show", "settings", "LOAD.Example/V")["setting"]}
+    assert settings["max-msg-rate"] == "10/h"
+    w.act("pause", "queue", "N.example/{notify}")  # notices have the settings of {default}, and queues of their own
+    assert w.sluice.ask("show", "queue", "n.example/{Notify}")["queue"][0]["name"] == "n.example/{notify}"
+    w.act("set", "limit", "load.example/v", "max-msg-rate=20/h")
+    settings = {x["name"]: x["value"] for x in w.sluice.ask("show", "settings", "LOAD.Example/V")["setting"]}
+    assert settings["max-msg-rate"] == "20/h"
+
+
+def test_enable_source_by_pattern(world):
+    """What was said of single queues, and of narrower patterns, is taken back by a wider one; of other source IPs and queues nothing."""
+    w = world()
+    disabled = lambda: sorted((x["ip"], x["queue"]) for x in w.sluice.ask("show", "disabled", "sources")["disabledSource"])
+    for ip, queues in ((IPS[0], "load.example/v"), (IPS[0], "*.example/v"), (IPS[0], "b.example/w"), (IPS[0], "*/*"), (IPS[1], "load.example/v")):
+        w.act("disable", "source", ip, queues)
+    w.act("enable", "source", IPS[0], "*/v")
+    assert disabled() == [(IPS[0], "*/*"), (IPS[0], "b.example/w"), (IPS[1], "load.example/v")]
+    w.send("--messages", 1)
+    w.load.wait()
+    harness.wait_for(lambda: blocked_of(w)["by"] == "sources", 5)
+    w.act("enable", "source", IPS[0], "*/*")
+    assert disabled() == [(IPS[1], "load.example/v")]
+    w.sluice.wait_drained(10)
+
+
 # Refused ----------------------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("words,status,says", [
@@ -296,6 +408,7 @@ def test_blocked_by_what_an_operator_set(world):
     ("set limit --source-ip=192.0.2.9 max-msg-rate=1/h", 1, "no source IP of this configuration"), ("set limit --source-ip=x max-msg-rate=1/h", 1, "no IP address"),
     ("set limit --vmta=nobody max-smtp-out=1", 1, "no such virtual MTA"), ("set limit --provider=nobody max-smtp-out=1", 1, "no such provider"),
     ("set limit a.example/v", 2, "NAME=VALUE"), ("set limit max-msg-rate=1/h", 2, "D/V"), ("set limit a.example/v max-smtp-out=1 --for=soon", 2, "--for"),
+    ("set limit a.example/v max-smtp-out=1 --for=", 2, "--for"), ("disable source 127.0.0.2 */* --reenable-after=", 2, "--reenable-after"),
     ("set limit --vmta=v --job=j max-smtp-out=1", 2, "one object"), ("set limit a.example/v --clear", 1, "no operator has set a limit"),
     ("disable source 192.0.2.9 */*", 1, "no source IP"), ("disable source 127.0.0.2 a.example/nobody", 1, "no such virtual MTA"),
     ("disable source 127.0.0.2 */* --reenable-after=x", 2, "--reenable-after"), ("enable source 127.0.0.2 */*", 1, "is not disabled")])

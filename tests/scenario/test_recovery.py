@@ -54,6 +54,30 @@ def test_job_with_the_name_of_a_queue(folder):
     sink.stop()
 
 
+def test_deferred_mail_keeps_its_next_try(folder):
+    """Tries, next due time and last reply, to the second, over a killed scheduler and over a stop."""
+    port = harness.free_port()
+    sink = harness.Sink(folder, script=LATER % port)
+    domains = f'domains = ( {{ name = "*"; smtp-hosts = "[127.0.0.1]:{port}"; retry-recipients-after = "10m"; }} );'
+    with harness.Sluice(folder, domains=domains) as sluice:
+        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=10) as s:
+            s.sendmail("a@b.example", [f"x{i}@one.example" for i in range(3)], b"Subject: 1\r\n\r\nhi\r\n")
+        shown = lambda: [(m["rcpt"], m["attempts"], m["nextDue"], m["lastReply"]) for m in sluice.ask("list")["message"]]
+        harness.wait_for(lambda: [row[1:4:2] for row in shown()] == 3 * [(1, "450 4.2.1 later")], 10)
+        before = shown()
+        assert all(row[2] for row in before)
+        old = sluice.pids("scheduler")
+        os.kill(old[0], signal.SIGKILL)
+        harness.wait_for(lambda: sluice.pids("scheduler") not in ([], old), 20)
+        sluice.wait_ready()
+        assert shown() == before
+        assert sluice.stop() == 0
+        sluice.start()
+        assert shown() == before
+        no_abort(sluice)
+    sink.stop()
+
+
 def test_fewer_workers_and_receivers(folder):
     port = harness.free_port()
     sink = harness.Sink(folder, script=SLOW % port)

@@ -129,6 +129,25 @@ def test_twins_that_are_not_given_never_speed_a_queue_up(world):
     assert 3500 < ahead.total_seconds() < 3700
 
 
+def test_a_twin_that_is_given_is_taken_as_written(world):
+    """Also one that lets more connections be than before."""
+    w = world(rule=BACKOFF, domain="max-smtp-out = 2; backoff-max-smtp-out = 5;")
+    now, most = set(), []
+
+    def dot(talk, body):
+        now.add(talk)
+        most.append(len(now))
+        time.sleep(0.1)
+        now.discard(talk)
+        return smtp_peer.usual
+    w.peer.script["dot"] = dot
+    waiting(w, 60)
+    w.say("set", "queue", "p.example/v", "--mode=backoff")
+    w.say("resume", "queue", "p.example/v")
+    harness.wait_for(lambda: len(w.peer.recipients()) == 60, 30)
+    assert max(most) == 5, max(most)
+
+
 def test_a_further_match_restarts_the_timer(world):
     w = world(rule='reply = "/too many/"; actions = [ "mode=backoff", "backoff-to-normal-after=5s" ];')
     w.angry.add(IPS["v"])

@@ -572,7 +572,7 @@ test_longest_window(void **state)
 	assert_int_equal(conf_override_window(o), 3 * 86400 * S);
 	conf_override_free(&o);
 	o = conf_override_new(CONF_OVER_QUEUE, SLICE_LIT("source-ip-max-connect-rate"),
-			      SLICE_LIT("192.0.2.1 5/h, 0/0 1/2h"), &why);
+			      SLICE_LIT("192.0.2.1 5/h, 0/0\t1/2h"), &why);
 	assert_int_equal(conf_override_window(o), 7200 * S);
 	conf_override_free(&o);
 	buf_clear(&why);
