@@ -43,6 +43,28 @@ backoff_member(const struct scheduler *s, const char *name, uint32_t queue)
 	return member_of(s, &pools[pool], queue);
 }
 
+/* What the configuration says now; of a pool the member that the flip has chosen, as long as it is
+ * one. */
+static const char *
+of_backoff(const struct scheduler *s, const struct backoff_row *row, const struct conf_queue *q)
+{
+	int pool = q->backoff_reroute != NULL
+			   ? conf_pool_find(s->conf, slice_str(q->backoff_reroute))
+			   : -1;
+	const struct conf_pool *pools;
+	const struct conf_vmta *vmtas;
+
+	if (pool < 0 || row->scope != CONF_RULE_QUEUE)
+		return q->backoff_reroute;
+	(void)conf_pools(s->conf, &pools);
+	(void)conf_vmtas(s->conf, &vmtas);
+	for (unsigned i = 0; i < pools[pool].n_vmtas; i++) {
+		if (strcmp(vmtas[pools[pool].vmtas[i]].name, row->reroute) == 0)
+			return row->reroute;
+	}
+	return q->backoff_reroute;
+}
+
 /* The queue's next one; itself: none. *itself: it says that it is its own. */
 static uint32_t
 next_of(struct scheduler *s, uint32_t queue, bool *itself)
@@ -56,11 +78,7 @@ next_of(struct scheduler *s, uint32_t queue, bool *itself)
 	/* What tells of all this goes its own way. */
 	if (notify_is_queue(name))
 		return queue;
-	/* What a flip decided stays as long as it lasts; of a scope's row each queue has its own.
-	 */
-	to = row == NULL                     ? q->reroute
-	     : row->scope == CONF_RULE_QUEUE ? row->reroute
-					     : q->backoff_reroute;
+	to = row == NULL ? q->reroute : of_backoff(s, row, q);
 	if (to == NULL || to[0] == '\0' || (to = backoff_member(s, to, queue)) == NULL)
 		return queue;
 	d = slice_cut(&name, '/');

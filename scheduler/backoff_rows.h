@@ -40,7 +40,7 @@ struct backoff_row {
 	uint64_t rule_key;      /* 0: no rule's; stays while the recovery lasts */
 	char *reason, *rule;    /* the reply, or who; FILE:LINE, empty: no rule */
 	char *source_ip;        /* that the reply came to; empty: not known */
-	char *reroute;          /* virtual MTA that the queue's mail goes to; empty: none */
+	char *reroute;          /* virtual MTA that its mail went to first; empty: none */
 	/* Of a queue. Thousandths of a recipient a second: delivered before, allowed now; 0: not known. */
 	uint64_t before_mps, rate_mps;
 	bool recovering; /* back-off is over, the steps of its recovery are not */

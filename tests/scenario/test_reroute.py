@@ -82,6 +82,27 @@ def test_a_reload_names_the_other_virtual_mta(world):
     harness.wait_for(lambda: queued(w) == {"p.example/x": 20}, 10)
 
 
+def test_a_reload_says_anew_where_mail_goes_in_back_off(world):
+    old, new = of_vmta("v", 'backoff-reroute-to-virtual-mta = "x";')
+    w = world()
+    for q in "p.example/v", "p.example/w", "p.example/x":
+        w.say("pause", "queue", q)
+    w.send("a@p.example", vmta="v")
+    w.say("set", "queue", "p.example/v", "--mode=backoff")
+    w.reload(old, new)
+    harness.wait_for(lambda: queued(w) == {"p.example/x": 1}, 10)
+    assert w.queue("p.example/v")["backoff"]["rerouteTo"] == "p.example/x"
+    w.reload('virtual-mta = "x"', 'virtual-mta = "w"')
+    w.send("b@p.example", vmta="v")
+    assert queued(w) == {"p.example/w": 1, "p.example/x": 1}  # what was moved stays moved
+    w.kill_scheduler()
+    assert w.queue("p.example/v")["backoff"]["rerouteTo"] == "p.example/w"
+    w.reload(new.replace('"x"', '"w"'), old)
+    w.send("c@p.example", vmta="v")
+    assert queued(w) == {"p.example/v": 1, "p.example/w": 1, "p.example/x": 1}
+    assert w.mode("p.example/v") == "backoff" and w.queue("p.example/v")["backoff"]["rerouteTo"] is None
+
+
 def test_along_a_chain_and_what_a_later_flip_moves_on(world):
     w = world(edits=[of_vmta("v", 'backoff-reroute-to-virtual-mta = "w";'), of_vmta("w", 'backoff-reroute-to-virtual-mta = "x";')])
     for q in "p.example/v", "p.example/w", "p.example/x":
