@@ -56,6 +56,12 @@ object_name(const struct scheduler *s, unsigned scope, uint32_t queue, uint32_t 
 	}
 }
 
+bool
+backoff_has_scope(const struct scheduler *s, unsigned scope, uint32_t queue, uint32_t source_ip)
+{
+	return object_name(s, scope, queue, source_ip).n > 0;
+}
+
 struct backoff_row *
 backoff_scope_row(struct scheduler *s, unsigned scope, uint32_t queue, uint32_t source_ip)
 {

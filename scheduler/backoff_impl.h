@@ -14,6 +14,8 @@ const struct backoff_row *backoff_own(const struct scheduler *s, uint32_t queue)
 const struct backoff_row *backoff_of_source(const struct scheduler *s, struct slice source);
 /* The row of the queue's object of that scope (enum conf_rule_scope), made if it is new; NULL: it has
  * none. `source_ip` as in struct backoff_match. */
+bool backoff_has_scope(const struct scheduler *s, unsigned scope, uint32_t queue,
+		       uint32_t source_ip);
 struct backoff_row *backoff_scope_row(struct scheduler *s, unsigned scope, uint32_t queue,
 				      uint32_t source_ip);
 /* NULL: nothing is known of it. */

@@ -79,8 +79,6 @@ enter(struct scheduler *s, const struct backoff_match *m, const struct rules_ver
 	};
 
 	(void)conf_rules(s->conf, &rules);
-	if (row == NULL) /* it has no object of that scope: the queue alone */
-		row = backoff_scope_row(s, CONF_RULE_QUEUE, m->queue, m->source_ip);
 	if (rule >= 0)
 		why.rule_key = rules[rule].key;
 	if (rules_verdict_has(v, CONF_ACTION_TO_NORMAL_AFTER))
@@ -209,6 +207,37 @@ leave(struct scheduler *s, const struct backoff_match *m, const struct rules_ver
 	(void)backoff_out(s, m->queue, m->text, rule);
 }
 
+/* The mode that `v` has decided for. Rules that say the same of another scope contradict nobody:
+ * each scope has its row, and the first rule says how. */
+static void
+change_mode(struct scheduler *s, struct backoff_match *m, const uint32_t *rules, unsigned n,
+	    const struct rules_verdict *v)
+{
+	bool on = rules_verdict_has(v, CONF_ACTION_BACKOFF);
+	enum conf_action mode = on ? CONF_ACTION_BACKOFF : CONF_ACTION_NORMAL;
+	unsigned done = 0, bit;
+
+	for (unsigned i = 0; i < n; i++) {
+		struct rules_verdict one;
+
+		rules_merge(s->conf, &rules[i], 1, 0, &one);
+		if (!rules_verdict_has(&one, mode))
+			continue;
+		/* Mail that was sent elsewhere meanwhile took the queue's number along. */
+		m->queue = s->conns[m->connection].queue;
+		if (!backoff_has_scope(s, one.scope, m->queue, m->source_ip))
+			one.scope = CONF_RULE_QUEUE; /* it has no object of that: the queue alone */
+		bit = 1u << one.scope;
+		if (done & bit)
+			continue;
+		done |= bit;
+		if (on)
+			enter(s, m, &one);
+		else
+			leave(s, m, &one);
+	}
+}
+
 /* Into retry, for the time that the reply names, or its own; fewer connections for a while. */
 static void
 slow_down(struct scheduler *s, const struct backoff_match *m, const struct rules_verdict *v)
@@ -270,10 +299,6 @@ backoff_matched(struct scheduler *s, const struct backoff_match *m)
 		bounce_queue(s, m);
 	if (m->code >= 400 && rules_verdict_has(&v, CONF_ACTION_DISABLE_SOURCE_IP))
 		disable_source(s, m, &v);
-	/* That may have sent the queue's mail elsewhere: then its name has another number. */
-	now.queue = s->conns[m->connection].queue;
-	if (rules_verdict_has(&v, CONF_ACTION_BACKOFF))
-		enter(s, &now, &v);
-	else if (rules_verdict_has(&v, CONF_ACTION_NORMAL))
-		leave(s, &now, &v);
+	if (rules_verdict_has(&v, CONF_ACTION_BACKOFF) || rules_verdict_has(&v, CONF_ACTION_NORMAL))
+		change_mode(s, &now, rules, n, &v);
 }

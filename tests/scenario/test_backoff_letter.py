@@ -255,6 +255,23 @@ def test_a_rule_takes_its_own_queue_out_of_a_wider_scope_until_that_ends(world):
     harness.wait_for(lambda: w.in_backoff() == ["p.example/v", "q.example/v"], 15)
 
 
+def test_rules_of_two_scopes_that_match_one_reply_both_count(world):  # noqa: F811
+    w = world(rules='{ reply = "/too many/"; actions = [ "mode=backoff", "backoff-to-normal-after=1h" ]; }, '
+              '{ reply = "/too many m/"; actions = [ "mode=backoff" ]; scope = "virtual-mta"; after = "2/10m"; }, '
+              '{ reply = "/welcome/"; actions = [ "mode=normal" ]; }, { reply = "/welcome back/"; actions = [ "mode=normal" ]; scope = "virtual-mta"; }')
+    w.angry.add(IPS["v"])
+    w.say("pause", "queue", "r.example/v")
+    w.send("a@p.example", vmta="v")
+    w.wait_mode("r.example/v", "backoff")
+    w.kill_scheduler()
+    w.say("pause", "queue", "r.example/v")
+    p, r = (w.queue(f"{d}.example/v")["backoff"] for d in "pr")
+    assert (p["scope"], p["rule"]) == ("queue", f"{w.sluice.conf_path}:{w.line_of('/too many/')}") and p["until"] is not None
+    assert (r["scope"], r["until"]) == ("virtual-mta", None)
+    w.reply = "450 4.2.0 welcome back, later"
+    harness.wait_for(lambda: w.in_backoff() == [], 15)
+
+
 def test_what_is_told_of_a_back_off_is_its_first_reply(world):  # noqa: F811
     w = world(rules='{ reply = "/too many/"; actions = [ "mode=backoff", "backoff-to-normal-after=1h" ]; }, { reply = "/slow/"; actions = [ "mode=backoff", "backoff-to-normal-after=2h" ]; }')
     w.angry.add(IPS["v"])
