@@ -114,6 +114,8 @@ check_value(struct conf_loader *x, const struct conf_value *v)
 	if (scope == CONF_SCOPES)
 		return;
 	name = slice_str(v->v.string);
+	if (name.n == 0) /* it takes back what a wider name says */
+		return;
 	if (scope == CONF_SCOPE_VMTA
 		    ? is_vmta(x, name) ||
 			      (pool && (is_pool(x, name) || conf_words_choice(v->d->arg, name)))

@@ -547,6 +547,17 @@ take_int(struct conf_place *p, const struct conf_directive *d, const struct conf
 	return true;
 }
 
+/* "" takes back what a wider name says, as PowerMTA. */
+static bool
+is_cleared(const struct conf_place *p, const struct conf_directive *d, const struct conf_raw *raw)
+{
+	return raw->kind == CONF_RAW_STRING && raw->string[0] == '\0' &&
+	       p->block->scope == CONF_SCOPE_DOMAIN &&
+	       (d->type == CONF_TYPE_VMTA_POOL || d->type == CONF_TYPE_REPLY_LIST ||
+		d->type == CONF_TYPE_RECOVER || d->type == CONF_TYPE_ADDRESSES ||
+		d->type == CONF_TYPE_IPS);
+}
+
 static bool
 take_string(struct conf_place *p, const struct conf_directive *d, const struct conf_raw *raw,
 	    struct conf_value *out)
@@ -560,6 +571,8 @@ take_string(struct conf_place *p, const struct conf_directive *d, const struct c
 	if (d->type == CONF_TYPE_STRING || kinds[d->type].check == check_any ||
 	    !kinds[d->type].quantity)
 		out->v.string = out->text;
+	if (is_cleared(p, d, raw))
+		return true;
 	if (kinds[d->type].check != NULL && !kinds[d->type].check(p, d, s, out))
 		return bad_word(p, d, p->line, raw->string);
 	if ((d->type == CONF_TYPE_INTERVAL || d->type == CONF_TYPE_INTERVAL_N ||
@@ -615,7 +628,7 @@ take_strings(struct conf_place *p, const struct conf_directive *d, const struct 
 	char text[200];
 	const char *why;
 	size_t at;
-	struct conf_strings one = { .n = 1 };
+	struct conf_strings one = { .n = is_cleared(p, d, raw) ? 0 : 1 };
 
 	if (raw->kind != CONF_RAW_STRING && raw->kind != CONF_RAW_STRINGS)
 		return wrong_shape(p, d, raw);

@@ -377,6 +377,25 @@ def test_the_shipped_configuration_has_no_error_and_no_warning():
     assert done.returncode == 0 and "warning" not in done.stdout + done.stderr, done.stdout + done.stderr
 
 
+def test_an_empty_string_takes_back_what_a_wider_name_says(world):  # noqa: F811
+    old = 'ip = "127.0.0.2"; name = "v.example"; } );'
+    assert IPS["v"] in old
+    w = world(rules=BACKOFF, domain='backoff-reroute-to-virtual-mta = "x"; backoff-notify = "ops@here.example"; recover = "auto"; backoff-use-source = "127.0.0.3";',
+              edits=[(old, old + ' domains = ( { name = "p.example"; backoff-reroute-to-virtual-mta = ""; smtp-pattern-list = ""; backoff-notify = ""; '
+                      'recover = ""; backoff-use-source = ""; reroute-to-virtual-mta = ""; } );')])
+    for q in "p.example/v", "q.example/v":
+        w.say("set", "queue", q, "--mode=backoff")
+    assert w.queue("p.example/v")["backoff"]["rerouteTo"] is None and w.queue("q.example/v")["backoff"]["rerouteTo"] == "q.example/x"
+    w.send("a@p.example", "b@q.example", vmta="v")
+    harness.wait_for(lambda: w.carried.get("a@p.example") == IPS["v"], 10)
+    w.say("set", "queue", "*/*", "--mode=normal")
+    w.angry.add(IPS["v"])
+    w.send("c@p.example", "d@q.example", vmta="v")
+    w.wait_mode("q.example/v", "backoff")
+    harness.wait_for(lambda: w.queue("p.example/v")["attempted"] >= 2, 10)
+    assert w.mode("p.example/v") == "normal"
+
+
 def test_mail_that_waits_for_the_sources_of_back_off_says_so(world):  # noqa: F811
     """They belong to another virtual MTA."""
     w = world(rules=BACKOFF, domain=f'backoff-use-source = [ "{IPS["w"]}" ];')
