@@ -294,11 +294,13 @@ backoff_matched(struct scheduler *s, const struct backoff_match *m)
 		return;
 	rules_merge(s->conf, rules, n, m->wait_us, &v);
 	reply_matches_fired(s, m, &v);
-	slow_down(s, m, &v);
 	if (m->code >= 400 && rules_verdict_has(&v, CONF_ACTION_BOUNCE_QUEUE))
 		bounce_queue(s, m);
 	if (m->code >= 400 && rules_verdict_has(&v, CONF_ACTION_DISABLE_SOURCE_IP))
 		disable_source(s, m, &v);
 	if (rules_verdict_has(&v, CONF_ACTION_BACKOFF) || rules_verdict_has(&v, CONF_ACTION_NORMAL))
 		change_mode(s, &now, rules, n, &v);
+	/* By what holds in the mode of now; and the queue may have another number, see there. */
+	now.queue = s->conns[m->connection].queue;
+	slow_down(s, &now, &v);
 }

@@ -1,4 +1,5 @@
 """What each action of a rule does, one by one; source IPs that are disabled, and those that back-off leaves."""
+import calendar
 import os
 import signal
 import smtplib
@@ -94,6 +95,22 @@ def test_defer_queue_puts_the_whole_queue_into_retry_once(world):
     # Those granted before the reply was read have gone their way; all others waited.
     late = [at for _, at in w.mails if at > first + 1]
     assert len(late) >= 8 and min(late) - first > 3, w.mails
+
+
+@pytest.mark.parametrize("actions", ['"mode=backoff", "defer-queue"', '"defer-queue", "mode=backoff"'])
+def test_a_queue_that_is_deferred_into_back_off_waits_as_back_off_says(world, actions):
+    w = world(rules='{ reply = "/too many/"; actions = [ %s ]; }, { reply = "/all well/"; actions = [ "mode=normal", "defer-queue" ]; }' % actions,
+              edits=[('retry-after = "1s"; backoff-retry-after = "1s"', 'retry-after = "10m"; backoff-retry-after = "2h"')])
+    w.angry.add(IPS["v"])
+    for reply, mode, seconds in ("421 4.7.0 too many", "backoff", 7200), ("421 4.7.0 all well", "normal", 600):
+        w.reply = reply
+        if mode == "backoff":
+            w.send("a@p.example", vmta="v")
+        else:
+            w.say("schedule", "p.example/v", "--retry-recipients")
+        w.wait_mode("p.example/v", mode)
+        due = harness.wait_for(lambda: w.queue("p.example/v")["retryTime"], 10)
+        assert abs(calendar.timegm(time.strptime(due, "%Y-%m-%dT%H:%M:%SZ")) - time.time() - seconds) < 60, due
 
 
 def test_back_off_alone_puts_nothing_into_retry(world):
