@@ -288,6 +288,7 @@ on_over(void *arg)
 		struct slice reason = o.why == CORE_BACKOFF_DELIVERY
 					      ? SLICE_LIT("a message was delivered")
 					      : SLICE_LIT("its rate has recovered");
+		bool on, wide;
 
 		row = backoff_rows_find(b->rows, CONF_RULE_QUEUE, names_get(s->names, o.queue));
 		if (o.why == CORE_BACKOFF_STEPS) {
@@ -298,15 +299,18 @@ on_over(void *arg)
 		/* A reply has matched meanwhile: it goes on. */
 		if (core_backoff_view(s->core, o.queue, CORE_NONE, &v) && v.ended_wall_us == 0)
 			continue;
-		/* Of a wider scope: it goes on for the others, and this queue is out of it. */
 		backoff_untold(s, o.queue);
-		if (row != NULL && row->on) {
+		on = row != NULL && row->on;
+		/* Of a wider scope it goes on for the others, and this queue is out of it: mail that was
+		 * taken speaks against each of them, a rate that was learned against its own. */
+		wide = (!on || o.why == CORE_BACKOFF_DELIVERY) && exempt(s, o.queue, reason);
+		row = backoff_scope_find(s, CONF_RULE_QUEUE, o.queue, CORE_NONE);
+		if (on)
 			backoff_leave(s, row, reason, SLICE_NONE);
-		} else if (exempt(s, o.queue, reason)) {
-			row = backoff_scope_find(s, CONF_RULE_QUEUE, o.queue, CORE_NONE);
+		else if (wide)
 			keep(s, row, reason, SLICE_NONE);
+		if (wide)
 			backoff_reroute_soon(s, o.queue);
-		}
 	}
 	memmove(b->over, b->over + n, (b->n_over - n) * sizeof *b->over);
 	b->n_over -= n;

@@ -12,10 +12,11 @@ bool backoff_is_known(const struct scheduler *s);
 const struct backoff_row *backoff_own(const struct scheduler *s, uint32_t queue);
 /* The row of a source IP, NULL: none. */
 const struct backoff_row *backoff_of_source(const struct scheduler *s, struct slice source);
-/* The row of the queue's object of that scope (enum conf_rule_scope), made if it is new; NULL: it has
- * none. `source_ip` as in struct backoff_match. */
+/* The queue has an object of that scope: a provider that is known, a source IP. */
 bool backoff_has_scope(const struct scheduler *s, unsigned scope, uint32_t queue,
 		       uint32_t source_ip);
+/* The row of the queue's object of that scope (enum conf_rule_scope), made if it is new; NULL: it has
+ * none. `source_ip` as in struct backoff_match. */
 struct backoff_row *backoff_scope_row(struct scheduler *s, unsigned scope, uint32_t queue,
 				      uint32_t source_ip);
 /* NULL: nothing is known of it. */

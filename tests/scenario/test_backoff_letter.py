@@ -272,6 +272,22 @@ def test_rules_of_two_scopes_that_match_one_reply_both_count(world):  # noqa: F8
     harness.wait_for(lambda: w.in_backoff() == [], 15)
 
 
+def test_a_delivery_takes_its_queue_out_of_all_that_holds_it(world):  # noqa: F811
+    w = world(rules=BACKOFF + ', { reply = "/too many/"; actions = [ "mode=backoff" ]; scope = "virtual-mta"; }', domain="backoff-to-normal-after-delivery = true;")
+    w.angry.add(IPS["v"])
+    w.say("pause", "queue", "q.example/v")
+    w.send("a@p.example", vmta="v")
+    harness.wait_for(lambda: w.in_backoff() == ["p.example/v", "q.example/v"], 10)
+    w.angry.clear()
+    w.wait_mode("p.example/v", "normal")
+    assert w.peer.recipients() == ["a@p.example"] and w.queue("p.example/v")["modeEvent"][-1]["reason"] == "a message was delivered"
+    w.kill_scheduler()
+    w.say("pause", "queue", "q.example/v")
+    assert w.in_backoff() == ["q.example/v"]
+    w.send("b@p.example", vmta="v")
+    harness.wait_for(lambda: w.peer.recipients() == ["a@p.example", "b@p.example"], 10)
+
+
 def test_what_is_told_of_a_back_off_is_its_first_reply(world):  # noqa: F811
     w = world(rules='{ reply = "/too many/"; actions = [ "mode=backoff", "backoff-to-normal-after=1h" ]; }, { reply = "/slow/"; actions = [ "mode=backoff", "backoff-to-normal-after=2h" ]; }')
     w.angry.add(IPS["v"])
