@@ -380,6 +380,28 @@ def test_a_source_comes_back_by_the_domains_setting_and_none_leaves_the_queue_wa
     assert w.mails[1][1] - w.mails[0][1] > 4
 
 
+def test_a_pattern_enables_a_source_for_all_queues_that_it_covers(world):
+    w = world(rule='reply = "/blocked/"; actions = [ "disable-source-ip" ];')
+    w.reply = "421 4.7.0 blocked"
+    w.angry.add(IPS["v"])
+    for d in "pqr":
+        w.send(f"{d}@{d}.example", vmta="v")
+
+    def disabled():
+        return [row["queue"] for row in w.sluice.ask("show", "disabled", "sources")["disabledSource"]]
+    harness.wait_for(lambda: len(disabled()) == 3, 10)
+    w.say("disable", "source", IPS["v"], "*/v")
+    w.angry.clear()
+    w.say("enable", "source", IPS["v"], "*/w", status=1)
+    w.say("enable", "source", IPS["v"], "p.example/*")
+    assert sorted(disabled()) == ["*/v", "q.example/v", "r.example/v"]  # what a wider pattern says stays
+    w.say("enable", "source", IPS["v"], "*/*")
+    assert disabled() == []
+    harness.wait_for(lambda: w.peer.recipients() == ["p@p.example", "q@q.example", "r@r.example"], 10)
+    w.kill_scheduler()
+    assert disabled() == []
+
+
 def test_a_success_that_holds_the_word_disables_nothing(world):
     w = world(rule='reply = "/blocked/"; actions = [ "disable-source-ip", "bounce-queue" ];')
     w.peer.script["dot"] = "250 2.0.0 taken; nobody is blocked"

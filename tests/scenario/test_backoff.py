@@ -159,6 +159,17 @@ def test_by_command_in_and_out(world):
     w.say("set", "queue", "nothing.example/*", "--mode=normal", status=1)
 
 
+def test_a_queue_is_one_however_its_name_is_typed(world):
+    w = world()
+    w.say("pause", "queue", "p.example/v")
+    w.send("a@P.Example", vmta="V")
+    for words in ("set", "queue", "P.Example/V", "--mode=backoff"), ("pause", "queue", "Q.Example/V"):
+        w.say(*words)
+    assert [q["name"] for q in w.sluice.ask("show", "queues")["queue"]] == ["p.example/v", "q.example/v"]
+    assert w.queue("P.example/V")["mode"] == w.mode("p.example/v") == "backoff"
+    w.say("show", "queue", "p.example/nobody", status=1)
+
+
 def test_what_is_answered_is_on_disk(world):
     w = world()
     for turn in range(3):
