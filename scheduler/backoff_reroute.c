@@ -178,6 +178,8 @@ void
 backoff_reroute(struct scheduler *s, uint32_t queue, uint32_t entry, bool tell)
 {
 	const struct conf_queue *q;
+	struct core_now now = scheduler_now(s);
+	struct core_queue_view v;
 	enum end how;
 	uint32_t to = chain_end(s, queue, false, &how), fresh;
 	bool probes;
@@ -189,6 +191,9 @@ backoff_reroute(struct scheduler *s, uint32_t queue, uint32_t entry, bool tell)
 		return;
 	q = settings_get(s->settings, queue, names_get(s->names, queue));
 	probes = q->backoff_probe_after_us != 0 && backoff_of(s, queue) != NULL;
+	/* The only one is the probe, also while it is in flight. */
+	if (probes && entry == CORE_NONE && core_queue_view(s->core, &now, queue, &v) && v.entries == 1)
+		return;
 	fresh = probes ? redirects_make_but_one(s, queue, to, entry) : redirects_make(s, queue, to);
 	if (fresh == 0 && core_redirected(s->core, queue) == queue &&
 	    backoff_reroute_later(s, queue))

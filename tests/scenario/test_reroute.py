@@ -319,6 +319,22 @@ def test_the_message_that_met_the_reply_probes_when_no_other_waits(world):
     assert from_ip(w) == {"a@p.example": "v"}
 
 
+def test_the_only_message_probes_when_a_wider_scope_flips_with_its_queue(world):
+    """It is in flight while all queues of the virtual MTA are told."""
+    w = world(rules='{ reply = "/too many/"; actions = [ "mode=backoff" ]; }, { reply = "/too many/"; actions = [ "mode=backoff" ]; scope = "virtual-mta"; }',
+              domain='backoff-reroute-to-virtual-mta = "x"; backoff-probe-after = "1s";')
+    usual = w.peer.script["mail"]
+    w.peer.script["mail"] = lambda talk, line: (usual(talk, line), time.sleep(0.3))[0]
+    w.angry.add(IPS["v"])
+    for d in "pqrst":
+        w.send(f"a@{d}.example", vmta="v")
+    harness.wait_for(lambda: len(w.in_backoff()) == 5, 15)
+    time.sleep(3)
+    w.angry.clear()
+    harness.wait_for(lambda: len(w.peer.recipients()) == 5, 20)
+    assert set(from_ip(w).values()) == {"v"}, from_ip(w)
+
+
 def test_a_probe_takes_its_queue_alone_out_of_a_wider_scope(world):
     w = world(rule='reply = "/too many/"; actions = [ "mode=backoff" ]; scope = "virtual-mta";',
               domain='backoff-reroute-to-virtual-mta = "x"; backoff-probe-after = "2s";')
