@@ -11,8 +11,7 @@ struct acting {
 	struct slice pattern;
 	uint32_t cursor;
 	unsigned matched;
-	bool durable; /* the answer comes when all of it is on disk */
-	bool other;   /* something else than queues was meant, and done already */
+	bool other; /* something else than queues was meant, and done already */
 	void (*act)(struct acting *a, uint32_t queue);
 };
 
@@ -31,7 +30,6 @@ static bool
 act_some(struct request *r)
 {
 	struct acting *a = r->state;
-	bool durable = a->durable;
 
 	if (committer_is_full(r->s->committer))
 		return false;
@@ -41,14 +39,14 @@ act_some(struct request *r)
 		control_fail(r, 1, "no queue matches");
 	json_key_u64(&r->json, "matched", a->matched);
 	mem_free(a);
-	if (durable && r->status == 0)
+	if (r->status == 0)
 		control_finish_when_durable(r);
 	return true;
 }
 
+/* The answer comes when all of it is on disk. */
 static bool
-each_match(struct request *r, void (*act)(struct acting *a, uint32_t queue), bool durable,
-	   bool other)
+each_match(struct request *r, void (*act)(struct acting *a, uint32_t queue), bool other)
 {
 	struct slice pattern = control_word(r, 0);
 	struct acting *a;
@@ -58,15 +56,9 @@ each_match(struct request *r, void (*act)(struct acting *a, uint32_t queue), boo
 		return true;
 	}
 	a = mem_zalloc(sizeof *a);
-	*a = (struct acting){ .r = r, .pattern = pattern, .act = act, .durable = durable, .other = other };
+	*a = (struct acting){ .r = r, .pattern = pattern, .act = act, .other = other };
 	r->state = a;
 	return control_go_on(r, act_some);
-}
-
-static bool
-for_each_match(struct request *r, void (*act)(struct acting *a, uint32_t queue))
-{
-	return each_match(r, act, false, false);
 }
 
 static void
@@ -126,7 +118,7 @@ bool
 control_pause(struct request *r)
 {
 	make_named_queue(r);
-	return for_each_match(r, act_pause);
+	return each_match(r, act_pause, false);
 }
 
 bool
@@ -139,21 +131,21 @@ control_set_queue(struct request *r)
 		return true;
 	}
 	if (slice_is(mode, "normal"))
-		return each_match(r, act_normal, true, backoff_end_wide(r->s, control_word(r, 0)));
+		return each_match(r, act_normal, backoff_end_wide(r->s, control_word(r, 0)));
 	make_named_queue(r);
-	return each_match(r, act_backoff, true, false);
+	return each_match(r, act_backoff, false);
 }
 
 bool
 control_resume(struct request *r)
 {
-	return for_each_match(r, act_resume);
+	return each_match(r, act_resume, false);
 }
 
 bool
 control_schedule(struct request *r)
 {
-	return for_each_match(r, act_schedule);
+	return each_match(r, act_schedule, false);
 }
 
 bool
