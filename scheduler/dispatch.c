@@ -228,7 +228,7 @@ op_give_up(void *ctx, uint32_t entry, enum core_give_up why, const char *text)
 
 	switch (why) {
 	case CORE_EXPIRED:
-		settle_outcome(s, entry, EVENT_EXPIRED, expired, "smtp;delivery time expired (bounce-after)");
+		settle_outcome(s, entry, EVENT_EXPIRED, expired, "x-sluice;delivery time expired (bounce-after)");
 		break;
 	case CORE_DISCARDED:
 		settle_outcome(s, entry, EVENT_DELIVERED, success, "x-sluice;discarded");

@@ -12,8 +12,8 @@
 
 #define OUTCOME_TEXT_MAX 600
 
-static const char lost_diag[] = "smtp;connection lost";
-static const char unknown_diag[] = "smtp;connection lost after the final dot, outcome unknown";
+static const char lost_diag[] = "x-sluice;connection lost";
+static const char unknown_diag[] = "x-sluice;connection lost after the final dot, outcome unknown";
 
 /* After the commit ----------------------------------------------------------------------------- */
 static void

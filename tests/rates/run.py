@@ -102,7 +102,7 @@ class Plan:
         for name, n in self.of.items():
             if DIRECTIVES[name][self.measure] is None:
                 continue
-            use = check.USE_PERCENT if self.measure != "volume" else 95 if self.size <= n else 0
+            use = check.USE_PERCENT if self.measure != "volume" or self.size <= n else 0
             use = use if name == scope else 0
             for key in self.objects(name):
                 self.limits.append(check.Limit(name, key, self.measure, n, self.window * 1000000, use))

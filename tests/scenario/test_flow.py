@@ -212,7 +212,7 @@ def test_expiry_in_every_state(folder):
         sluice.wait_recorded(names, 20)
         for n in names:
             row = sluice.acct().terminal[n][0]
-            assert row["type"] == "b" and "bounce-after" in row["dsnDiag"], row
+            assert row["type"] == "b" and row["dsnDiag"] == "x-sluice;delivery time expired (bounce-after)", row
         assert sluice.queued() == 0
 
 
