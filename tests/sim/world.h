@@ -544,7 +544,7 @@ take_mode(unsigned queue)
 		q->own.l.max_msg_rate = s->backoff.max_msg_rate;
 	if (twins && s->backoff.max_connect_rate.n)
 		q->own.l.max_connect_rate = s->backoff.max_connect_rate;
-	if (twins && out && out < s->max_smtp_out)
+	if (twins && out)
 		q->own.l.max_smtp_out = out;
 	if (q->whole.on && q->whole.over && s->max_msg_rate.n) {
 		uint64_t since = w.now.wall_us > q->whole.ended ? w.now.wall_us - q->whole.ended : 0;
