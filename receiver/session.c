@@ -343,6 +343,7 @@ static void
 settle(struct session *s)
 {
 	struct slice in;
+	size_t unwritten, taken;
 
 	for (;;) {
 		if (!s->waiting && smtp_server_is_idle(&s->smtp))
@@ -357,13 +358,15 @@ settle(struct session *s)
 		if (s->closing || s->waiting || s->in.len == 0 || s->out.len >= SMTP_OUTPUT_MAX)
 			break;
 		in = buf_slice(&s->in);
+		unwritten = s->out.len;
 		run(s, &in);
-		if (in.n == s->in.len && s->out.len == 0 && !s->closing)
-			break; /* a partial line */
-		buf_consume(&s->in, s->in.len - in.n);
+		taken = s->in.len - in.n;
+		if (taken == 0 && s->out.len == unwritten && !s->closing)
+			break; /* a partial line, whether the client reads or not */
+		buf_consume(&s->in, taken);
 		if (s->closing)
 			begin_closing(s);
-		else
+		else if (taken > 0)
 			earn_time(s);
 	}
 	if ((s->closing || (s->eof && !s->waiting)) && s->out.len == 0) {

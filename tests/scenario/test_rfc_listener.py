@@ -292,6 +292,27 @@ def test_v27_trickles_and_idle_clients_end(world):
     deaf.sock.close()
 
 
+def test_v27_whoever_does_not_read_holds_up_nobody(world):
+    """Part of a command behind replies that nobody takes: the others are served, and its time is not made longer."""
+    before = world.descriptors()
+    with world.client() as other, world.client(source="127.0.0.7") as deaf:
+        deaf.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        chunk = b"NOOP\r\n" * 500
+        deaf.sock.sendall(b"NO")
+        deaf.sock.settimeout(0.2)
+        filled = False
+        for _ in range(4000):
+            try:
+                deaf.sock.sendall(chunk[2:] + b"NO")  # each ends within a command
+            except (TimeoutError, socket.timeout, ConnectionError):
+                filled = True
+                break
+            assert other.ask("NOOP")[:3] == "250"
+        assert filled
+        assert other.ask("NOOP")[:3] == "250"
+        harness.wait_for(lambda: world.descriptors() <= before + 1, 30)
+
+
 def test_v28_other_protocols_are_dropped(world):
     for first in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"POST / HTTP/1.1\r\n\r\n" + HELLO + FROM, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\0\0\0\0", b"CONNECT a:25 HTTP/1.1\r\n\r\n"):
         with world.client() as c:
