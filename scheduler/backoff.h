@@ -84,6 +84,8 @@ uint32_t backoff_number(struct scheduler *s);
 
 /* The row by which the queue is in back-off, its own or a scope's; NULL: it is not. */
 const struct backoff_row *backoff_of(const struct scheduler *s, uint32_t queue);
+/* The row of a source IP, in back-off or not; NULL: none. */
+const struct backoff_row *backoff_of_source(const struct scheduler *s, struct slice source);
 
 /* The last changes of its mode, the oldest first, by whichever row, into room for BACKOFF_CHANGES;
  * reasons are borrowed. Their number. */

@@ -10,8 +10,6 @@
 bool backoff_is_known(const struct scheduler *s);
 /* The queue's own row, with its last changes; NULL: its mode never changed. */
 const struct backoff_row *backoff_own(const struct scheduler *s, uint32_t queue);
-/* The row of a source IP, NULL: none. */
-const struct backoff_row *backoff_of_source(const struct scheduler *s, struct slice source);
 /* The queue has an object of that scope: a provider that is known, a source IP. */
 bool backoff_has_scope(const struct scheduler *s, unsigned scope, uint32_t queue,
 		       uint32_t source_ip);

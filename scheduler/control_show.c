@@ -110,6 +110,19 @@ write_learned(struct json *j, struct scheduler *s, uint32_t queue)
 	json_string(j, slice_str(text));
 }
 
+/* The row's own members, of an object that the caller ends. */
+static void
+write_row(struct json *j, const struct backoff_row *row)
+{
+	json_object_begin(j);
+	json_key_time(j, "since", row->since_wall_us);
+	json_key_time(j, "until", row->until_wall_us);
+	write_string(j, "reason", row->reason);
+	write_string(j, "rule", row->rule);
+	write_string(j, "sourceIp", row->source_ip);
+	json_key_str(j, "scope", conf_rule_scope_name(row->scope));
+}
+
 /* By its own row, or by that of a wider scope. */
 static void
 write_backoff(struct json *j, struct scheduler *s, uint32_t queue)
@@ -122,20 +135,31 @@ write_backoff(struct json *j, struct scheduler *s, uint32_t queue)
 		json_null(j);
 		return;
 	}
-	json_object_begin(j);
-	json_key_time(j, "since", row->since_wall_us);
-	json_key_time(j, "until", row->until_wall_us);
-	write_string(j, "reason", row->reason);
-	write_string(j, "rule", row->rule);
-	write_string(j, "sourceIp", row->source_ip);
+	write_row(j, row);
 	to = backoff_target(s, queue);
 	json_key(j, "rerouteTo");
 	if (to != queue)
 		json_string(j, names_get(s->names, to));
 	else
 		json_null(j);
-	json_key_str(j, "scope", conf_rule_scope_name(row->scope));
 	write_learned(j, s, queue);
+	json_object_end(j);
+}
+
+/* What slows all queues on one source IP, and is in back-off in none of them. */
+static void
+write_source_backoff(struct json *j, const struct scheduler *s, const char *ip)
+{
+	const struct backoff_row *row = backoff_of_source(s, slice_str(ip));
+	bool on = row != NULL && row->on;
+
+	json_key_str(j, "mode", on ? "backoff" : "normal");
+	json_key(j, "backoff");
+	if (!on) {
+		json_null(j);
+		return;
+	}
+	write_row(j, row);
 	json_object_end(j);
 }
 
@@ -433,12 +457,11 @@ control_show_sources(struct request *r)
 {
 	struct core_now now = scheduler_now(r->s);
 	const struct conf_source_ip *ips;
-	size_t n_ips = conf_source_ips(r->s->conf, &ips);
 	const struct conf_vmta *vmtas;
 	size_t n = conf_vmtas(r->s->conf, &vmtas);
 	struct json *j = &r->json;
 
-	(void)n_ips;
+	(void)conf_source_ips(r->s->conf, &ips);
 	json_key(j, "source");
 	json_array_begin(j);
 	for (size_t v = 0; v < n; v++) {
@@ -461,6 +484,7 @@ control_show_sources(struct request *r)
 			json_key_u64(j, "delivered", view.delivered);
 			json_key_u64(j, "msgRate", view.msg_rate);
 			json_key_u64(j, "connectRate", view.connect_rate);
+			write_source_backoff(j, r->s, ips[src->source_ip].text);
 			json_object_end(j);
 		}
 	}

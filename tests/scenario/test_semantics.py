@@ -1,5 +1,6 @@
 """Back-off to the letter: what it changes and what it leaves, whom a rule reaches, what several rules do together."""
 import datetime
+import json
 import smtplib
 import time
 
@@ -187,6 +188,11 @@ def test_scope_source_ip_slows_what_goes_by_it_and_nothing_else(world):
         w.kill_scheduler()
     w.send("c@q.example", vmta="w")
     harness.wait_for(lambda: "c@q.example" in w.peer.recipients(), 10)
+    rows = {s["ip"]: s for s in json.loads(w.say("show", "sources", "--json"))["data"]["source"]}
+    assert [(rows[ip]["mode"], rows[ip]["backoff"] and rows[ip]["backoff"]["scope"]) for ip in (IPS["v"], SECOND)] == [("backoff", "source-ip"), ("normal", None)]
+    assert "Too many" in rows[IPS["v"]]["backoff"]["reason"] and "421 4.7.0 Too many" in w.say("show", "sources")
+    w.say("set", "queue", "--mode=normal", "*/*")
+    assert {s["mode"] for s in json.loads(w.say("show", "sources", "--json"))["data"]["source"]} == {"normal"}
 
 
 def test_scope_provider_and_rules_of_one_provider(nsd, world):  # noqa: F811
