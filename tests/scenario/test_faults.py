@@ -1,8 +1,12 @@
 """Faults of disk and system in small; `tests/torture/faults.py STAGE` is the long form. This machine may be busy: what must be
 back within 5 s is given more here."""
 import os
+import re
+import signal
+import smtplib
 import sys
 
+import harness
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "torture"))
@@ -19,3 +23,29 @@ def test_fault(folder, stage):
         pytest.skip(result["skipped"])
     print({k: v for k, v in result.items() if k != "bad"})
     assert not result["bad"], result["bad"]
+
+
+def switches(pid):
+    """How often the main thread has left the processor by itself, which it does in each turn of its loop."""
+    with open(f"/proc/{pid}/task/{pid}/status") as f:
+        return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", f.read(), re.M).group(1))
+
+
+def test_a_command_that_waits_for_the_disk_takes_no_turns(folder):
+    """A pattern of many queues is more than one commit takes; between two slow ones the scheduler sleeps."""
+    with harness.Sluice(folder, workers=1) as s:
+        resolver, scheduler = s.pids("resolver")[0], s.pids("scheduler")[0]
+        os.kill(resolver, signal.SIGSTOP)  # nothing else goes on
+        with smtplib.SMTP("127.0.0.1", s.port) as c:
+            assert c.sendmail("a@b.example", [f"c@d{i}.example" for i in range(2500)], b"x\r\n") == {}
+        tracer = faults.Tracer(folder, [scheduler], "delay_enter=200000", "fdatasync")
+        try:
+            before = switches(scheduler)
+            assert s.sluice("pause", "queue", "*/*").stdout.strip() == "matched 2500"
+            took = switches(scheduler) - before
+        finally:
+            tracer.stop()
+            os.kill(resolver, signal.SIGCONT)
+        with open(tracer.path) as f:
+            assert f.read().count("(DELAYED)") >= 3
+        assert took < 1000, took  # thousands, when it asks again and again
