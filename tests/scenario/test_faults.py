@@ -1,5 +1,6 @@
 """Faults of disk and system in small; `tests/torture/faults.py STAGE` is the long form. This machine may be busy: what must be
 back within 5 s is given more here."""
+import ctypes
 import os
 import re
 import signal
@@ -11,6 +12,8 @@ import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "torture"))
 import faults  # noqa: E402
+
+PIDFD_GETFD = 438
 
 
 @pytest.mark.parametrize("stage", faults.STAGES, ids=lambda s: s[0])
@@ -49,3 +52,21 @@ def test_a_command_that_waits_for_the_disk_takes_no_turns(folder):
         with open(tracer.path) as f:
             assert f.read().count("(DELAYED)") >= 3
         assert took < 1000, took  # thousands, when it asks again and again
+
+
+def test_who_is_cut_off_from_the_scheduler_begins_anew(folder):
+    """A channel that cannot be is given up, and with it the process: the scheduler has not seen it, and gives no other one."""
+    with harness.Sluice(folder, workers=1, receivers=1) as s:
+        for role in ("recorder", "resolver"):
+            pid = s.pids(role)[0]
+            fds = {int(fd): os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+            channel, = [fd for fd, what in fds.items() if "sluice-channel" in what]
+            with open(f"/proc/{pid}/fd/{channel}", "r+b", buffering=0) as f:
+                f.seek(64 + 128)  # how many messages the scheduler has put into the ring of this side
+                f.write(b"\xff\xff\xff\xff")
+            for bell in [fd for fd, what in fds.items() if "eventfd" in what]:
+                copy = ctypes.CDLL(None).syscall(PIDFD_GETFD, os.pidfd_open(pid), bell, 0)
+                assert copy >= 0
+                os.write(copy, b"\1\0\0\0\0\0\0\0")
+            harness.wait_for(lambda: s.pids(role) not in ([], [pid]), 10)
+        s.wait_ready()
