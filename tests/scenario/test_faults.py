@@ -6,6 +6,7 @@ import re
 import signal
 import smtplib
 import sys
+import time
 
 import harness
 import pytest
@@ -70,3 +71,21 @@ def test_who_is_cut_off_from_the_scheduler_begins_anew(folder):
                 os.write(copy, b"\1\0\0\0\0\0\0\0")
             harness.wait_for(lambda: s.pids(role) not in ([], [pid]), 10)
         s.wait_ready()
+
+
+def test_a_full_ring_is_told_once_in_a_while(folder):
+    """A stopped worker takes as many connections as its ring has room for; each of the others is tried again and again."""
+    with harness.Sluice(folder, workers=1, sink_port=harness.free_port()) as s:
+        worker = s.pids("worker")[0]
+        os.kill(worker, signal.SIGSTOP)
+        with smtplib.SMTP("127.0.0.1", s.port) as c:
+            assert c.sendmail("a@b.example", [f"c@d{i}.example" for i in range(4600)], b"x\r\n") == {}
+
+        def full():
+            with open(s.log_path) as f:
+                return [line for line in f if "ring=full" in line]
+        harness.wait_for(full)
+        time.sleep(0.5)
+        assert len(full()) == 1 and " opens=" in full()[0]
+        os.kill(worker, signal.SIGCONT)
+        harness.wait_for(lambda: s.ask("show", "status")["traffic"]["connectFailed"] >= 4600)
