@@ -352,23 +352,10 @@ inlet_submit(struct inlet *in, struct parcel *p)
 	parcel_push(p->total > ROOM_ORDINARY_MAX ? &in->large : &in->waiting, p);
 }
 
-static void
-disown(struct parcel_list *l, const void *owner)
-{
-	for (struct parcel *p = l->head; p != NULL; p = p->next) {
-		if (p->owner == owner)
-			p->owner = NULL;
-	}
-}
-
 void
-inlet_disown(struct inlet *in, void *owner)
+inlet_disown(struct parcel *p)
 {
-	disown(&in->waiting, owner);
-	disown(&in->large, owner);
-	disown(&in->group, owner);
-	disown(&in->outgoing, owner);
-	disown(&in->sent, owner);
+	p->owner = NULL;
 }
 
 /* The flow ---------------------------------------------------------------------------------------

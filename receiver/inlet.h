@@ -50,8 +50,8 @@ void inlet_disconnect(struct inlet *in); /* the scheduler is dead */
 msg_id_t inlet_take_id(struct inlet *in);
 /* Takes the parcel; its owner hears by on_answer, never from inside this call. */
 void inlet_submit(struct inlet *in, struct parcel *p);
-/* The owner is gone: nobody is to be answered. */
-void inlet_disown(struct inlet *in, void *owner);
+/* The owner of a parcel that was not answered yet is gone: nobody is to be answered. */
+void inlet_disown(struct parcel *p);
 
 enum inlet_flow inlet_flow(const struct inlet *in);
 /* The reply to who is refused just now: 452 where the scheduler has no room, else 451. */

@@ -39,6 +39,7 @@ struct session {
 	struct buf out; /* not yet written */
 	struct envelope envelope;
 	struct buf body;
+	struct parcel *parcel; /* the inlet's, while the session waits for it; else NULL */
 	uint64_t deadline_us;
 	uint64_t body_mark; /* bytes of the body when it last earned time */
 	bool in_body;       /* the deadline is a body's */
@@ -77,7 +78,7 @@ session_free(struct session *s)
 	struct session_pool *p = s->pool;
 
 	if (s->waiting)
-		inlet_disown(p->inlet, s);
+		inlet_disown(s->parcel);
 	if (s->prev != NULL)
 		s->prev->next = s->next;
 	else
@@ -237,6 +238,7 @@ on_message(struct session *s)
 	p->held_bytes -= bytes; /* the body is the parcel's now */
 	parcel->owner = s;
 	s->waiting = true;
+	s->parcel = parcel;
 	inlet_submit(p->inlet, parcel);
 	return NULL;
 }
@@ -448,6 +450,7 @@ session_answer(void *owner, const char *reply)
 
 	CHECK(s->waiting);
 	s->waiting = false;
+	s->parcel = NULL;
 	if (reply[0] == '2')
 		s->pool->n_messages++;
 	else

@@ -143,8 +143,9 @@ read_channel(struct recorder *r)
 			r->limit = at;
 	}
 	if (rc < 0) {
-		log_error("channel error=\"%s\"", err_text(rc));
+		log_error("channel error=\"%s\" action=restart", err_text(rc));
 		channel_close(&r->channel);
+		proc_fail(r->proc); /* nobody would give us another one */
 	}
 }
 

@@ -37,6 +37,7 @@ STAILQ_HEAD(answer_list, answer);
 struct resolver {
 	struct loop *loop;
 	struct channel *channel; /* NULL while there is no scheduler */
+	bool cut_off;            /* there is one, but its channel could not be used */
 	struct lookup_env env;
 	struct route_cache *cache;
 	struct job *jobs;
@@ -203,6 +204,7 @@ on_input(void *arg)
 	if (rc < 0) {
 		log_error("scheduler channel=broken error=\"%s\"", err_text(rc));
 		resolver_channel_gone(r);
+		r->cut_off = true;
 	}
 }
 
@@ -229,8 +231,15 @@ resolver_channel(struct resolver *r, const struct channel_fds *fds)
 
 	resolver_channel_gone(r);
 	rc = channel_open(&r->channel, fds, 'V', r->loop, on_input, r);
+	r->cut_off = rc != 0;
 	if (rc != 0)
 		log_error("scheduler channel=refused error=\"%s\"", err_text(rc));
+}
+
+bool
+resolver_is_cut_off(const struct resolver *r)
+{
+	return r->cut_off;
 }
 
 void

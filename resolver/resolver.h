@@ -31,6 +31,8 @@ void resolver_close(struct resolver **r);
  * is forgotten, though the lookups go on for the cache. */
 void resolver_channel(struct resolver *r, const struct channel_fds *fds);
 void resolver_channel_gone(struct resolver *r);
+/* The last channel could not be used, or broke its rules: what is asked by it is never answered. */
+bool resolver_is_cut_off(const struct resolver *r);
 
 /* Other name servers, other addresses of ours: a resolver for them is tried, or made ready (0), and
  * takes over with resolver_switch(); the lookups under way begin again, nothing is known of before.

@@ -208,7 +208,11 @@ on_beat(void *arg)
 static void
 on_turn_end(void *arg)
 {
-	resolver_turn(((struct process *)arg)->resolver);
+	struct process *p = arg;
+
+	resolver_turn(p->resolver);
+	if (resolver_is_cut_off(p->resolver))
+		proc_fail(p->proc); /* nobody would give us another one */
 }
 
 static int

@@ -321,20 +321,23 @@ control_turn(struct scheduler *s)
 {
 	struct control *ct = s->control;
 	struct request *r = ct->working;
+	bool more = false;
 
 	ct->working = NULL;
 	while (r != NULL) {
 		struct request *next = r->next;
 		control_step *step = r->step;
 
+		r->waits = false;
 		if (!step(r)) {
+			more = more || !r->waits;
 			(void)control_go_on(r, step);
 		} else if (r->step != NULL) {
 			control_finish(r);
 		}
 		r = next;
 	}
-	return ct->working != NULL;
+	return more;
 }
 
 /* Requests ------------------------------------------------------------------------------------- */

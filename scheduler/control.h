@@ -28,6 +28,7 @@ struct request {
 	int status;         /* exit status for the command, 0 done */
 	char message[256];  /* why, when status != 0; or a remark */
 	control_step *step; /* NULL: nothing is left to be done in slices */
+	bool waits;         /* set by a step that can do nothing before a commit or the reader thread is done */
 	void *state;        /* the command's own */
 	struct request *next; /* of those that go on in slices */
 };
@@ -42,7 +43,7 @@ void control_finish_when_durable(struct request *r);
 /* `step` is called once in a turn until it is done; then control_finish(), unless it set r->step to NULL to do
  * that itself. Returns false, for the command to return. */
 bool control_go_on(struct request *r, control_step *step);
-/* One slice of each request that goes on; true when there are more. Once per turn. */
+/* One slice of each request that goes on; true when one of them can go on at once. Once per turn. */
 bool control_turn(struct scheduler *s);
 
 /* Who asked. */

@@ -31,7 +31,8 @@ act_some(struct request *r)
 {
 	struct acting *a = r->state;
 
-	if (committer_is_full(r->s->committer))
+	r->waits = committer_is_full(r->s->committer);
+	if (r->waits)
 		return false;
 	if (core_each_queue(r->s->core, &a->cursor, QUEUES_A_TURN, on_queue, a))
 		return false;

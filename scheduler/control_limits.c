@@ -292,7 +292,8 @@ tell_some(struct request *r)
 {
 	struct telling *t = r->state;
 
-	if (committer_is_full(r->s->committer)) /* each queue may go into back-off by it */
+	r->waits = committer_is_full(r->s->committer); /* each queue may go into back-off by it */
+	if (r->waits)
 		return false;
 	if (core_each_queue(r->s->core, &t->cursor, QUEUES_A_TURN, tell_queue, t))
 		return false;

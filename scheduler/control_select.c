@@ -381,7 +381,8 @@ select_some(struct request *r)
 	struct selection *sel = r->state;
 	unsigned look = PICKS_A_TURN;
 
-	if (!sel->all_picked && (sel->batches == BATCHES_MAX || records_waiting(r->s) > OUTCOMES_MAX))
+	r->waits = !sel->all_picked && (sel->batches == BATCHES_MAX || records_waiting(r->s) > OUTCOMES_MAX);
+	if (r->waits)
 		return false;
 	if (!sel->all_picked && !has_enough(sel)) {
 		if (sel->picking == NULL) {

@@ -13,6 +13,8 @@
 #include "scheduler/reply_matches.h"
 #include "scheduler/state.h"
 
+#define TELL_US 10000000u /* between two log lines of a worker's full ring */
+
 static bool
 send_to(struct peer *p, const struct message *m, struct slice payload)
 {
@@ -20,10 +22,19 @@ send_to(struct peer *p, const struct message *m, struct slice payload)
 		return false;
 	if (channel_send(p->channel, m, payload) == 0)
 		return true;
-	/* A worker that leaves a whole ring unread is stuck: cut it off, its leases come back when the
-	 * master has buried it. */
-	log_error("worker=%u ring=full", p->slot);
+	p->n_refused++;
 	return false;
+}
+
+/* It has much to do at once, or is stuck, until the master finds that out. */
+static void
+tell_refused(struct peer *p, uint64_t now_us)
+{
+	if (p->n_refused == 0 || (p->told_us != 0 && now_us - p->told_us < TELL_US))
+		return;
+	log_warn("worker=%u ring=full opens=%llu action=again", p->slot, (unsigned long long)p->n_refused);
+	p->n_refused = 0;
+	p->told_us = now_us;
 }
 
 /* An OPEN that did not fit: given back to the core at the next tick, never from inside an op. */
@@ -56,6 +67,7 @@ dispatch_tick(struct scheduler *s)
 	s->n_unsent = 0;
 	/* Room comes with a settled claim; but none may be out, when the ring or the disk was full. */
 	for (unsigned i = 0; i < s->n_workers; i++) {
+		tell_refused(&s->workers[i], now.boot_us);
 		if (!s->workers[i].refused_work)
 			continue;
 		s->workers[i].refused_work = false;

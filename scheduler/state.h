@@ -44,6 +44,7 @@ struct peer {
 	struct channel *channel; /* NULL: none lives */
 	bool said_hello;
 	bool refused_work; /* a worker: no claim slot or no room in its ring */
+	uint64_t n_refused, told_us; /* a worker: OPENs that found no room since that was told */
 	uint32_t pid;
 	/* Messages for which the ring had no room; the first n_sent of them went meanwhile. */
 	struct message *waiting;
