@@ -586,6 +586,31 @@ changes(void **state)
 	assert_int_equal(used(CORE_SCOPE_QUEUE, CORE_MEASURE_MSG), 20);
 }
 
+/* The same number in a shorter window: who waits for it is told. */
+static void
+shorter_window(void **state)
+{
+	size_t before;
+
+	(void)state;
+	providers[1].max_msg_rate = (struct conf_rate){ 10, HOUR };
+	begin(CONF_UNLIMITED);
+	core_route_provider(fx.core, &fx.now, 3, 1, slice_str("google"));
+	mails(3, 40);
+	run();
+	route(3, 1);
+	work_off();
+	before = fx.n_works;
+	assert_in_range(before, 1, 10);
+	providers[1].max_msg_rate = (struct conf_rate){ 10, 10 * SECOND };
+	core_limits_changed(fx.core, &fx.now, CORE_SCOPE_PROVIDER, CORE_NONE);
+	for (unsigned i = 0; i < 30; i++) {
+		pass(SECOND);
+		work_off();
+	}
+	assert_true(fx.n_works >= before + 20);
+}
+
 int
 main(void)
 {
@@ -606,6 +631,7 @@ main(void)
 		cmocka_unit_test_setup(idle_gives_way, setup),
 		cmocka_unit_test_setup(rampup_and_errors, setup),
 		cmocka_unit_test_setup(changes, setup),
+		cmocka_unit_test_setup(shorter_window, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, fx_end);
