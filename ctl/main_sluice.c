@@ -18,7 +18,7 @@
 
 #define DEFAULT_CONF      "/etc/sluice/sluice.conf"
 #define CALL_TIMEOUT_MS   8000
-#define SELECT_TIMEOUT_MS 120000 /* list and delete read the records of what they select from */
+#define SELECT_TIMEOUT_MS 120000 /* records are read, or a row is written of each of very many queues */
 #define RELOAD_TIMEOUT_MS 150000 /* two checks of a large configuration, and all processes */
 #define STOP_TIMEOUT_MS   35000
 
@@ -369,8 +369,19 @@ timeout_ms(const struct command *c)
 {
 	if (c->kind == COMMAND_RELOAD)
 		return RELOAD_TIMEOUT_MS;
-	return c->id == COMMAND_ID_LIST || c->id == COMMAND_ID_DELETE ? SELECT_TIMEOUT_MS
-								      : CALL_TIMEOUT_MS;
+	switch (c->id) {
+	case COMMAND_ID_LIST:
+	case COMMAND_ID_DELETE:
+	case COMMAND_ID_SET_QUEUE:
+	case COMMAND_ID_PAUSE_QUEUE:
+	case COMMAND_ID_RESUME_QUEUE:
+	case COMMAND_ID_SCHEDULE:
+	case COMMAND_ID_DISABLE_SOURCE:
+	case COMMAND_ID_ENABLE_SOURCE:
+		return SELECT_TIMEOUT_MS;
+	default:
+		return CALL_TIMEOUT_MS;
+	}
 }
 
 static enum status

@@ -22,6 +22,7 @@ struct dns_query {
 	struct dns *dns;
 	char name[DNS_NAME_BYTES];
 	enum dns_type type;
+	bool urgent;
 	enum { QUERY_WAITING, QUERY_ASKED, QUERY_ANSWERED } state;
 	void (*done)(void *arg, const struct dns_answer *a); /* NULL: forgotten */
 	void *arg;
@@ -31,11 +32,17 @@ TAILQ_HEAD(query_list, dns_query);
 
 struct dns {
 	struct ub_ctx *ctx;
-	struct query_list waiting, answered;
+	struct query_list urgent, waiting, answered;
 	struct query_list asked;
-	unsigned inflight;
+	unsigned inflight; /* but for urgent ones */
 	bool running;
 };
+
+static struct query_list *
+line_of(const struct dns_query *q)
+{
+	return q->urgent ? &q->dns->urgent : &q->dns->waiting;
+}
 
 static void
 query_free(struct dns_query *q)
@@ -79,7 +86,7 @@ on_answer(void *arg, int rcode, void *packet, int packet_len, int sec, char *why
 		query_free(q);
 		return;
 	}
-	q->dns->inflight--;
+	q->dns->inflight -= !q->urgent;
 	/* rcode is 0 for most answers, whatever they say: the packet decides. */
 	if (was_ratelimited != 0)
 		fail(&a, "rate limited");
@@ -100,18 +107,18 @@ send_query(struct dns *d, struct dns_query *q)
 
 	q->state = QUERY_ASKED;
 	TAILQ_INSERT_TAIL(&d->asked, q, link);
-	d->inflight++;
+	d->inflight += !q->urgent;
 	rc = ub_resolve_event(d->ctx, q->name, (int)q->type, 1, q, on_answer, NULL);
 	if (rc == 0)
 		return; /* q may be answered already */
 	TAILQ_REMOVE(&d->asked, q, link);
-	d->inflight--;
+	d->inflight -= !q->urgent;
 	fail(&a, ub_strerror(rc));
 	answered(q, &a);
 }
 
 struct dns_query *
-dns_ask(struct dns *d, const char *name, enum dns_type type,
+dns_ask(struct dns *d, const char *name, enum dns_type type, bool urgent,
 	void (*done)(void *arg, const struct dns_answer *a), void *arg)
 {
 	struct dns_query *q = mem_zalloc(sizeof *q);
@@ -119,10 +126,11 @@ dns_ask(struct dns *d, const char *name, enum dns_type type,
 	q->dns = d;
 	str_copy(q->name, sizeof q->name, slice_str(name));
 	q->type = type;
+	q->urgent = urgent;
 	q->done = done;
 	q->arg = arg;
 	q->state = QUERY_WAITING;
-	TAILQ_INSERT_TAIL(&d->waiting, q, link);
+	TAILQ_INSERT_TAIL(line_of(q), q, link);
 	return q;
 }
 
@@ -131,12 +139,12 @@ dns_forget(struct dns_query *q)
 {
 	switch (q->state) {
 	case QUERY_WAITING:
-		TAILQ_REMOVE(&q->dns->waiting, q, link);
+		TAILQ_REMOVE(line_of(q), q, link);
 		query_free(q);
 		break;
 	case QUERY_ASKED:
 		/* Its place is free at once; libunbound bounds what it still works on. */
-		q->dns->inflight--;
+		q->dns->inflight -= !q->urgent;
 		q->done = NULL;
 		break;
 	case QUERY_ANSWERED:
@@ -158,9 +166,10 @@ dns_run(struct dns *d)
 			TAILQ_REMOVE(&d->answered, q, link);
 			q->done(q->arg, q->answer);
 			query_free(q);
-		} else if (d->inflight < DNS_INFLIGHT_MAX &&
-			   (q = TAILQ_FIRST(&d->waiting)) != NULL) {
-			TAILQ_REMOVE(&d->waiting, q, link);
+		} else if ((q = TAILQ_FIRST(&d->urgent)) != NULL ||
+			   (d->inflight < DNS_INFLIGHT_MAX &&
+			    (q = TAILQ_FIRST(&d->waiting)) != NULL)) {
+			TAILQ_REMOVE(line_of(q), q, link);
 			send_query(d, q);
 		} else {
 			break;
@@ -283,6 +292,7 @@ dns_open(struct dns **out, struct loop *l, const char *name_server)
 	struct dns *d = mem_zalloc(sizeof *d);
 	int rc;
 
+	TAILQ_INIT(&d->urgent);
 	TAILQ_INIT(&d->waiting);
 	TAILQ_INIT(&d->asked);
 	TAILQ_INIT(&d->answered);
@@ -312,8 +322,8 @@ dns_close(struct dns **dp)
 	if (d == NULL)
 		return;
 	ub_ctx_delete(d->ctx);
-	while ((q = TAILQ_FIRST(&d->waiting)) != NULL) {
-		TAILQ_REMOVE(&d->waiting, q, link);
+	while ((q = TAILQ_FIRST(&d->urgent)) != NULL || (q = TAILQ_FIRST(&d->waiting)) != NULL) {
+		TAILQ_REMOVE(line_of(q), q, link);
 		query_free(q);
 	}
 	while ((q = TAILQ_FIRST(&d->asked)) != NULL) {

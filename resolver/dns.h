@@ -1,5 +1,5 @@
 /* dns: questions to libunbound on our loop; at most DNS_INFLIGHT_MAX at once, the others wait in
- * line. */
+ * line, but for those that a lookup cannot do without. */
 #pragma once
 
 #include <stdbool.h>
@@ -16,9 +16,10 @@ struct dns_query; /* one question under way */
 int dns_open(struct dns **out, struct loop *l, const char *name_server);
 void dns_close(struct dns **d);
 
-/* Asks. `done` runs in dns_run(), never inside this call, exactly once unless dns_forget() came
+/* Asks. `urgent`: it waits for no others, of which very many may be about servers that say nothing; whoever
+ * asks so has few of them. `done` runs in dns_run(), never inside this call, exactly once unless dns_forget() came
  * first; the query is gone after it. */
-struct dns_query *dns_ask(struct dns *d, const char *name, enum dns_type type,
+struct dns_query *dns_ask(struct dns *d, const char *name, enum dns_type type, bool urgent,
 			  void (*done)(void *arg, const struct dns_answer *a), void *arg);
 /* Its answer is of no interest any more. */
 void dns_forget(struct dns_query *q);

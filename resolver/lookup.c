@@ -155,7 +155,7 @@ ask(struct lookup *l, unsigned index, const char *name, enum dns_type type,
 	CHECK(l->n_parts <= 2 * ROUTE_MX_MAX);
 	*p = (struct part){ .lookup = l, .index = index, .type = type };
 	l->pending++;
-	p->query = dns_ask(l->env->dns, name, type, done, p);
+	p->query = dns_ask(l->env->dns, name, type, index == 0, done, p);
 }
 
 /* Addresses

@@ -9,6 +9,9 @@
 #include "scheduler/core/sources.h"
 #include "scheduler/core/targets.h"
 
+/* So soon after there may be room again a line is looked at. */
+#define LOOKS_WITHIN_US (SECOND_US / 4)
+
 /* What is summed up over the tables and compared with the counters. */
 struct sums {
 	uint32_t n[PLACES];
@@ -228,19 +231,32 @@ check_queue(struct core *c, uint32_t qi, const struct sums *s)
 	check_progress(c, qi);
 }
 
-/* A line stands still only as long as there is no room, and something will wake it. */
+/* A line stands still only as long as there is no room, and something will wake it in time. */
 static void
 check_line_wakes(struct core *c, uint32_t i)
 {
 	const struct line *l = &c->lines[i];
-	uint64_t when;
+	const struct limit *limit = l->kind == LINE_LIMIT ? &c->limits[l->of] : NULL;
+	uint64_t when, at;
 
-	if (l->poked || l->n == 0 || l->heap_pos != UINT32_MAX)
+	if (l->poked || l->n == 0)
 		return;
 	if (l->kind == LINE_SOURCES || l->kind == LINE_SENDERS)
 		return; /* there may be room, and each has something of its own in the way */
-	CHECK(!limits_line_has_room(c, i, &when));
-	CHECK(when == NEVER);
+	at = l->heap_pos == UINT32_MAX ? NEVER : c->line_timers.heap[l->heap_pos].at;
+	if (at == NEVER) {
+		CHECK(!limits_line_has_room(c, i, &when));
+		CHECK(when == NEVER);
+		return;
+	}
+	if (!limit || limit->measure == CORE_MEASURE_VOLUME)
+		return; /* there may be room for less */
+	if (limits_line_has_room(c, i, &when))
+		when = c->now.boot_us;
+	/* Who is left of several may still wait as they had to. */
+	if (limit_is_paced(limit) && limit->paced > when)
+		when = limit->paced;
+	CHECK(when == NEVER || at <= when + LOOKS_WITHIN_US);
 }
 
 static uint32_t

@@ -296,8 +296,7 @@ limits_set_one(struct core *c, uint32_t *at, enum core_scope scope, enum core_me
 	l->off_until = 0;
 	l->mode = (uint8_t)mode;
 	limits_not_sure(c, l);
-	if (l->n != n)
-		lines_poke(c, l->line);
+	lines_poke(c, l->line); /* also for another window: room may come sooner */
 	l->n = n;
 	l->within = NEVER;
 	if (!window)

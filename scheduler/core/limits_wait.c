@@ -10,12 +10,14 @@
 /* A line that goes at a steady pace is not woken for each single one. */
 #define PACE_BATCH_US 5000u
 #define PACE_LATE_US  50000u
+/* In place of a limit: the queue has had so many turns in vain that it goes before others in any line. */
+#define OWED_BY_ALL UINT32_MAX
 
 /* Turns that are owed ------------------------------------------------------------------------ */
 bool
 limits_is_owed(const struct active *a, uint32_t limit)
 {
-	return a->owed[0] == limit || a->owed[1] == limit;
+	return a->owed[0] == limit || a->owed[1] == limit || a->owed[0] == OWED_BY_ALL;
 }
 
 void
@@ -23,6 +25,10 @@ limits_owe(struct active *a, uint32_t limit)
 {
 	if (limits_is_owed(a, limit))
 		return;
+	/* A third one: were the first forgotten for it, a queue that four lines stand before would go
+	 * round and round. */
+	if (a->owed[1] != 0)
+		limit = OWED_BY_ALL;
 	a->owed[1] = a->owed[0];
 	a->owed[0] = limit;
 }

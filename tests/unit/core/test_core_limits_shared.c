@@ -1,7 +1,7 @@
 /* Limits that queues share, and those of other measures than messages of a queue. */
 #include "tests/unit/core/fixture_limits.h"
 
-static struct conf_limits providers[2], jobs[2], at_source;
+static struct conf_limits providers[2], jobs[2], sender_9, at_source;
 static uint32_t interrupted;
 static unsigned n_interrupted;
 
@@ -25,6 +25,8 @@ op_scope_limits(void *ctx, enum core_scope scope, uint32_t number, struct conf_l
 		*out = providers[number];
 	else if (scope == CORE_SCOPE_JOB && number >= 8 && number < 10)
 		*out = jobs[number - 8];
+	else if (scope == CORE_SCOPE_SENDER && number == 9)
+		*out = sender_9;
 	else
 		return false;
 	return true;
@@ -59,6 +61,7 @@ setup(void **state)
 	fx_unlimited();
 	memset(providers, 0, sizeof(providers));
 	memset(jobs, 0, sizeof(jobs));
+	memset(&sender_9, 0, sizeof(sender_9));
 	memset(&at_source, 0, sizeof(at_source));
 	n_interrupted = 0;
 	return 0;
@@ -586,6 +589,69 @@ changes(void **state)
 	assert_int_equal(used(CORE_SCOPE_QUEUE, CORE_MEASURE_MSG), 20);
 }
 
+/* The same number in a shorter window: who waits for it is told. */
+static void
+shorter_window(void **state)
+{
+	size_t before;
+
+	(void)state;
+	providers[1].max_msg_rate = (struct conf_rate){ 10, HOUR };
+	begin(CONF_UNLIMITED);
+	core_route_provider(fx.core, &fx.now, 3, 1, slice_str("google"));
+	mails(3, 40);
+	run();
+	route(3, 1);
+	work_off();
+	before = fx.n_works;
+	assert_in_range(before, 1, 10);
+	providers[1].max_msg_rate = (struct conf_rate){ 10, 10 * SECOND };
+	core_limits_changed(fx.core, &fx.now, CORE_SCOPE_PROVIDER, CORE_NONE);
+	for (unsigned i = 0; i < 30; i++) {
+		pass(SECOND);
+		work_off();
+	}
+	assert_true(fx.n_works >= before + 20);
+}
+
+/* So many lines that a queue would have to be the first in, one after the other: it gets its turn all the same, though
+ * there are always others before it in each. */
+static void
+four_lines(void **state)
+{
+	/* The first is in all four; three more in the line of its virtual MTA, its provider, its job, its sender domain. */
+	static const uint32_t queues[] = { 3, 7, 11, 15, 4, 8, 12, 5, 9, 13, 6, 10, 14 };
+	const struct conf_rate rate = { 60, MINUTE };
+	size_t before, of_all = 0;
+
+	(void)state;
+	vmtas[3].limits.max_msg_rate = providers[1].max_msg_rate = jobs[0].max_msg_rate =
+		sender_9.max_msg_rate = rate;
+	begin(CONF_UNLIMITED);
+	for (size_t i = 0; i < sizeof(queues) / sizeof(queues[0]); i++) {
+		uint32_t q = queues[i];
+
+		if (q == 3 || q % 4 == 0)
+			core_route_provider(fx.core, &fx.now, q, 1, slice_str("google"));
+		for (unsigned k = 0; k < 60; k++)
+			fx_mail_of(q, q == 3 || q % 4 == 1 ? 8 : 30, q == 3 || q % 4 == 2 ? 9 : 30);
+		run();
+		route(q, 1);
+	}
+	for (unsigned i = 0; i < 300; i++) {
+		pass(SECOND / 10);
+		work_off();
+	}
+	before = fx.n_works;
+	for (unsigned i = 0; i < 900; i++) {
+		pass(SECOND / 10);
+		work_off();
+	}
+	for (size_t i = before; i < fx.n_works; i++)
+		of_all += fx.works[i].queue == 3;
+	assert_in_range(of_all, 5, 30);
+}
+
 int
 main(void)
 {
@@ -606,6 +672,8 @@ main(void)
 		cmocka_unit_test_setup(idle_gives_way, setup),
 		cmocka_unit_test_setup(rampup_and_errors, setup),
 		cmocka_unit_test_setup(changes, setup),
+		cmocka_unit_test_setup(shorter_window, setup),
+		cmocka_unit_test_setup(four_lines, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, fx_end);

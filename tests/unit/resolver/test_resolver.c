@@ -659,6 +659,53 @@ test_silent_server(void **state)
 	close(fd);
 }
 
+/* Whether the name server has been asked for it. */
+static bool
+was_asked_for(int fd, const char *label)
+{
+	char packet[600];
+	ssize_t n;
+	bool found = false;
+
+	while ((n = recv(fd, packet, sizeof packet, MSG_DONTWAIT)) > 0)
+		found = found || memmem(packet, (size_t)n, label, strlen(label)) != NULL;
+	return found;
+}
+
+static void
+run_for(struct world *w, uint64_t us)
+{
+	timer_set(&w->limit, us);
+	loop_run(w->loop);
+}
+
+/* Domains with many hosts each, of which nothing is heard, hold up no other domain. */
+static void
+test_many_silent_hosts(void **state)
+{
+	int port, fd = udp_socket(&port);
+	char silent[64], key[400];
+	struct world *w;
+
+	(void)state;
+	assert_true(fd >= 0);
+	snprintf(silent, sizeof silent, "127.0.0.1@%d", port);
+	w = world_new(silent, 0);
+	for (unsigned i = 0; i < 12; i++) {
+		size_t n = (size_t)snprintf(key, sizeof key, "=h%u.test", i);
+
+		for (unsigned k = 1; k < ROUTE_MX_MAX; k++)
+			n += (size_t)snprintf(key + n, sizeof key - n, ",h%u-%u.test", i, k);
+		send_ask(w, i, key);
+	}
+	run_for(w, 50000);
+	send_ask(w, 12, "late.test");
+	run_for(w, 50000);
+	assert_true(was_asked_for(fd, "\4late\4test"));
+	world_free(w);
+	close(fd);
+}
+
 /* The scheduler dies with questions open: they end unheard, the next scheduler is answered. */
 static void
 test_new_scheduler(void **state)
@@ -706,6 +753,7 @@ main(void)
 		cmocka_unit_test(test_answers),         cmocka_unit_test(test_bounds),
 		cmocka_unit_test(test_ttl_and_cache),   cmocka_unit_test(test_equal_preferences),
 		cmocka_unit_test(test_many_at_once),    cmocka_unit_test(test_silent_server),
+		cmocka_unit_test(test_many_silent_hosts),
 		cmocka_unit_test(test_best_hosts),      cmocka_unit_test(test_new_scheduler),
 		cmocka_unit_test(test_bad_name_server),
 	};
