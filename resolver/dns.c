@@ -178,12 +178,6 @@ dns_run(struct dns *d)
 	d->running = false;
 }
 
-unsigned
-dns_inflight(const struct dns *d)
-{
-	return d->inflight;
-}
-
 /* Setting up --------------------------------------------------------------------------------------
  */
 
@@ -193,7 +187,7 @@ static const struct {
 } options[] = {
 	{ "do-not-query-localhost:", "no" },    /* a resolver on this host is the usual case */
 	{ "num-queries-per-thread:", "1024" },
-	{ "outgoing-range:",         "512" },
+	{ "outgoing-range:",         "1024" }, /* 200 lookups with two urgent ones each, 200 others; slack */
 	{ "msg-cache-size:",         "16m" },
 	{ "rrset-cache-size:",       "32m" },
 	{ "cache-max-ttl:",          "86400" },

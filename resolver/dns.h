@@ -27,4 +27,3 @@ void dns_forget(struct dns_query *q);
 /* Hands out the answers that came and sends the questions there is room for; at the end of each
  * turn. */
 void dns_run(struct dns *d);
-unsigned dns_inflight(const struct dns *d);
