@@ -340,7 +340,7 @@ def test_the_mode_and_its_reply_wherever_queues_are_shown(world):  # noqa: F811
     def row():
         return {q["name"]: q for q in w.sluice.stat()["queue"]}.get("p.example/v", {})
     harness.wait_for(lambda: (row().get("mode"), row().get("backoffReason")) == ("backoff", reply), 10)
-    done = subprocess.run([w.sluice.bin("sluice-stat"), "--prometheus", "-r", w.sluice.run_dir], capture_output=True, text=True, timeout=10)
+    done = subprocess.run([w.sluice.bin("sluice-stat"), "--prometheus", "-r", w.sluice.run_dir], capture_output=True, text=True, timeout=60)
     assert any(line.startswith("sluice_queue_backoff{") and "p.example/v" in line and line.endswith(" 1") for line in done.stdout.split("\n")), done.stdout
     w.say("set", "queue", "p.example/v", "--mode=normal")
     harness.wait_for(lambda: (row().get("mode"), row().get("backoffReason")) != ("backoff", reply), 10)

@@ -105,7 +105,7 @@ def test_survives_a_restart_of_the_server(tmp_path):
     first.close()
     time.sleep(0.1)
     second = rig.Sink(str(tmp_path / "sink2"), listen=[address])
-    out, _ = load.communicate(timeout=20)
+    out, _ = load.communicate(timeout=60)
     second.close()
     summary = json.loads(out)
     report = ledger.check(ledger.Load(str(tmp_path / "load")),
@@ -124,11 +124,11 @@ def test_without_reconnect_it_ends_and_says_so(sink_of, tmp_path):
 
 def test_sigterm_settles_what_is_in_flight(sink_of, tmp_path):
     sink = sink_of(provider="delay-ms = { dot = 100; };")
-    load = subprocess.Popen(rig.load_args(sink.addresses[0], str(tmp_path / "l"), duration=30, sessions=4),
+    load = subprocess.Popen(rig.load_args(sink.addresses[0], str(tmp_path / "l"), duration=300, sessions=4),
                             stdout=subprocess.PIPE, text=True)
     time.sleep(0.35)
     load.send_signal(signal.SIGTERM)
-    out, _ = load.communicate(timeout=5)
+    out, _ = load.communicate(timeout=60)
     summary = json.loads(out)
     assert load.returncode == 0 and summary["in_flight"] == summary["unknown"] == 0
     assert summary["acknowledged"] == sink.stats()["total"]["recipients"] > 0
@@ -174,11 +174,11 @@ def test_many_connections(tmp_path):
 @pytest.mark.parametrize("args", [[], ["-l", "nonsense"], ["-f", "/nonexistent"], ["-l", "127.0.0.1:0", "-f", "x"],
                                   ["-l", "127.0.0.1:0", "surplus"]])
 def test_sink_refuses_bad_calls(args):
-    assert subprocess.run([rig.program("sluice-sink"), *args], capture_output=True, timeout=5).returncode in (1, 2)
+    assert subprocess.run([rig.program("sluice-sink"), *args], capture_output=True, timeout=60).returncode in (1, 2)
 
 
 @pytest.mark.parametrize("args", [[], ["-t", "127.0.0.1:1"], ["-t", "x", "-m", "1"],
                                   ["-t", "127.0.0.1:1", "-m", "0"], ["-t", "127.0.0.1:1", "-m", "1", "--size", "-1"],
                                   ["-t", "127.0.0.1:1", "-m", "1", "--rate", "nan"]])
 def test_load_refuses_bad_calls(args):
-    assert subprocess.run([rig.program("sluice-load"), *args], capture_output=True, timeout=5).returncode == 2
+    assert subprocess.run([rig.program("sluice-load"), *args], capture_output=True, timeout=60).returncode == 2

@@ -194,7 +194,7 @@ def test_second_instance_is_refused(folder):
     sluice = harness.Sluice(folder, sink_port=1)
     with sluice:
         second = harness.Sluice(folder, sink_port=1)
-        done = subprocess.run([second.bin("sluiced"), "-f", "-c", sluice.conf_path], capture_output=True, text=True, timeout=20)
+        done = subprocess.run([second.bin("sluiced"), "-f", "-c", sluice.conf_path], capture_output=True, text=True, timeout=60)
         assert done.returncode == 1, done
         assert "spool" in done.stderr or "spool" in sluice.log()
         assert sluice.queued() == 0

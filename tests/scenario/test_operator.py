@@ -115,7 +115,7 @@ virtual-mta-pools = ( { name = "pool1"; virtual-mtas = [ "mta1" ]; } );"""
 
 
 def send_one_of_each_fate(sluice):
-    with smtplib.SMTP("127.0.0.1", sluice.port, local_hostname="client.example", timeout=20) as s:
+    with smtplib.SMTP("127.0.0.1", sluice.port, local_hostname="client.example", timeout=60) as s:
         for rcpt, vmta in (("good@d.example", "mta1"), ("bad@d.example", "mta1"), ("later@d.example", "mta1"), ("pooled@d.example", "pool1"),
                            ("good@six.example", "mta6"), ("x@dead.example", "mta1"), ("one@slow.example", "mta1"),
                            ("two@slow.example", "mta1"), ("later@" + LONG, "")):
@@ -283,7 +283,7 @@ def test_fields_of_statistics(box):
 
 
 def test_delete_is_accounted(box):
-    with smtplib.SMTP("127.0.0.1", box.port, timeout=20) as s:
+    with smtplib.SMTP("127.0.0.1", box.port, timeout=60) as s:
         s.sendmail("me@here.example", ["gone@dead.example"], "X-Virtual-MTA: mta1\r\nX-Load-Id: m\r\nSubject: x\r\n\r\nbody\r\n")
     harness.wait_for(lambda: box.ask("list", "--rcpt=gone@dead.example")["message"], 5)
     before = box.stat()["totals"]["bounced"]

@@ -79,7 +79,7 @@ def domains(port):
 
 
 def send(sluice, messages):
-    with smtplib.SMTP("127.0.0.1", sluice.port, timeout=10) as s:
+    with smtplib.SMTP("127.0.0.1", sluice.port, timeout=60) as s:
         for m in range(messages):
             s.sendmail("a@b.example", [f"r{m}-{i}@one.example" for i in range(RCPTS)], b"Subject: x\r\n\r\nhi\r\n")
 

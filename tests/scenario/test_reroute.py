@@ -45,7 +45,7 @@ def test_one_domain_of_a_message_is_rerouted_the_other_is_not(world):
     w = world(edits=[of_vmta("v", 'backoff-reroute-to-virtual-mta = "x";', "p.example")])
     for q in "p.example/v", "q.example/v", "p.example/x":
         w.say("pause", "queue", q)
-    with smtplib.SMTP("127.0.0.1", w.sluice.port, timeout=20) as s:
+    with smtplib.SMTP("127.0.0.1", w.sluice.port, timeout=60) as s:
         s.sendmail("a@here.example", ["a@p.example", "b@p.example", "c@q.example"], "X-Virtual-MTA: v\r\nSubject: x\r\n\r\nbody\r\n")
     w.say("set", "queue", "p.example/v", "--mode=backoff")
     harness.wait_for(lambda: queued(w) == {"p.example/x": 2, "q.example/v": 1}, 10)

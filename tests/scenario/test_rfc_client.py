@@ -73,7 +73,7 @@ class World:
         rcpts = [f"{one}@{name}.example" for one in locals_ or ("u",)]
         if vmta:
             body = f"X-Virtual-MTA: {vmta}\r\n".encode() + body
-        with smtplib.SMTP("127.0.0.1", self.sluice.port, timeout=20) as s:
+        with smtplib.SMTP("127.0.0.1", self.sluice.port, timeout=60) as s:
             s.ehlo("client.example")
             code, text = s.mail(sender, list(options))
             assert code == 250, text
@@ -562,7 +562,7 @@ def test_v13_denied_whatever_dns_says(folder, nsd):  # noqa: F811
                                   stderr=subprocess.PIPE, text=True)
         try:
             assert "attached" in strace.stderr.readline()
-            with smtplib.SMTP("127.0.0.1", sluice.port, timeout=20) as s:
+            with smtplib.SMTP("127.0.0.1", sluice.port, timeout=60) as s:
                 s.sendmail("a@here.example", [f"u@d{i}.test" for i in range(len(addresses))], b"Subject: x\r\n\r\nx\r\n")
 
             def refused():

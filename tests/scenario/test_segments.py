@@ -188,7 +188,7 @@ def test_after_a_failed_write_the_segment_is_left_alone(folder, call, ends):
             harness.wait_for(lambda: load.acknowledged() > before + 50, 30)
         finally:
             tracer.terminate()
-            tracer.communicate(timeout=10)
+            tracer.communicate(timeout=60)
         load.stop()
         assert load.wait()["refused_temporary"] > 0
         sluice.wait_drained()
