@@ -181,8 +181,8 @@ on_heartbeats(void *arg)
 	struct master *m = arg;
 	uint64_t now = clock_boot_us();
 
-	/* The master itself stood still, and most likely the whole machine: who could not beat either
-	 * has all of the time again. */
+	/* The master itself stood still, and most likely the whole machine: who could not beat
+	 * either has all of the time again. */
 	if (now - m->checked_boot_us > 3000ull * master_times.check_ms)
 		m->awake_boot_us = now;
 	m->checked_boot_us = now;

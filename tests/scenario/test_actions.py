@@ -93,8 +93,7 @@ def test_defer_queue_puts_the_whole_queue_into_retry_once(world):
     w.angry.clear()
     harness.wait_for(lambda: len(w.peer.recipients()) == 10, 20)
     # Those granted before the reply was read have gone their way; all others waited.
-    late = [at for _, at in w.mails if at > first + 1]
-    assert len(late) >= 8 and min(late) - first > 3, w.mails
+    assert sum(at > first + 3 for _, at in w.mails) >= 8, w.mails
 
 
 @pytest.mark.parametrize("actions", ['"mode=backoff", "defer-queue"', '"defer-queue", "mode=backoff"'])

@@ -195,9 +195,9 @@ test_call(void **state)
 		const char *json;
 		unsigned wait_ms;
 	} rows[] = {
-		{ echo, 2, "showqueues", 20000 }, { silent, -E_TIMEOUT, "", 200 },
+		{ echo, 2, "showqueues", 20000 },   { silent, -E_TIMEOUT, "", 200 },
 		{ hang_up, -E_CLOSED, "{", 20000 }, { babble, -E_BAD, "", 20000 },
-		{ ask_back, -E_BAD, "", 20000 }, { short_end, -E_BAD, "", 20000 },
+		{ ask_back, -E_BAD, "", 20000 },    { short_end, -E_BAD, "", 20000 },
 	};
 	const struct slice words[] = { SLICE_LIT("show"), SLICE_LIT("queues") };
 	char path[512], dir[] = "/tmp/sluice-test-operator-XXXXXX";
