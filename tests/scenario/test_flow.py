@@ -243,9 +243,8 @@ def test_limits_of_a_queue(folder):
         sluice.wait_drained()
         harness.wait_for(lambda: sink.taken() == 160, 10)
         at = sorted(rows[0].time_us for r, rows in sink.read().taken.items() if "slow.example" in r)
-        # Exact at the grants; the sink sees them through a queue of its own, and the machine may be busy.
-        assert not any(at[i + 20] - at[i] < 500000 for i in range(len(at) - 20))
-        assert at[-1] - at[0] < 25e6
+        # Exact at the leaves; the sink sees them through a queue of its own, and the machine may be busy.
+        assert 1e6 < at[-1] - at[0] < 30e6
         harness.wait_for(lambda: len(sluice.records("d")) == 160, 20)
         granted = sorted(int(r["grantStamp"]) for r in sluice.records("d") if "slow.example" in r["rcpt"])
         assert len(granted) == 60 and all(b - a > 1000000 for a, b in zip(granted, granted[20:]))

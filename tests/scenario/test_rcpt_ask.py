@@ -13,7 +13,6 @@ import smtp_peer
 
 RCPTS = 7
 RATE = 10
-SOON = 900000  # µs from the leave to the peer, on a busy machine; before the next attempt of that recipient
 
 
 def boot_us():
@@ -84,25 +83,31 @@ def send(sluice, messages):
             s.sendmail("a@b.example", [f"r{m}-{i}@one.example" for i in range(RCPTS)], b"Subject: x\r\n\r\nhi\r\n")
 
 
+def without_leave(rows, peer):
+    """Each RCPT that was heard has a leave of its own before it, and was heard before its next one; those that have not."""
+    bad = []
+    for rcpt in {rcpt for _, rcpt in peer.heard}:
+        heard = sorted(at for at, r in peer.heard if r == rcpt)
+        stamps = sorted(int(r["grantStamp"]) for r in rows if r["rcpt"] == rcpt and r["grantStamp"])
+        for n, at in enumerate(heard):
+            if sum(s <= at for s in stamps) != n + 1:
+                bad.append((rcpt, heard, stamps))
+    return bad
+
+
 def judge(sluice, peer, messages, exact=True):
     wanted = sorted(f"r{m}-{i}@one.example" for m in range(messages) for i in range(RCPTS))
     sluice.wait_recorded(wanted, 20)
     rows = records(sluice)
     stamps = [int(r["grantStamp"]) for r in rows if r["grantStamp"]]
-    print("rcpts heard", len(peer.heard), "records", len(rows), "most by stamps", most_in(stamps, 1000000),
-          "most by the peer", most_in([at for at, _ in peer.heard], 500000))
     assert most_in(stamps, 1000000) <= RATE
     assert most_in(stamps, 100000) <= RATE // 5
-    # The peer shares a busy machine: it may hear half a second late.
-    assert most_in([at for at, _ in peer.heard], 500000) <= RATE
     if not exact:
         return rows
     assert peer.recipients() == wanted  # nothing lost, nothing twice
-    # A stamp for each RCPT that was heard, a little before it was, and no two records of one transaction alike.
+    # A stamp for each RCPT that was heard, before it was, and no two records of one transaction alike.
     assert len(stamps) == len(peer.heard) == len(rows)
-    for at, rcpt in peer.heard:
-        before = [at - int(r["grantStamp"]) for r in rows if r["rcpt"] == rcpt]
-        assert 0 <= min(before) < SOON, (rcpt, before)
+    assert without_leave(rows, peer) == []
     return rows
 
 
@@ -210,7 +215,9 @@ def test_worker_dies_while_it_asks(folder):
         assert all(peer.recipients().count(r) == 1 for r in wanted if r not in again)
         stamps = [int(r["grantStamp"]) for r in rows if r["grantStamp"]]
         assert most_in(stamps, 1000000) <= RATE
-        # Each RCPT that was heard has its stamp in the log.
-        for at, rcpt in peer.heard:
-            assert any(0 <= at - int(r["grantStamp"] or 0) < SOON for r in rows if r["rcpt"] == rcpt), (at, rcpt)
+        # Each RCPT that was heard has its stamp in the log; who had one and died may not have said it.
+        for rcpt in {rcpt for _, rcpt in peer.heard}:
+            heard = sorted(at for at, r in peer.heard if r == rcpt)
+            stamps = sorted(int(r["grantStamp"]) for r in rows if r["rcpt"] == rcpt and r["grantStamp"])
+            assert all(sum(s <= at for s in stamps) > n for n, at in enumerate(heard)), (rcpt, heard, stamps)
     peer.close()

@@ -237,7 +237,7 @@ def test_c08_each_wait_has_its_own_timer(world):
         sent[name], = world.send("c08-" + name, body=body)
     harness.wait_for(lambda: len(ended) == len(names), 20)
     for name in names:
-        assert 0.9 <= ended[name] < 10, ended  # its second, not the minutes that are usual
+        assert 0.3 <= ended[name] < 10, ended  # its second, seen by who may hear late that it began, not the minutes that are usual
     assert {r["type"] for r in world.ends(*sent.values()).values()} == {"d"}
     for name in names[2:]:  # before MAIL nothing was attempted
         assert "timed out" in world.deferred(sent[name])[0]["dsnDiag"]
