@@ -148,7 +148,8 @@ COLUMNS = {words(r[0])[0]: words(r[2]) for r in manual_rows("## Accounting", 3)}
 def test_accounting_files(box):
     wait = harness.wait_for(lambda: len(records(box, "acct-*.csv")[1]) >= 17 and records(box, "acct-*.csv"), 10)
     heads, rows = wait
-    assert len(heads) == 1 and set(heads[0]) == set(COLUMNS["d"]) | set(COLUMNS["r"]) | set(COLUMNS["tq"])
+    assert all(set(head) == set(COLUMNS["d"]) | set(COLUMNS["r"]) | set(COLUMNS["tq"]) for head in heads)
+    assert len(heads) <= 2  # of one day, or of two when it is midnight
     count = {k: sum(r["type"] == k for r in rows) for k in ("d", "b", "t", "tq", "r")}
     assert (count["d"], count["b"], count["t"], count["r"]) == (4, 1, 2, 9) and count["tq"] >= 1, count
     assert len({r["eventId"] for r in rows}) == len(rows)
@@ -161,7 +162,7 @@ def test_accounting_files(box):
 @pytest.mark.parametrize("kind", ["d", "r", "tq"])
 def test_columns_of_a_file_of_one_type(box, kind):
     heads, rows = harness.wait_for(lambda: (lambda found: found[1] and found)(records(box, f"{kind}/only-{kind}-*.csv")), 10)
-    assert heads == [COLUMNS[kind]]
+    assert all(head == COLUMNS[kind] for head in heads) and len(heads) <= 2
     assert {r["type"] for r in rows} == {kind}
     path = glob.glob(os.path.join(box.folder, kind, "*"))[0]
     assert re.search(rf"/only-{kind}-\d{{4}}-\d\d-\d\d-0000\.csv$", path)
