@@ -57,7 +57,7 @@ def test_rate_is_kept(sink_of, tmp_path):
     took = []
     while not took or (took[-1] > 900 and len(took) < 8):  # a busy machine may hold it up, but not each time
         took.append(run(sink_of(), tmp_path, messages=100, sessions=4, rate=200)[0]["elapsed_ms"])
-    assert 480 <= min(took) <= 2000, took
+    assert 300 <= min(took) <= 2000, took  # 495, less what held up the first one; without a rate some 30
 
 
 def test_refusals_are_counted_and_never_in_the_ledger(sink_of, tmp_path):
