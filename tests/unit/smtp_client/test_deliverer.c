@@ -311,21 +311,6 @@ await(unsigned kind, int line)
 }
 #define AWAIT(kind) await(MESSAGE_##kind, __LINE__)
 
-/* The worker waits for something: whatever it had to do is done. */
-static bool
-worker_sleeps(void)
-{
-	char path[64], state = '?';
-	FILE *f;
-
-	snprintf(path, sizeof path, "/proc/%d/stat", (int)t.worker);
-	f = fopen(path, "r");
-	assert_non_null(f);
-	assert_int_equal(fscanf(f, "%*d (%*[^)]) %c", &state), 1);
-	fclose(f);
-	return state != 'R' && state != 'D';
-}
-
 /* Runs so long, and on a busy machine until the worker had its turn. */
 static void
 run_ms(unsigned ms)
@@ -334,7 +319,7 @@ run_ms(unsigned ms)
 	do {
 		timer_set(&t.timer, ms * 1000);
 		loop_run(t.loop);
-	} while (!worker_sleeps());
+	} while (!child_sleeps(t.worker));
 }
 
 static void
