@@ -658,10 +658,12 @@ children_reopen_log(struct children *c)
 }
 
 void
-children_check_heartbeats(struct children *c, uint64_t limit_us)
+children_check_heartbeats(struct children *c, uint64_t limit_us, uint64_t awake_boot_us)
 {
 	uint64_t now = clock_boot_us();
 
+	if (now - awake_boot_us <= limit_us)
+		return;
 	for (unsigned i = 0; i < c->n; i++) {
 		struct child *ch = &c->list[i];
 		struct stat_object *o;

@@ -67,5 +67,6 @@ void children_drop(struct children *c);
 void children_reloaded(struct children *c, int fd);
 void children_reopen_log(struct children *c);
 
-/* Kills workers and receivers whose heartbeat in shared memory is older than `limit_us`. */
-void children_check_heartbeats(struct children *c, uint64_t limit_us);
+/* Kills workers and receivers whose heartbeat in shared memory is older than `limit_us`; what was
+ * before `awake_boot_us` does not count. */
+void children_check_heartbeats(struct children *c, uint64_t limit_us, uint64_t awake_boot_us);

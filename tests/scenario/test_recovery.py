@@ -36,14 +36,14 @@ def test_job_with_the_name_of_a_queue(folder):
     port = harness.free_port()
     sink = harness.Sink(folder, [f"127.0.0.1:{port}"])
     with harness.Sluice(folder, sink_port=port) as sluice:
-        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=10) as s:
+        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=60) as s:
             s.sendmail("a@b.example", ["x@one.example"], b"X-Job: two.example/{default}\r\nSubject: 1\r\n\r\nhi\r\n")
             s.sendmail("a@b.example", ["x@two.example"], b"Subject: 2\r\n\r\nhi\r\n")
         sluice.wait_drained()
         sluice.kill()
         sluice.start()
         # Only queues come back as queues, not the names of jobs.
-        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=10) as s:
+        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=60) as s:
             s.sendmail("a@b.example", ["y@one.example"], b"X-Job: a/b\r\nSubject: 1\r\n\r\nhi\r\n")
         sluice.wait_drained()
         harness.wait_for(lambda: sink.taken() == 3, 10)
@@ -60,7 +60,7 @@ def test_deferred_mail_keeps_its_next_try(folder):
     sink = harness.Sink(folder, script=LATER % port)
     domains = f'domains = ( {{ name = "*"; smtp-hosts = "[127.0.0.1]:{port}"; retry-recipients-after = "10m"; }} );'
     with harness.Sluice(folder, domains=domains) as sluice:
-        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=10) as s:
+        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=60) as s:
             s.sendmail("a@b.example", [f"x{i}@one.example" for i in range(3)], b"Subject: 1\r\n\r\nhi\r\n")
         shown = lambda: [(m["rcpt"], m["attempts"], m["nextDue"], m["lastReply"]) for m in sluice.ask("list")["message"]]
         harness.wait_for(lambda: [row[1:4:2] for row in shown()] == 3 * [(1, "450 4.2.1 later")], 10)
@@ -133,7 +133,7 @@ def test_deleting_one_recipient_leaves_the_other_its_time(folder):
     sink = harness.Sink(folder, script=LATER % port)
     domains = 'domains = ( { name = "*"; smtp-hosts = "[127.0.0.1]:%d"; retry-recipients-after = "1h"; } );' % port
     with harness.Sluice(folder, domains=domains) as sluice:
-        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=10) as s:
+        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=60) as s:
             s.sendmail("a@b.example", ["one@d.example", "two@d.example"], b"Subject: 1\r\n\r\nhi\r\n")
 
         def listed():
@@ -156,7 +156,7 @@ def test_outcomes_without_an_attempt_are_counted_once(folder):
     domains = ('domains = ( { name = "*"; smtp-hosts = "[127.0.0.1]:%d"; retry-recipients-after = "1h"; bounce-after = "2s"; }, '
                '{ name = "gone.example"; type = "discard"; } );' % port)
     with harness.Sluice(folder, domains=domains) as sluice:
-        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=10) as s:
+        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=60) as s:
             s.sendmail("a@b.example", ["one@d.example", "two@d.example", "three@gone.example"], b"Subject: 1\r\n\r\nhi\r\n")
         sluice.wait_drained()
         harness.wait_for(lambda: sluice.stat()["totals"]["expired"] == 2, 10)

@@ -26,7 +26,7 @@ def told(sluice):
 
 
 def send(sluice, *rcpts):
-    with smtplib.SMTP("127.0.0.1", sluice.port, timeout=20) as s:
+    with smtplib.SMTP("127.0.0.1", sluice.port, timeout=60) as s:
         assert s.sendmail("a@here.example", list(rcpts), b"Subject: x\r\n\r\nbody\r\n") == {}
 
 

@@ -73,7 +73,7 @@ class World:
         rcpts = [f"{one}@{name}.example" for one in locals_ or ("u",)]
         if vmta:
             body = f"X-Virtual-MTA: {vmta}\r\n".encode() + body
-        with smtplib.SMTP("127.0.0.1", self.sluice.port, timeout=20) as s:
+        with smtplib.SMTP("127.0.0.1", self.sluice.port, timeout=60) as s:
             s.ehlo("client.example")
             code, text = s.mail(sender, list(options))
             assert code == 250, text
@@ -237,7 +237,7 @@ def test_c08_each_wait_has_its_own_timer(world):
         sent[name], = world.send("c08-" + name, body=body)
     harness.wait_for(lambda: len(ended) == len(names), 20)
     for name in names:
-        assert 0.9 <= ended[name] < 10, ended  # its second, not the minutes that are usual
+        assert 0.3 <= ended[name] < 10, ended  # its second, seen by who may hear late that it began, not the minutes that are usual
     assert {r["type"] for r in world.ends(*sent.values()).values()} == {"d"}
     for name in names[2:]:  # before MAIL nothing was attempted
         assert "timed out" in world.deferred(sent[name])[0]["dsnDiag"]
@@ -562,7 +562,7 @@ def test_v13_denied_whatever_dns_says(folder, nsd):  # noqa: F811
                                   stderr=subprocess.PIPE, text=True)
         try:
             assert "attached" in strace.stderr.readline()
-            with smtplib.SMTP("127.0.0.1", sluice.port, timeout=20) as s:
+            with smtplib.SMTP("127.0.0.1", sluice.port, timeout=60) as s:
                 s.sendmail("a@here.example", [f"u@d{i}.test" for i in range(len(addresses))], b"Subject: x\r\n\r\nx\r\n")
 
             def refused():

@@ -404,7 +404,13 @@ def test_idle_processes_sleep(world):
     except (TimeoutError, socket.timeout):
         pass
     pids = [world.receiver, *world.sluice.pids("worker")]
-    time.sleep(0.2)
+
+    def still():
+        "all that was sent is worked off"
+        before = sum(harness.cpu_seconds(p) for p in pids)
+        time.sleep(0.2)
+        return sum(harness.cpu_seconds(p) for p in pids) - before <= 0.02
+    harness.wait_for(still, 20)
     before = [harness.cpu_seconds(p) for p in pids]
     time.sleep(1.5)
     for pid, was in zip(pids, before):

@@ -35,7 +35,7 @@ def zone(**domains):
 class World(Site):
     def send(self, *recipients, vmta=None):
         header = f"X-Virtual-MTA: {vmta}\r\n" if vmta else ""
-        with smtplib.SMTP("127.0.0.1", self.sluice.port, timeout=20) as s:
+        with smtplib.SMTP("127.0.0.1", self.sluice.port, timeout=60) as s:
             for r in recipients:
                 s.sendmail("sender@here.example", [r], header + "Subject: x\r\n\r\nbody\r\n")
 

@@ -110,7 +110,7 @@ def test_an_instance_with_the_shipped_rules(folder):
         pid = sluice.master_pid()
         before = configuration_in_memory(pid)
         assert before > len(sluice.text) + os.path.getsize(shipped) + 243
-        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=20) as s:
+        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=60) as s:
             s.sendmail("a@here.example", ["b@d.example"], b"Subject: x\r\n\r\nbody\r\n")
         harness.wait_for(lambda: sink.taken() >= 1)
         with open(sluice.conf_path, "w") as f:
@@ -139,7 +139,7 @@ def test_rules_go_with_the_last_connection_that_uses_them(folder):
                'smtp-pattern-lists = ( { name = "l"; rules = ( { reply = "/a/"; actions = "skip-mx"; } ); } );')
     with harness.Sluice(folder, domains=domains, workers=2) as sluice:
         assert sluice.sluice("reload").returncode == 0  # the first configuration is kept for good
-        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=20) as s:
+        with smtplib.SMTP("127.0.0.1", sluice.port, timeout=60) as s:
             s.sendmail("a@here.example", ["b@d.example"], b"Subject: x\r\n\r\nbody\r\n")
         harness.wait_for(lambda: sink.taken() >= 1)
         for _ in range(2):

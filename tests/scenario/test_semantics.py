@@ -31,6 +31,12 @@ def waiting(w, n, queue="p.example/v", name="r"):
     w.send(*(f"{name}{i}@{domain}" for i in range(n)), vmta=vmta)
 
 
+def leaves(w):
+    """When each message that was delivered had its leave."""
+    shift = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return sorted(int(r["grantStamp"]) / 1e6 + shift for r in w.sluice.records("d"))
+
+
 def test_after_the_reply_nothing_goes_at_the_old_limits_and_the_queue_goes_on(world):
     w = world(rule=BACKOFF, domain='max-smtp-out = 5; backoff-max-msg-rate = "1/s";')
     waiting(w, 400)
@@ -45,25 +51,22 @@ def test_after_the_reply_nothing_goes_at_the_old_limits_and_the_queue_goes_on(wo
     w.peer.script["dot"] = lambda talk, body: time.sleep(0.01) or smtp_peer.usual
     w.say("resume", "queue", "p.example/v")
     w.wait_mode("p.example/v", "backoff")
-    time.sleep(6)
-    took = time.time() - said[0]
-    late = [at for _, at in w.mails if said[0] + 0.5 < at < said[0] + took]
-    assert 3 <= len(late) <= took + 1, (late, took)
+    flipped = time.time()
+    time.sleep(5)
+    # Those that had their leave when the reply was on its way; all others would go within a second.
+    behind = sum(at > said[0] for _, at in w.mails)
+    assert behind <= time.time() - said[0] + 20, behind
     # A busy machine brings one late and the next in time; the leave of each is a second from the last one's.
-    shift = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def granted():
-        stamps = [int(r["grantStamp"]) / 1e6 + shift for r in w.sluice.records("d")]
-        return sorted(at for at in stamps if at > said[0] + 0.5)
-    harness.wait_for(lambda: len(granted()) >= 3, 10)
+        return [at for at in leaves(w) if at > flipped]
+    harness.wait_for(lambda: len(granted()) >= 3, 20)
     assert all(b - a > 0.999 for a, b in zip(granted(), granted()[1:])), granted()
     blocked = w.queue("p.example/v")["blocked"]
     assert blocked["by"] == "rate" and blocked["limit"].startswith("backoff-max-msg-rate 1/s"), blocked
     assert w.queue("p.example/v")["retryTime"] is None
-    began = time.time()
     w.say("set", "queue", "p.example/v", "--mode=normal")
-    harness.wait_for(lambda: len(w.peer.recipients()) >= 395, 20)
-    assert time.time() - began < 10
+    harness.wait_for(lambda: len(w.peer.recipients()) >= 395, 40)  # not one a second
 
 
 def test_a_flip_in_a_pipelined_transaction_of_fifty(world):
@@ -75,12 +78,12 @@ def test_a_flip_in_a_pipelined_transaction_of_fifty(world):
         return "450 4.7.0 too many" if line < "RCPT TO:<r10" else smtp_peer.usual  # r00 to r09
 
     def dot(talk, body):
-        harness.wait_for(lambda: modes.append(w.mode("p.example/v")) or modes[-1] == "backoff", 5)
+        harness.wait_for(lambda: modes.append(w.mode("p.example/v")) or modes[-1] == "backoff")
         return smtp_peer.usual
     w.peer.script["rcpt"] = rcpt
     w.peer.script["dot"] = dot
     w.say("pause", "queue", "p.example/v")
-    with smtplib.SMTP("127.0.0.1", w.sluice.port, timeout=20) as s:
+    with smtplib.SMTP("127.0.0.1", w.sluice.port, timeout=60) as s:
         s.sendmail("a@here.example", [f"r{i:02}@p.example" for i in range(50)], "X-Virtual-MTA: v\r\n\r\nbody\r\n")
     w.say("resume", "queue", "p.example/v")
     harness.wait_for(lambda: len(w.peer.recipients()) == 40, 20)
@@ -138,6 +141,8 @@ def test_a_twin_that_is_given_is_taken_as_written(world):
     def dot(talk, body):
         now.add(talk)
         most.append(len(now))
+        if max(most) < 5:  # however slowly they come
+            harness.wait_for(lambda: max(most) >= 5, 10)
         time.sleep(0.1)
         now.discard(talk)
         return smtp_peer.usual
@@ -239,7 +244,7 @@ def test_a_dry_run_only_counts(world):
 
 
 def test_a_rule_that_is_gone_does_nothing_and_its_back_off_keeps_its_timer(world):
-    w = world(rule='reply = "/too many/"; actions = [ "mode=backoff", "backoff-to-normal-after=6s" ];')
+    w = world(rule='reply = "/too many/"; actions = [ "mode=backoff", "backoff-to-normal-after=10s" ];')
     w.angry.add(IPS["v"])
     w.send("a@p.example", vmta="v")
     w.wait_mode("p.example/v", "backoff")
@@ -247,23 +252,27 @@ def test_a_rule_that_is_gone_does_nothing_and_its_back_off_keeps_its_timer(world
     until = w.queue("p.example/v")["backoff"]["until"]
     w.angry.add(IPS["w"])
     w.send("b@p.example", vmta="w")
-    time.sleep(2.5)
+    n = len(w.mails)
+    harness.wait_for(lambda: all(sum(ip == IPS[v] for ip, _ in w.mails[n:]) >= 2 for v in "vw"))
     assert w.mode("p.example/w") == "normal" and w.queue("p.example/v")["backoff"]["until"] == until
-    w.wait_mode("p.example/v", "normal", 10)
+    w.wait_mode("p.example/v", "normal", 15)
 
 
 def test_recovery_in_steps_after_the_end(world):
     w = world(rule=BACKOFF, domain='max-msg-rate = "20/s"; recover = "10%,50% every 3s";')
     waiting(w, 150)
     w.say("set", "queue", "p.example/v", "--mode=backoff")
+    before = time.time()
     w.say("set", "queue", "p.example/v", "--mode=normal")
-    began = time.time()
+    after = time.time()  # it ended in between
     w.say("resume", "queue", "p.example/v")
-    harness.wait_for(lambda: len(w.mails) >= 120, 40)
-
-    def between(a, b):
-        return sum(began + a <= at < began + b for _, at in w.mails)
-    assert 2 <= between(0, 2.5) <= 8 and between(3.2, 5.7) <= 30 and between(7, 9) > 25, [round(at - began, 1) for _, at in w.mails]
+    harness.wait_for(lambda: len(w.peer.recipients()) == 150, 40)
+    harness.wait_for(lambda: len(leaves(w)) == 150)
+    at = leaves(w)
+    assert sum(t < before + 3 for t in at) <= 8 and sum(t < before + 6 for t in at) <= 42, [round(t - before, 1) for t in at]
+    assert 10 <= sum(t < after + 6.5 for t in at)  # but they do not stand still
+    last = [t for t in at if t > after + 6.2]
+    assert max(sum(t <= u < t + 1 for u in last) for t in last) > 12  # more than ten a second
 
 
 def test_mode_paused_and_retry_are_three_states_of_their_own(world):

@@ -25,7 +25,7 @@ def pair(folder):
 
 
 def send(sluice, *recipients):
-    with smtplib.SMTP("127.0.0.1", sluice.port, timeout=20) as s:
+    with smtplib.SMTP("127.0.0.1", sluice.port, timeout=60) as s:
         s.sendmail("a@here.example", list(recipients), b"X-Load-Id: m\r\nSubject: x\r\n\r\nbody\r\n")
 
 

@@ -165,13 +165,13 @@ def test_damaged_objects(pair, folder):
                          ("receiver-0", lambda b: b)):
         with open(os.path.join(run, "shm", name), "wb") as f:
             f.write(change(copied(name)))
-    done = subprocess.run([sluice.bin("sluice-stat"), "-r", run, "--json"], capture_output=True, text=True, timeout=10)
+    done = subprocess.run([sluice.bin("sluice-stat"), "-r", run, "--json"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     got = json.loads(done.stdout)
     assert got["worker"] == [] and got["resolver"] is None and len(got["receiver"]) == 1 and got["totals"] == {}
     for word in ("worker 0", "worker 1", "resolver", "scheduler"):
         assert word in done.stderr
-    nothing = subprocess.run([sluice.bin("sluice-stat"), "-r", folder + "/none", "--json"], capture_output=True, text=True, timeout=10)
+    nothing = subprocess.run([sluice.bin("sluice-stat"), "-r", folder + "/none", "--json"], capture_output=True, text=True, timeout=60)
     assert nothing.returncode == 1 and nothing.stdout == "" and "not found" in nothing.stderr
 
 

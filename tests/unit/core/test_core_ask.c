@@ -144,6 +144,39 @@ refused_in_vain(void **state)
 	}
 }
 
+/* A leave that came too late: a busy machine's doing. It is tried again, and waits for seconds when
+ * that is all that happens. */
+static void
+too_late(void **state)
+{
+	uint64_t stamp;
+
+	(void)state;
+	begin(4, 1);
+	fx.settings[0].connection_idle_timeout_us = HOUR;
+	without_pipelining(0);
+	assert_true(ask(0, 0, &stamp));
+	settle_first(0, 0, EVENT_UNATTEMPTED, false);
+	assert_int_equal(fx.d.due_s, 0);
+	pass(300000);
+	/* One goes and a limit refuses the next: not in a row any more. */
+	assert_true(ask(1, 0, &stamp));
+	core_charge(fx.core, &fx.now, 0, fx.now.boot_us, 4, 0);
+	assert_false(ask(1, 1, &stamp));
+	settle_first(1, 1, EVENT_DELIVERED, false);
+	pass(300000);
+	for (size_t k = 2; k < 4; k++) {
+		assert_int_equal(fx.n_works, k + 1);
+		assert_true(ask(k, 1, &stamp));
+		settle_first(k, 0, EVENT_UNATTEMPTED, false);
+		assert_int_equal(fx.d.due_s != 0, k == 3);
+		if (k == 2)
+			pass(300000);
+	}
+	pass(7 * SECOND);
+	assert_int_equal(fx.n_works, 5); /* not after retry-recipients-after */
+}
+
 /* Granted, and then not sent: given back. */
 static void
 not_sent_is_given_back(void **state)
@@ -256,6 +289,7 @@ main(void)
 		cmocka_unit_test_teardown(each_by_itself, fx_end),
 		cmocka_unit_test_teardown(refused_goes_back, fx_end),
 		cmocka_unit_test_teardown(refused_in_vain, fx_end),
+		cmocka_unit_test_teardown(too_late, fx_end),
 		cmocka_unit_test_teardown(not_sent_is_given_back, fx_end),
 		cmocka_unit_test_teardown(no_round_trip, fx_end),
 		cmocka_unit_test_teardown(adopted, fx_end),

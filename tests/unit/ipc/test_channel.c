@@ -206,7 +206,9 @@ test_full(void **state)
 	assert_true(pid >= 0);
 	if (pid == 0)
 		send_all(&fds, 100000);
-	usleep(300000); /* nobody takes: it fills up and sleeps */
+	do
+		usleep(300000); /* nobody takes: it fills up and sleeps */
+	while (!child_sleeps(pid));
 	taker_begin(&t, &fds, 100000);
 	loop_run(t.loop);
 	assert_false(t.timed_out);
