@@ -184,6 +184,7 @@ world_free(struct world *w)
 	route_object_unmap(&w->s.routes);
 	route_object_unmap(&w->resolver);
 	close(w->fd);
+	target_names_free(&w->s.target_names);
 	mem_free(w);
 }
 
