@@ -165,6 +165,7 @@ struct change {
 	uint64_t at, n, window_us;
 	uint64_t known_from; /* before that it need not know: it had a shorter window */
 	uint64_t starts;     /* of the scheduler, until then */
+	uint64_t life_at;    /* the last of these */
 };
 struct seen {
 	uint64_t at, amount;
@@ -219,6 +220,7 @@ static struct {
 	uint64_t boot,
 		boot_at; /* number of this boot, and where its clock began on the time line */
 	uint64_t next_message, next_lease;
+	uint64_t life_at; /* the scheduler's start */
 	bool reboots_next, calm, busy, asked[QUEUES], up[WORKERS], syncing;
 	struct conf_queue settings[QUEUES];
 	struct conf_limits scopes_vmta[VMTAS], scopes_source[SOURCES], provider, jobs[JOBS];
@@ -374,22 +376,25 @@ was_charged(const struct judged *j, uint64_t from, uint64_t to)
 	return false;
 }
 
-/* A limit that was taken away before anything was charged to it was never there: nobody knows what
- * went from then until it was set again. */
+/* A limit that was taken away before anything was charged to it, in this life of the scheduler, was
+ * never there: nobody knows what went from then until it was set again. */
 static void
 forget_unused(struct judged *j)
 {
-	uint64_t known = 0, off = 0;
+	uint64_t known = 0, off = 0, life_at = 0;
 
 	for (size_t i = 0; i < j->n_changes; i++) {
 		struct change *c = &j->changes[i];
 		bool again = i > 0 && c[-1].n == 0 && c->n > 0;
 
-		if (i > 0 && c[-1].n > 0 && c->n == 0)
+		if (i > 0 && c[-1].n > 0 && c->n == 0) {
 			off = c->at;
+			life_at = c->life_at;
+		}
 		if (c->known_from < known)
 			c->known_from = known;
-		if (again && c->known_from < c->at && !was_charged(j, c->known_from, off))
+		if (again && c->known_from < c->at &&
+		    !was_charged(j, c->known_from > life_at ? c->known_from : life_at, off))
 			c->known_from = known = c->at;
 	}
 }
@@ -568,7 +573,8 @@ note_change(struct judged *j)
 	struct change c = { .at = at_now(),
 			    .n = j->rate->n,
 			    .window_us = j->rate->window_us,
-			    .starts = w.kills + w.reboots };
+			    .starts = w.kills + w.reboots,
+			    .life_at = w.life_at };
 
 	if (last && last->n == 0 &&
 	    (c.n == 0 || last->at + last->window_us < c.at || last->starts != c.starts)) {
@@ -761,6 +767,7 @@ start_scheduler(void)
 				    .n_vmtas = VMTAS + 1,
 				    .vmtas = w.vmtas };
 
+	w.life_at = at_now();
 	boot_id_of(now.boot_id, w.boot);
 	CHECK(charges_open(&w.charges, w.dir, instance, &now) == 0);
 	w.syncing = false;
